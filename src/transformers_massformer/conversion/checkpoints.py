@@ -1,0 +1,103 @@
+"""Reading checkpoints of unknown origin without running anything in them."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from transformers.utils import logging
+
+
+logger = logging.get_logger(__name__)
+
+# Training frameworks whose own objects may lie beside the weights. They are not needed, so they are not rebuilt.
+FOREIGN_PACKAGES = ("mmengine", "mmcv", "mmdet", "mmseg")
+
+
+class InertObject:
+    """Takes the place of a foreign object: accepts any state and does nothing with it."""
+
+    def __new__(cls, *args, **kwargs):
+        return super().__new__(cls)
+
+    def __init__(self, *args, **kwargs):
+        pass
+
+    def __setstate__(self, state):
+        pass
+
+    def __setitem__(self, key, value):
+        pass
+
+
+def numpy_globals() -> list:
+    """What numpy's arrays and scalars are made of in a pickle, under their old and new names."""
+    reconstruct, scalar = np.empty(0).__reduce__()[0], np.float64(0).__reduce__()[0]
+    named = [
+        (function, f"numpy.{core}.multiarray.{function.__name__}")
+        for function in (reconstruct, scalar)
+        for core in ("core", "_core")
+    ]
+    dtypes = [value for value in vars(np.dtypes).values() if isinstance(value, type)]
+    return [*named, np.ndarray, np.dtype, *dtypes]
+
+
+def load_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
+    """
+    The weights in a PyTorch or safetensors file, plain or under the key `state_dict`. Nothing in the file is executed:
+    objects of the training framework are replaced by inert ones, anything else but tensors, numpy arrays and Python's
+    own containers is refused.
+
+    Args:
+        path (`str` or `Path`): The checkpoint.
+
+    Returns:
+        `dict[str, torch.Tensor]`: Weights by name, on the CPU.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no checkpoint, is damaged, or holds objects that would have to be executed.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no checkpoint at {path}.")
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except Exception as error:
+            raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+    checkpoint = load_pickle(path)
+    state_dict = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else checkpoint
+    if not isinstance(state_dict, dict) or not state_dict:
+        raise ValueError(f"{path} holds no weights, neither at the top nor under 'state_dict'.")
+    foreign = [name for name, value in state_dict.items() if not isinstance(value, torch.Tensor)]
+    if foreign:
+        raise ValueError(f"{path} holds entries that are no tensors among its weights: {foreign[:10]}.")
+    return dict(state_dict)
+
+
+def load_pickle(path: Path):
+    """`torch.load` with `weights_only=True` and stand-ins for foreign classes."""
+    try:
+        needed = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except (RuntimeError, ValueError):
+        # Not the zip format of PyTorch 1.6 and later: its globals cannot be listed beforehand.
+        needed = []
+    stand_ins = [(InertObject, name) for name in needed if name.split(".")[0] in FOREIGN_PACKAGES]
+    if stand_ins:
+        logger.info(f"Ignored objects beside the weights: {', '.join(name for _, name in stand_ins)}.")
+    try:
+        with torch.serialization.safe_globals([*numpy_globals(), *stand_ins]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        allowed = {name for _, name in stand_ins}
+        allowed |= {f"{x.__module__}.{x.__qualname__}" if isinstance(x, type) else x[1] for x in numpy_globals()}
+        refused = [name for name in needed if name not in allowed]
+        reason = f"it refers to {', '.join(refused)}" if refused else str(error)
+        raise ValueError(
+            f"{path} cannot be loaded without running code from it: {reason}. If you trust the file, save its "
+            "`state_dict` alone with `torch.save` and convert that."
+        ) from error
+    except (RuntimeError, EOFError, OSError) as error:
+        raise ValueError(f"{path} is not a PyTorch checkpoint or is damaged: {error}") from error

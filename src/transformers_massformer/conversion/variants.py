@@ -1,0 +1,64 @@
+"""The four published models as configurations."""
+
+from ..configuration_massformer import MaSSFormerConfig
+
+
+STAGES = ["stage1", "stage2", "stage3", "stage4"]
+
+# MaSSFormer-Lite: every width is half of R50's, but for the cross-semantic feed-forward and the edge head.
+LITE_WIDTHS = {"pixel_decoder_hidden_size": 64, "hidden_size": 128, "intermediate_size": 1024}
+
+VARIANTS = {
+    "r50": {"backbone_config": {"model_type": "resnet", "out_features": STAGES}},
+    "r18-lite": {
+        "backbone_config": {
+            "model_type": "resnet",
+            "layer_type": "basic",
+            "depths": [2, 2, 2, 2],
+            "hidden_sizes": [64, 128, 256, 512],
+            "out_features": STAGES,
+        },
+        **LITE_WIDTHS,
+    },
+    "swin-t": {
+        "backbone_config": {
+            "model_type": "swin",
+            "embed_dim": 96,
+            "depths": [2, 2, 6, 2],
+            "num_heads": [3, 6, 12, 24],
+            "window_size": 7,
+            "drop_path_rate": 0.3,
+            "out_features": STAGES,
+        }
+    },
+    "swin-b": {
+        "backbone_config": {
+            "model_type": "swin",
+            "embed_dim": 128,
+            "depths": [2, 2, 18, 2],
+            "num_heads": [4, 8, 16, 32],
+            "window_size": 12,
+            "drop_path_rate": 0.3,
+            "out_features": STAGES,
+        }
+    },
+}
+
+
+def variant_config(variant: str, **overrides) -> MaSSFormerConfig:
+    """
+    The configuration of a published model.
+
+    Args:
+        variant (`str`): `"r50"`, `"r18-lite"`, `"swin-t"` or `"swin-b"`.
+        overrides: Fields of [`MaSSFormerConfig`] to set otherwise.
+
+    Returns:
+        [`MaSSFormerConfig`]
+
+    Raises:
+        ValueError: If there is no such variant.
+    """
+    if variant not in VARIANTS:
+        raise ValueError(f"There is no variant {variant!r}; choose one of {', '.join(VARIANTS)}.")
+    return MaSSFormerConfig(**{**VARIANTS[variant], **overrides})
