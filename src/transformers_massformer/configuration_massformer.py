@@ -205,12 +205,11 @@ class MaSSFormerConfig(PreTrainedConfig):
         for name in ("deform_kernel_size", "spatial_attention_kernel_size", "edge_emphasis_kernel_size"):
             if getattr(self, name) < 1 or getattr(self, name) % 2 == 0:
                 raise ValueError(f"`{name}` must be odd, so that maps keep their size, got {getattr(self, name)}.")
-        if not self.receptive_field_kernel_sizes or any(
-            k < 1 or k % 2 == 0 for k in self.receptive_field_kernel_sizes
-        ):
+        kernel_sizes = self.receptive_field_kernel_sizes
+        if not kernel_sizes or any(k < 1 or k % 2 == 0 for k in kernel_sizes):
             raise ValueError(
                 "`receptive_field_kernel_sizes` must list odd kernel sizes, so that the branches keep the map's size, "
-                f"got {self.receptive_field_kernel_sizes}."
+                f"got {kernel_sizes}."
             )
         if self.oversample_ratio < 1:
             raise ValueError(f"`oversample_ratio` must be at least 1, got {self.oversample_ratio}.")
@@ -238,15 +237,16 @@ class MaSSFormerConfig(PreTrainedConfig):
                     f"`{name}` must be a multiple of {divisor_name}: {value} is not a multiple of {divisor}. "
                     f"Take {value + divisor - value % divisor}, for example."
                 )
-        if self.num_queries < self.num_labels:
+        num_labels = self.num_labels or 0
+        if self.num_queries < num_labels:
             raise ValueError(
-                f"`num_queries` ({self.num_queries}) must be at least the number of labels ({self.num_labels}), "
+                f"`num_queries` ({self.num_queries}) must be at least the number of labels ({num_labels}), "
                 "because every class of an image is matched to its own query. Raise `num_queries`."
             )
-        if 0 <= self.ignore_index < self.num_labels:
+        if 0 <= self.ignore_index < num_labels:
             raise ValueError(
                 f"`ignore_index` ({self.ignore_index}) is also the index of a class; choose one outside "
-                f"[0, {self.num_labels - 1}], such as 255."
+                f"[0, {num_labels - 1}], such as 255."
             )
 
     def _validate_backbone(self):

@@ -32,7 +32,7 @@ class ModulatedDeformConv2d(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size, kernel_size))
-        self.padding = kernel_size // 2
+        self.padding = (kernel_size // 2, kernel_size // 2)
 
     def forward(self, hidden_states: torch.Tensor, offsets: torch.Tensor, modulation: torch.Tensor) -> torch.Tensor:
         """

@@ -15,7 +15,6 @@
 
 import os
 import warnings
-from typing import Union
 
 import numpy as np
 import PIL.Image
@@ -152,29 +151,26 @@ class MaSSFormerImageProcessor(TorchvisionBackend):
         image: ImageInput,
         do_convert_rgb: bool | None = None,
         input_data_format: str | ChannelDimension | None = None,
-        device: Union[str, "torch.device"] | None = None,
+        device: torch.device | None = None,
         **kwargs,
     ) -> torch.Tensor:
         """As the base class, but a tiny array such as (1, 1, 3) is not mistaken for channels first."""
-        if (
-            input_data_format is None
-            and isinstance(image, np.ndarray)
-            and image.ndim == 3
-            and image.shape[2] in (3, 4)
-        ):
+        is_photo = isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[2] in (3, 4)
+        if input_data_format is None and is_photo:
             input_data_format = ChannelDimension.LAST
         return super().process_image(
             image, do_convert_rgb=do_convert_rgb, input_data_format=input_data_format, device=device
         )
 
-    def _preprocess_image_like_inputs(
+    # Image processors of the library narrow these two signatures in the same way.
+    def _preprocess_image_like_inputs(  # ty: ignore[incompatible-method-override]
         self,
         images: ImageInput,
         segmentation_maps: ImageInput | None,
         do_convert_rgb: bool,
         input_data_format: ChannelDimension,
         return_tensors: str | TensorType | None,
-        device: Union[str, "torch.device"] | None = None,
+        device: torch.device | None = None,
         **kwargs,
     ) -> BatchFeature:
         images = self._prepare_image_like_inputs(
@@ -215,7 +211,7 @@ class MaSSFormerImageProcessor(TorchvisionBackend):
                     "`num_labels`; if the map is a picture of colours, convert it to class indices first."
                 )
 
-    def _preprocess(
+    def _preprocess(  # ty: ignore[incompatible-method-override]
         self,
         images: list[torch.Tensor],
         do_resize: bool,
@@ -274,8 +270,8 @@ class MaSSFormerImageProcessor(TorchvisionBackend):
         return_segmentation_scores: bool = False,
     ) -> "list[torch.Tensor] | list[SemanticSegmentationPostProcessorOutput]":
         r"""
-        Reads label maps from the output of [`MaSSFormerForSemanticSegmentation`], at the images' own sizes: mask logits
-        are resized once, in bands of rows, to the final size; never to a fixed one, never all at once.
+        Reads label maps from the output of [`MaSSFormerForSemanticSegmentation`], at the images' own sizes: mask
+        logits are resized once, in bands of rows, to the final size; never to a fixed one, never all at once.
 
         Args:
             outputs ([`MaSSFormerForSemanticSegmentationOutput`]):
@@ -312,7 +308,7 @@ class MaSSFormerImageProcessor(TorchvisionBackend):
         if len(target_sizes) != batch_size:
             raise ValueError(f"Got {len(target_sizes)} target sizes for a batch of {batch_size} images.")
 
-        results = []
+        label_maps, with_scores = [], []
         for index, (target_size, valid_size) in enumerate(zip(target_sizes, valid_sizes, strict=True)):
             if valid_size[0] > padded_size[0] or valid_size[1] > padded_size[1]:
                 raise ValueError(
@@ -327,12 +323,11 @@ class MaSSFormerImageProcessor(TorchvisionBackend):
                 valid_size,
                 return_scores=return_segmentation_scores,
             )
+            label_maps.append(segmentation)
             if return_segmentation_scores:
-                segmentation = SemanticSegmentationPostProcessorOutput(
-                    data={"segmentation": segmentation, "segmentation_scores": scores}
-                )
-            results.append(segmentation)
-        return results
+                data = {"segmentation": segmentation, "segmentation_scores": scores}
+                with_scores.append(SemanticSegmentationPostProcessorOutput(data=data))
+        return with_scores if return_segmentation_scores else label_maps
 
 
 __all__ = ["MaSSFormerImageProcessor", "open_image"]

@@ -102,7 +102,7 @@ def select_points(
     num_masks, device = mask_logits.shape[0], mask_logits.device
     candidates = torch.rand(num_masks, int(num_points * oversample_ratio), 2, device=device)
     certainty = sample_points(mask_logits[:, None], candidates)[:, 0].abs()
-    certainty = certainty * (1 - sample_points(weights[:, None], candidates)[:, 0])
+    certainty = certainty * sample_points(1 - weights[:, None], candidates)[:, 0]
     num_important = int(importance_sample_ratio * num_points)
     chosen = certainty.topk(num_important, dim=1, largest=False).indices
     important = candidates.gather(1, chosen[:, :, None].expand(-1, -1, 2))
@@ -138,7 +138,7 @@ def pairwise_dice_cost(logits: torch.Tensor, targets: torch.Tensor) -> torch.Ten
 
 
 def mean_over_processes(value: torch.Tensor) -> torch.Tensor:
-    """The mean of a scalar over all training processes: with it as normaliser, gradients average to the whole batch's."""
+    """Mean of a scalar over all training processes. As normaliser it makes their mean loss that of the whole batch."""
     if dist.is_available() and dist.is_initialized():
         value = value.clone()
         dist.all_reduce(value)
@@ -184,13 +184,14 @@ class MaSSFormerLoss(nn.Module):
     Matches queries to the classes of each image and compares them: classification, edge-emphasised cross-entropy and
     Dice of the masks at sampled points, for every step of the decoder, and the edges once (Eq. 6). All in float32.
 
-    Masks are never made for all queries: the matcher needs them at its points, which it samples from the mask features,
-    and the points are chosen on the masks of matched queries.
+    Masks are never made for all queries: the matcher needs them at its points only, where it samples the features, and
+    the points of the losses are chosen on the masks of matched queries.
     """
 
     def __init__(self, config: MaSSFormerConfig):
         super().__init__()
         self.config = config
+        self.num_labels = len(config.id2label or ())
 
     @torch.no_grad()
     def match(
@@ -220,11 +221,10 @@ class MaSSFormerLoss(nn.Module):
         self, class_logits: torch.Tensor, matches: list[tuple[torch.Tensor, torch.Tensor]], classes: list[torch.Tensor]
     ) -> torch.Tensor:
         """Cross-entropy of all queries, those without a match against "no object"."""
-        num_labels = self.config.num_labels
-        targets = torch.full(class_logits.shape[:2], num_labels, device=class_logits.device)
+        targets = torch.full(class_logits.shape[:2], self.num_labels, dtype=torch.int64, device=class_logits.device)
         for image_targets, (queries, matched), image_classes in zip(targets, matches, classes, strict=True):
             image_targets[queries] = image_classes[matched]
-        weights = class_logits.new_ones(num_labels + 1)
+        weights = class_logits.new_ones(self.num_labels + 1)
         weights[-1] = self.config.no_object_weight
         losses = F.cross_entropy(class_logits.flatten(0, 1), targets.flatten(), weight=weights, reduction="sum")
         normaliser = mean_over_processes(weights[targets].sum())
@@ -301,7 +301,7 @@ class MaSSFormerLoss(nn.Module):
         self.check_labels(labels, mask_features)
         with torch.autocast(device_type=labels.device.type, enabled=False):
             labels = labels.long()
-            classes, masks = semantic_targets(labels, self.config.num_labels, self.config.ignore_index)
+            classes, masks = semantic_targets(labels, self.num_labels, self.config.ignore_index)
             num_masks = torch.full((), float(sum(len(c) for c in classes)), device=labels.device)
             num_masks = mean_over_processes(num_masks).clamp(min=1)
 
@@ -317,10 +317,8 @@ class MaSSFormerLoss(nn.Module):
                 suffix = "" if step == final_step else f"_{step}"
                 step_features = features if step == final_step else coarse_features
                 class_logits, embeddings = class_logits.float(), embeddings.float()
-                matches = [
-                    self.match(*image)
-                    for image in zip(class_logits, embeddings, step_features, classes, masks, strict=True)
-                ]
+                images = zip(class_logits, embeddings, step_features, classes, masks, strict=True)
+                matches = [self.match(*image) for image in images]
                 mask_loss, mask_dice_loss = self.mask_losses(embeddings, step_features, matches, masks, num_masks)
                 class_loss = self.class_loss(class_logits, matches, classes)
                 losses[f"loss_cross_entropy{suffix}"] = self.config.class_weight * class_loss

@@ -14,7 +14,7 @@
 """PyTorch MaSSFormer model (MaSS13K, CVPR 2025, arXiv:2503.18364)"""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -111,7 +111,8 @@ class MaSSFormerForSemanticSegmentationOutput(ModelOutput):
         Per-class scores, the sum over queries of class probability times mask probability: a `torch.Tensor` of shape
         `(batch_size, num_labels, height / 2, width / 2)`, computed when read.
         """
-        return semantic_scores(self.class_queries_logits, self.masks_queries_logits)
+        # Both are set whenever the model made this output.
+        return semantic_scores(self.class_queries_logits, self.masks_queries_logits)  # ty: ignore[invalid-argument-type]
 
 
 def sine_position_embedding(height: int, width: int, hidden_size: int, device: torch.device) -> torch.Tensor:
@@ -135,9 +136,9 @@ def sine_position_embedding(height: int, width: int, hidden_size: int, device: t
     return torch.cat((rows, columns))
 
 
-def resize(feature_map: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+def resize(feature_map: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     """Bilinear interpolation as everywhere in the release: half-pixel centres, no antialiasing."""
-    return F.interpolate(feature_map, size=size, mode="bilinear", align_corners=False)
+    return F.interpolate(feature_map, size=list(size), mode="bilinear", align_corners=False)
 
 
 def mask_logits(mask_embeddings: torch.Tensor, mask_features: torch.Tensor) -> torch.Tensor:
@@ -175,17 +176,6 @@ class MaSSFormerConvLayer(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         return self.activation(self.normalization(self.convolution(hidden_states)))
-
-
-class MaSSFormerGlobalContext(nn.Module):
-    """The mean of a feature map, projected: (B, C, H, W) to (B, pixel_decoder_hidden_size, 1, 1)."""
-
-    def __init__(self, config: MaSSFormerConfig, in_channels: int):
-        super().__init__()
-        self.projection = MaSSFormerConvLayer(config, in_channels, config.pixel_decoder_hidden_size)
-
-    def forward(self, feature_map: torch.Tensor) -> torch.Tensor:
-        return self.projection(feature_map.mean(dim=(2, 3), keepdim=True))
 
 
 class MaSSFormerSqueezeExcitation(nn.Module):
@@ -256,18 +246,18 @@ def eager_attention_forward(
 
 
 class MaSSFormerAttention(nn.Module):
-    """Multi-head attention of queries over keys and values, all of width `embed_dim`."""
+    """Multi-head attention of queries over keys and values, all of the same width."""
 
-    def __init__(self, config: MaSSFormerConfig, embed_dim: int, num_heads: int):
+    def __init__(self, config: MaSSFormerConfig, width: int, heads: int):
         super().__init__()
         self.config = config
-        self.head_dim = embed_dim // num_heads
+        self.head_dim = width // heads
         self.scaling = self.head_dim**-0.5
         self.is_causal = False
-        self.q_proj = nn.Linear(embed_dim, embed_dim)
-        self.k_proj = nn.Linear(embed_dim, embed_dim)
-        self.v_proj = nn.Linear(embed_dim, embed_dim)
-        self.out_proj = nn.Linear(embed_dim, embed_dim)
+        self.q_proj = nn.Linear(width, width)
+        self.k_proj = nn.Linear(width, width)
+        self.v_proj = nn.Linear(width, width)
+        self.out_proj = nn.Linear(width, width)
 
     def forward(
         self,
@@ -336,12 +326,16 @@ class MaSSFormerWindowAttentionLayer(GradientCheckpointingLayer):
 
 
 class MaSSFormerCrossSemanticTransmission(nn.Module):
-    """Module CST: carries the semantics of the stride-32 map to stride 16 (Eq. 1 and 2), and on to stride 8."""
+    """
+    Module CST: adds the mean of the deepest features to the stride-32 map, and carries its semantics to stride 16
+    (Eq. 1 and 2) and on to stride 8.
+    """
 
-    def __init__(self, config: MaSSFormerConfig):
+    def __init__(self, config: MaSSFormerConfig, context_channels: int):
         super().__init__()
         hidden_size = config.pixel_decoder_hidden_size
         self.window_size = config.window_size
+        self.context_projection = MaSSFormerConvLayer(config, context_channels, hidden_size)
         self.semantic_convolution = MaSSFormerDeformableConvLayer(
             config, hidden_size, hidden_size, config.deform_kernel_size
         )
@@ -353,7 +347,7 @@ class MaSSFormerCrossSemanticTransmission(nn.Module):
         self.detail_upsample = MaSSFormerUpsampleLayer(config)
 
     def window_mask(self, height: int, width: int, padding: tuple[int, int], like: torch.Tensor) -> torch.Tensor:
-        """Additive mask (batch * windows, 1, 1, window_size ** 2) over keys, which hides the padding below and right."""
+        """Additive mask (batch * windows, 1, 1, window_size ** 2) over keys, which hides the padding."""
         hidden = torch.zeros(1, 1, height + padding[0], width + padding[1], dtype=like.dtype, device=like.device)
         hidden[:, :, height:] = torch.finfo(like.dtype).min
         hidden[:, :, :, width:] = torch.finfo(like.dtype).min
@@ -380,8 +374,9 @@ class MaSSFormerCrossSemanticTransmission(nn.Module):
         return attended[:, :, :height, :width]
 
     def forward(
-        self, semantic: torch.Tensor, detail: torch.Tensor, context: torch.Tensor
+        self, semantic: torch.Tensor, detail: torch.Tensor, deepest_features: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        context = self.context_projection(deepest_features.mean(dim=(2, 3), keepdim=True))
         semantic = self.semantic_convolution(semantic + context)
         attended = self.attend(self.semantic_upsample(semantic), detail)
         detail = self.detail_convolution(attended)
@@ -398,7 +393,7 @@ class MaSSFormerTopDownStep(nn.Module):
         self.detail_convolution = MaSSFormerConvLayer(config, hidden_size, hidden_size, config.deform_kernel_size)
 
     def forward(
-        self, semantic: torch.Tensor, detail: torch.Tensor, context: torch.Tensor
+        self, semantic: torch.Tensor, detail: torch.Tensor, deepest_features: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         height, width = detail.shape[-2:]
         semantic = self.semantic_convolution(semantic)
@@ -469,14 +464,14 @@ class MaSSFormerSpatialAttention(nn.Module):
 class MaSSFormerLowLevelStructure(nn.Module):
     """Module LSE: details from the image and the stride-4 map, at stride 2, in two halves of the channels."""
 
-    def __init__(self, config: MaSSFormerConfig, num_channels: int):
+    def __init__(self, config: MaSSFormerConfig, image_channels: int):
         super().__init__()
         hidden_size = config.pixel_decoder_hidden_size
         half_size = hidden_size // 2
-        self.pointwise = MaSSFormerConvLayer(config, num_channels + half_size, half_size)
+        self.pointwise = MaSSFormerConvLayer(config, image_channels + half_size, half_size)
         self.pointwise_attention = MaSSFormerSpatialAttention(config)
         self.deformable = MaSSFormerDeformableConvLayer(
-            config, num_channels + half_size, half_size, config.deform_kernel_size
+            config, image_channels + half_size, half_size, config.deform_kernel_size
         )
         self.deformable_attention = MaSSFormerSpatialAttention(config)
         self.projection = MaSSFormerConvLayer(config, hidden_size, hidden_size)
@@ -541,7 +536,7 @@ class MaSSFormerPixelDecoder(nn.Module):
     (paper, section 4.2 and Figure 3).
     """
 
-    def __init__(self, config: MaSSFormerConfig, feature_channels: list[int], num_channels: int):
+    def __init__(self, config: MaSSFormerConfig, feature_channels: list[int], image_channels: int):
         super().__init__()
         hidden_size = config.pixel_decoder_hidden_size
         self.lateral_projections = nn.ModuleList(
@@ -550,10 +545,8 @@ class MaSSFormerPixelDecoder(nn.Module):
         self.squeeze_excitations = nn.ModuleList(MaSSFormerSqueezeExcitation(config) for _ in feature_channels)
         # CODEPATH: the rows of the paper's Table 4; released checkpoints have all four modules on.
         if config.use_cross_semantic_transmission:
-            self.global_context = MaSSFormerGlobalContext(config, feature_channels[-1])
-            self.cross_semantic_transmission = MaSSFormerCrossSemanticTransmission(config)
+            self.cross_semantic_transmission = MaSSFormerCrossSemanticTransmission(config, feature_channels[-1])
         else:
-            self.global_context = nn.Identity()
             self.cross_semantic_transmission = MaSSFormerTopDownStep(config)
         # CODEPATH: see above.
         if config.use_receptive_field_broadening:
@@ -562,7 +555,7 @@ class MaSSFormerPixelDecoder(nn.Module):
             self.receptive_field_broadening = MaSSFormerPlainContext(config)
         # CODEPATH: see above.
         if config.use_low_level_structure:
-            self.low_level_structure = MaSSFormerLowLevelStructure(config, num_channels)
+            self.low_level_structure = MaSSFormerLowLevelStructure(config, image_channels)
         else:
             self.low_level_structure = MaSSFormerPlainDetail()
         # CODEPATH: see above.
@@ -579,7 +572,6 @@ class MaSSFormerPixelDecoder(nn.Module):
     def forward(
         self, pixel_values: torch.Tensor, feature_maps: list[torch.Tensor]
     ) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]:
-        context = self.global_context(feature_maps[-1])
         # The paper's S1 to S4, at strides 4, 8, 16 and 32.
         squeezed = [
             squeeze(project(feature_map))
@@ -588,7 +580,7 @@ class MaSSFormerPixelDecoder(nn.Module):
             )
         ]
         # The global semantic branch: D4, D3, D2 at strides 32, 16 and 8, then D2 at stride 4.
-        d4, d3, upsampled = self.cross_semantic_transmission(squeezed[3], squeezed[2], context)
+        d4, d3, upsampled = self.cross_semantic_transmission(squeezed[3], squeezed[2], feature_maps[3])
         d2, body = self.receptive_field_broadening(upsampled + squeezed[1])
         # The local structure branch and the fusion, at stride 2.
         detail = self.low_level_structure(pixel_values, squeezed[0])
@@ -711,7 +703,7 @@ class MaSSFormerPreTrainedModel(PreTrainedModel):
     config: MaSSFormerConfig
     base_model_prefix = "model"
     main_input_name = "pixel_values"
-    input_modalities = ("image",)
+    input_modalities = ["image"]
     supports_gradient_checkpointing = True
     _no_split_modules = ["MaSSFormerTransformerDecoderLayer", "MaSSFormerWindowAttentionLayer"]
     _supports_sdpa = True
@@ -736,8 +728,8 @@ class MaSSFormerPreTrainedModel(PreTrainedModel):
         if isinstance(module, MaSSFormerConvLayer):
             init.kaiming_normal_(module.convolution.weight, a=1)
         elif isinstance(module, MaSSFormerDeformableConvLayer):
-            init.zeros_(module.offset.weight)
-            init.zeros_(module.offset.bias)
+            for parameter in module.offset.parameters():
+                init.zeros_(parameter)
         elif isinstance(module, MaSSFormerUpsampleLayer):
             self._init_upsample(module)
         elif isinstance(module, MaSSFormerAttention):
@@ -791,7 +783,7 @@ class MaSSFormerModel(MaSSFormerPreTrainedModel):
                 f"`pixel_values` must have a height and width that are multiples of 32, got {height} x {width}. "
                 "Prepare images with `MaSSFormerImageProcessor`, which pads them."
             )
-        norm = self.pixel_decoder.squeeze_excitations[0].reduce.normalization
+        norm = self.pixel_decoder.get_submodule("squeeze_excitations.0.reduce.normalization")
         if norm.training and not isinstance(norm, nn.SyncBatchNorm) and pixel_values.shape[0] == 1:
             raise ValueError(
                 "Training needs at least two images per batch and process: the pixel decoder normalises pooled 1 x 1 "
@@ -823,8 +815,8 @@ class MaSSFormerForSemanticSegmentation(MaSSFormerPreTrainedModel):
     def __init__(self, config: MaSSFormerConfig):
         super().__init__(config)
         self.model = MaSSFormerModel(config)
-        self.class_predictor = nn.Linear(config.hidden_size, config.num_labels + 1)
         self.criterion = MaSSFormerLoss(config)
+        self.class_predictor = nn.Linear(config.hidden_size, self.criterion.num_labels + 1)
         self.post_init()
 
     @can_return_tuple

@@ -16,7 +16,7 @@
 import torch
 
 
-# Values of one band of intermediate results: few enough to stay in cache and small memory, enough to keep kernels busy.
+# Values in a band of intermediate results: few, for caches and small machines; enough to keep the kernels busy.
 BAND_VALUES = 4_000_000
 
 

@@ -33,10 +33,10 @@ class InertObject:
 
 def numpy_globals() -> list:
     """What numpy's arrays and scalars are made of in a pickle, under their old and new names."""
-    reconstruct, scalar = np.empty(0).__reduce__()[0], np.float64(0).__reduce__()[0]
+    functions = {"_reconstruct": np.empty(0).__reduce__()[0], "scalar": np.float64(0).__reduce__()[0]}
     named = [
-        (function, f"numpy.{core}.multiarray.{function.__name__}")
-        for function in (reconstruct, scalar)
+        (function, f"numpy.{core}.multiarray.{name}")
+        for name, function in functions.items()
         for core in ("core", "_core")
     ]
     dtypes = [value for value in vars(np.dtypes).values() if isinstance(value, type)]

@@ -49,7 +49,7 @@ RENAMES = [
     # Pixel decoder
     (r"^decode_head\.pixel_decoder\.pixel_decoder\.", "model.pixel_decoder."),
     (r"\.in_projections\.", ".lateral_projections."),
-    (r"\.conv_avg\.", ".global_context.projection."),
+    (r"\.conv_avg\.", ".CST.context_projection."),
     (r"\.SEB\.(\d)\.mlp\.0\.mlp\.0\.", lambda m: f".squeeze_excitations.{3 - int(m[1])}.reduce.convolution."),
     (r"\.SEB\.(\d)\.mlp\.0\.mlp\.1\.", lambda m: f".squeeze_excitations.{3 - int(m[1])}.reduce.normalization."),
     (r"\.SEB\.(\d)\.mlp\.0\.mlp\.3\.", lambda m: f".squeeze_excitations.{3 - int(m[1])}.expand."),
@@ -234,5 +234,5 @@ def convert_massformer_checkpoint(
     check_weights(converted, model.state_dict())
     model.load_state_dict(converted)
     model.save_pretrained(output)
-    MaSSFormerImageProcessor(num_labels=config.num_labels).save_pretrained(output)
+    MaSSFormerImageProcessor(num_labels=model.criterion.num_labels).save_pretrained(output)
     return output

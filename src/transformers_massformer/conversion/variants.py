@@ -1,5 +1,7 @@
 """The four published models as configurations."""
 
+from typing import Any
+
 from ..configuration_massformer import MaSSFormerConfig
 
 
@@ -8,7 +10,7 @@ STAGES = ["stage1", "stage2", "stage3", "stage4"]
 # MaSSFormer-Lite: every width is half of R50's, but for the cross-semantic feed-forward and the edge head.
 LITE_WIDTHS = {"pixel_decoder_hidden_size": 64, "hidden_size": 128, "intermediate_size": 1024}
 
-VARIANTS = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "r50": {"backbone_config": {"model_type": "resnet", "out_features": STAGES}},
     "r18-lite": {
         "backbone_config": {

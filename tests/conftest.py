@@ -1,0 +1,21 @@
+import os
+
+import pytest
+import torch
+
+
+# Nothing here may reach for the Hub.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def pytest_collection_modifyitems(config, items):
+    if os.environ.get("RUN_SLOW") == "1":
+        return
+    for item in items:
+        if "slow" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="takes minutes; set RUN_SLOW=1"))
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)

@@ -1,0 +1,63 @@
+"""Small models and inputs for tests."""
+
+import torch
+
+from transformers_massformer import MaSSFormerConfig, MaSSFormerForSemanticSegmentation
+
+
+STAGES = ["stage1", "stage2", "stage3", "stage4"]
+TINY_RESNET = {
+    "model_type": "resnet",
+    "layer_type": "basic",
+    "embedding_size": 8,
+    "hidden_sizes": [8, 12, 16, 20],
+    "depths": [1, 1, 1, 1],
+    "out_features": STAGES,
+}
+TINY_SWIN = {
+    "model_type": "swin",
+    "embed_dim": 8,
+    "depths": [1, 1, 2, 1],
+    "num_heads": [1, 2, 2, 2],
+    "window_size": 4,
+    "out_features": STAGES,
+}
+TINY_TIMM = {"model_type": "timm_backbone", "backbone": "test_resnet", "out_indices": [1, 2, 3, 4]}
+
+
+def tiny_config(**overrides) -> MaSSFormerConfig:
+    fields = {
+        "backbone_config": TINY_RESNET,
+        "pixel_decoder_hidden_size": 16,
+        "cross_semantic_num_attention_heads": 2,
+        "cross_semantic_intermediate_size": 24,
+        "window_size": 4,
+        "num_queries": 9,
+        "hidden_size": 16,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "train_num_points": 64,
+    }
+    return MaSSFormerConfig(**{**fields, **overrides})
+
+
+def tiny_model(**overrides) -> MaSSFormerForSemanticSegmentation:
+    """Random weights, but offsets, modulation and batch statistics that matter."""
+    model = MaSSFormerForSemanticSegmentation(tiny_config(**overrides)).eval()
+    for name, parameter in model.named_parameters():
+        if ".offset." in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    for name, buffer in model.named_buffers():
+        if name.endswith("running_mean"):
+            torch.nn.init.normal_(buffer, std=0.2)
+        if name.endswith("running_var"):
+            torch.nn.init.uniform_(buffer, 0.5, 1.5)
+    return model
+
+
+def block_labels(batch_size: int, height: int, width: int, num_labels: int = 7, block: int = 8) -> torch.Tensor:
+    """Label maps of square blocks, some of them ignored."""
+    values = torch.randint(0, num_labels + 1, (batch_size, -(-height // block), -(-width // block)))
+    values[values == num_labels] = 255
+    return values.repeat_interleave(block, 1).repeat_interleave(block, 2)[:, :height, :width].contiguous()
