@@ -184,11 +184,17 @@ class MaSSFormerSqueezeExcitation(nn.Module):
     def __init__(self, config: MaSSFormerConfig):
         super().__init__()
         hidden_size = config.pixel_decoder_hidden_size
-        self.reduce = MaSSFormerConvLayer(config, hidden_size, hidden_size // config.squeeze_reduction)
-        self.expand = nn.Conv2d(hidden_size // config.squeeze_reduction, hidden_size, kernel_size=1, bias=False)
+        reduced_size = hidden_size // config.squeeze_reduction
+        self.reduce = nn.Conv2d(hidden_size, reduced_size, kernel_size=1, bias=False)
+        self.normalization = nn.BatchNorm2d(
+            reduced_size, eps=config.batch_norm_eps, momentum=config.batch_norm_momentum
+        )
+        self.activation = nn.ReLU()
+        self.expand = nn.Conv2d(reduced_size, hidden_size, kernel_size=1, bias=False)
 
     def forward(self, feature_map: torch.Tensor) -> torch.Tensor:
-        weights = self.expand(self.reduce(feature_map.mean(dim=(2, 3), keepdim=True)))
+        weights = self.reduce(feature_map.mean(dim=(2, 3), keepdim=True))
+        weights = self.expand(self.activation(self.normalization(weights)))
         return feature_map + feature_map * weights.sigmoid().sigmoid()
 
 
@@ -712,6 +718,17 @@ class MaSSFormerPreTrainedModel(PreTrainedModel):
         "attentions": OutputRecorder(MaSSFormerAttention, index=1, layer_name="cross_attention"),
     }
 
+    def set_attn_implementation(self, attn_implementation: str | dict, allow_all_kernels: bool = False):
+        """As the base class; a backbone without attention, such as ResNet, is not asked to follow."""
+        if isinstance(attn_implementation, str) and not self.base_model.backbone.has_attentions:
+            attn_implementation = {"": attn_implementation}
+        super().set_attn_implementation(attn_implementation, allow_all_kernels=allow_all_kernels)
+
+    def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False):
+        # Code outside the library is taken to overwrite loaded weights, so modules without parameters of their own are
+        # passed over. This code writes through `transformers.initialization`, which leaves loaded weights alone.
+        super()._initialize_weights(module, is_custom_code=False)
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
         """The release's initialisation: PyTorch's defaults, but for the modules named here."""
@@ -766,7 +783,15 @@ class MaSSFormerPreTrainedModel(PreTrainedModel):
 class MaSSFormerModel(MaSSFormerPreTrainedModel):
     def __init__(self, config: MaSSFormerConfig):
         super().__init__(config)
+        # A backbone without attention, such as ResNet, would refuse the implementation chosen for the decoder.
+        requested = config.backbone_config._attn_implementation
+        config.backbone_config._attn_implementation = None
         self.backbone = load_backbone(config)
+        if requested is not None and self.backbone.has_attentions:
+            self.backbone.set_attn_implementation(requested)
+        # Swin's last normalisation belongs to its classifier. Without gradients it would halt data-parallel training.
+        if hasattr(self.backbone, "swin"):
+            self.backbone.swin.layernorm = nn.Identity()
         self.pixel_decoder = MaSSFormerPixelDecoder(
             config, self.backbone.channels, getattr(config.backbone_config, "num_channels", 3)
         )
@@ -783,7 +808,7 @@ class MaSSFormerModel(MaSSFormerPreTrainedModel):
                 f"`pixel_values` must have a height and width that are multiples of 32, got {height} x {width}. "
                 "Prepare images with `MaSSFormerImageProcessor`, which pads them."
             )
-        norm = self.pixel_decoder.get_submodule("squeeze_excitations.0.reduce.normalization")
+        norm = self.pixel_decoder.get_submodule("squeeze_excitations.0.normalization")
         if norm.training and not isinstance(norm, nn.SyncBatchNorm) and pixel_values.shape[0] == 1:
             raise ValueError(
                 "Training needs at least two images per batch and process: the pixel decoder normalises pooled 1 x 1 "

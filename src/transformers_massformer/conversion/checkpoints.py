@@ -1,6 +1,7 @@
 """Reading checkpoints of unknown origin without running anything in them."""
 
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -93,11 +94,12 @@ def load_pickle(path: Path):
     except pickle.UnpicklingError as error:
         allowed = {name for _, name in stand_ins}
         allowed |= {f"{x.__module__}.{x.__qualname__}" if isinstance(x, type) else x[1] for x in numpy_globals()}
-        refused = [name for name in needed if name not in allowed]
-        reason = f"it refers to {', '.join(refused)}" if refused else str(error)
+        refused = [name for name in needed if name not in allowed] or re.findall(r"GLOBAL (\S+)", str(error))
+        reason = f"it refers to {', '.join(refused)}" if refused else "it is no checkpoint, or damaged"
         raise ValueError(
             f"{path} cannot be loaded without running code from it: {reason}. If you trust the file, save its "
             "`state_dict` alone with `torch.save` and convert that."
         ) from error
-    except (RuntimeError, EOFError, OSError) as error:
-        raise ValueError(f"{path} is not a PyTorch checkpoint or is damaged: {error}") from error
+    except Exception as error:
+        # Whatever the bytes of an arbitrary file lead the unpickler to.
+        raise ValueError(f"{path} is not a PyTorch checkpoint or is damaged ({error!r}).") from error

@@ -23,6 +23,10 @@ UNUSED = re.compile(
     r"|relative_position_index$"
 )
 
+SWIN_BIAS_TABLE = (
+    "model.backbone.swin.encoder.layers.0.blocks.0.attention.relative_position_bias.relative_position_bias_table"
+)
+
 # Applied in this order, each to the result of the one before.
 RENAMES = [
     # ResNet, named as in torchvision
@@ -34,24 +38,25 @@ RENAMES = [
     (r"(stages\.\d\.layers\.\d+)\.downsample\.0\.", r"\1.shortcut.convolution."),
     (r"(stages\.\d\.layers\.\d+)\.downsample\.1\.", r"\1.shortcut.normalization."),
     # Swin, named as in mmdetection
-    (r"^backbone\.patch_embed\.projection\.", "model.backbone.embeddings.patch_embeddings.projection."),
-    (r"^backbone\.patch_embed\.norm\.", "model.backbone.embeddings.norm."),
     (r"^backbone\.norm(\d)\.", lambda m: f"model.backbone.hidden_states_norms.stage{int(m[1]) + 1}."),
-    (r"^backbone\.stages\.(\d)\.blocks\.", r"model.backbone.encoder.layers.\1.blocks."),
-    (r"^backbone\.stages\.(\d)\.downsample\.", r"model.backbone.encoder.layers.\1.downsample."),
-    (r"\.attn\.w_msa\.relative_position_bias_table$", ".attention.self.relative_position_bias_table"),
-    (r"\.attn\.w_msa\.qkv\.", ".attention.self.qkv."),
-    (r"\.attn\.w_msa\.proj\.", ".attention.output.dense."),
-    (r"(layers\.\d\.blocks\.\d+)\.norm1\.", r"\1.layernorm_before."),
-    (r"(layers\.\d\.blocks\.\d+)\.norm2\.", r"\1.layernorm_after."),
-    (r"(layers\.\d\.blocks\.\d+)\.ffn\.layers\.0\.0\.", r"\1.intermediate.dense."),
-    (r"(layers\.\d\.blocks\.\d+)\.ffn\.layers\.1\.", r"\1.output.dense."),
+    (r"^backbone\.patch_embed\.projection\.", "model.backbone.swin.embeddings.patch_embeddings.projection."),
+    (r"^backbone\.patch_embed\.norm\.", "model.backbone.swin.embeddings.norm."),
+    (r"^backbone\.stages\.", "model.backbone.swin.encoder.layers."),
+    (
+        r"\.attn\.w_msa\.relative_position_bias_table$",
+        ".attention.relative_position_bias.relative_position_bias_table",
+    ),
+    (r"(swin\..*)\.attn\.w_msa\.qkv\.", r"\1.attention.in_proj_"),
+    (r"(swin\..*)\.attn\.w_msa\.proj\.", r"\1.attention.o_proj."),
+    (r"(swin\..*)\.norm1\.", r"\1.layernorm_before."),
+    (r"(swin\..*)\.norm2\.", r"\1.layernorm_after."),
+    (r"(swin\..*)\.ffn\.layers\.", r"\1.mlp.layers."),
     # Pixel decoder
     (r"^decode_head\.pixel_decoder\.pixel_decoder\.", "model.pixel_decoder."),
     (r"\.in_projections\.", ".lateral_projections."),
     (r"\.conv_avg\.", ".CST.context_projection."),
-    (r"\.SEB\.(\d)\.mlp\.0\.mlp\.0\.", lambda m: f".squeeze_excitations.{3 - int(m[1])}.reduce.convolution."),
-    (r"\.SEB\.(\d)\.mlp\.0\.mlp\.1\.", lambda m: f".squeeze_excitations.{3 - int(m[1])}.reduce.normalization."),
+    (r"\.SEB\.(\d)\.mlp\.0\.mlp\.0\.", lambda m: f".squeeze_excitations.{3 - int(m[1])}.reduce."),
+    (r"\.SEB\.(\d)\.mlp\.0\.mlp\.1\.", lambda m: f".squeeze_excitations.{3 - int(m[1])}.normalization."),
     (r"\.SEB\.(\d)\.mlp\.0\.mlp\.3\.", lambda m: f".squeeze_excitations.{3 - int(m[1])}.expand."),
     (r"\.CST\.dcn1\.up_sample\.", ".CST.semantic_upsample.convolution."),
     (r"\.CST\.dcn1\.up_bn\.", ".CST.semantic_upsample.normalization."),
@@ -121,14 +126,11 @@ def rename(name: str) -> str:
 
 def split_projections(name: str, value: torch.Tensor) -> Iterable[tuple[str, torch.Tensor]]:
     """A joint projection of queries, keys and values becomes three; other weights stay as they are."""
-    if match := re.fullmatch(r"(.*)\.in_proj_(weight|bias)", name):
-        targets = ("q_proj", "k_proj", "v_proj")
-        prefix, kind = match.groups()
-    elif match := re.fullmatch(r"(.*\.self)\.qkv\.(weight|bias)", name):
-        targets = ("query", "key", "value")
-        prefix, kind = match.groups()
-    else:
+    match = re.fullmatch(r"(.*)\.in_proj_(weight|bias)", name)
+    if match is None:
         return [(name, value)]
+    prefix, kind = match.groups()
+    targets = ("q_proj", "k_proj", "v_proj")
     return [(f"{prefix}.{target}.{kind}", part.clone()) for target, part in zip(targets, value.chunk(3), strict=True)]
 
 
@@ -196,7 +198,7 @@ def config_overrides(converted: dict[str, torch.Tensor], variant: str) -> dict:
             overrides["num_labels"] = num_labels
     if "model.transformer_decoder.query_features.weight" in converted:
         overrides["num_queries"] = converted["model.transformer_decoder.query_features.weight"].shape[0]
-    table = converted.get("model.backbone.encoder.layers.0.blocks.0.attention.self.relative_position_bias_table")
+    table = converted.get(SWIN_BIAS_TABLE)
     if table is not None and "window_size" in VARIANTS[variant]["backbone_config"]:
         window_size = (round(table.shape[0] ** 0.5) + 1) // 2
         overrides["backbone_config"] = {**VARIANTS[variant]["backbone_config"], "window_size": window_size}
