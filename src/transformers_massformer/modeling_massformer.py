@@ -16,6 +16,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -720,7 +721,7 @@ class MaSSFormerPreTrainedModel(PreTrainedModel):
 
     def set_attn_implementation(self, attn_implementation: str | dict, allow_all_kernels: bool = False):
         """As the base class; a backbone without attention, such as ResNet, is not asked to follow."""
-        if isinstance(attn_implementation, str) and not self.base_model.backbone.has_attentions:
+        if isinstance(attn_implementation, str) and not getattr(self.base_model.backbone, "has_attentions", True):
             attn_implementation = {"": attn_implementation}
         super().set_attn_implementation(attn_implementation, allow_all_kernels=allow_all_kernels)
 
@@ -784,8 +785,8 @@ class MaSSFormerModel(MaSSFormerPreTrainedModel):
     def __init__(self, config: MaSSFormerConfig):
         super().__init__(config)
         # A backbone without attention, such as ResNet, would refuse the implementation chosen for the decoder.
-        requested = config.backbone_config._attn_implementation
-        config.backbone_config._attn_implementation = None
+        backbone_config: Any = config.backbone_config
+        requested, backbone_config._attn_implementation = backbone_config._attn_implementation, None
         self.backbone = load_backbone(config)
         if requested is not None and self.backbone.has_attentions:
             self.backbone.set_attn_implementation(requested)
