@@ -1,0 +1,15 @@
+"""The `massformer` command: one module per subcommand."""
+
+import typer
+
+from .convert import convert
+from .segment import segment
+
+
+app = typer.Typer(
+    help="Sharp, multi-class segmentation of whole 4K photographs.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+)
+app.command()(segment)
+app.command()(convert)

@@ -1,0 +1,6 @@
+"""What a photo editor does with a label map."""
+
+from .overlay import class_palette, label_map_image, overlay_image
+
+
+__all__ = ["class_palette", "label_map_image", "overlay_image"]
