@@ -1,6 +1,6 @@
 """
-The whole way on one real photograph, on a CPU in minutes: fine-tunes a tiny MaSSFormer on crops of it, saves the model,
-opens it as a pipeline, segments the photograph at its own size, and compares the result with the labels.
+The whole way on one real photograph, on a CPU in minutes: fine-tunes a tiny MaSSFormer on crops of it, saves the
+model, opens it as a pipeline, segments the photograph at its own size, and compares the result with the labels.
 
 The photograph is `china.jpg` of scikit-learn. Its labels follow a rule on its colours, smoothed with a Gaussian of
 4 pixels: brighter than 140 on average is "sky", redder than green by more than 6 is "building", the rest is

@@ -145,6 +145,12 @@ def test_small_arrays_are_channels_last(shape):
     assert torch.equal(pixel_values, channels_first)
 
 
+def test_read_only_arrays_are_accepted():
+    array = np.asarray(random_image(32, 32))
+    array.flags.writeable = False
+    assert MaSSFormerImageProcessor()(array, return_tensors="pt").pixel_values.shape == (1, 3, 32, 32)
+
+
 def fake_outputs(height, width, batch_size=1):
     return ModelOutput(
         class_queries_logits=torch.randn(batch_size, 9, 8),

@@ -173,6 +173,10 @@ class MaSSFormerConfig(PreTrainedConfig):
         self.receptive_field_kernel_sizes = list(self.receptive_field_kernel_sizes)
         super().__post_init__(**kwargs)
 
+    def to_diff_dict(self) -> dict:
+        # The library leaves out two unnamed labels, which are its own default but not this class's.
+        return super().to_diff_dict() | {"id2label": self.id2label, "label2id": self.label2id}
+
     def validate_architecture(self):
         """Part of `@strict`-powered validation: refuses combinations that cannot be built or trained."""
         super().validate_architecture()

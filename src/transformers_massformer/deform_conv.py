@@ -113,9 +113,9 @@ class ModulatedDeformConv2d(nn.Module):
     A bias-free k x k convolution of stride 1 and "same" zero padding, whose taps are moved by `offsets` and scaled by
     `modulation`, both given per position (release: one deformable group).
 
-    On the CPU it is computed in bands of rows, several times faster than torchvision's operator, whose kernel there has
-    one thread and holds the samples of all rows at once. Elsewhere, and when the model is compiled or exported, it is
-    torchvision's operator.
+    On the CPU it is computed in bands of rows, several times faster than with torchvision's operator, whose kernel
+    there has one thread and holds the samples of all rows at once. Elsewhere, and when the model is compiled or
+    exported, it is torchvision's operator.
 
     Args:
         in_channels (`int`): Channels of the input.

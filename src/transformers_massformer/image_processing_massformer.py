@@ -155,9 +155,10 @@ class MaSSFormerImageProcessor(TorchvisionBackend):
         **kwargs,
     ) -> torch.Tensor:
         """As the base class, but a tiny array such as (1, 1, 3) is not mistaken for channels first."""
-        is_photo = isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[2] in (3, 4)
-        if input_data_format is None and is_photo:
-            input_data_format = ChannelDimension.LAST
+        if isinstance(image, np.ndarray):
+            image = np.require(image, requirements="W")
+            if input_data_format is None and image.ndim == 3 and image.shape[2] in (3, 4):
+                input_data_format = ChannelDimension.LAST
         return super().process_image(
             image, do_convert_rgb=do_convert_rgb, input_data_format=input_data_format, device=device
         )

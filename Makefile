@@ -1,0 +1,38 @@
+# Everything on a machine with Python 3.11 or newer and nothing else. The environment is .venv; remove it to start anew.
+PYTHON ?= python3
+BIN := .venv/bin
+# Nothing here reaches for the Hub.
+export HF_HUB_OFFLINE := 1
+
+.PHONY: demo test quality format hub clean
+
+demo: .venv/installed
+	$(BIN)/python scripts/demo.py --output demo
+
+test: .venv/installed
+	$(BIN)/python -m pytest
+
+quality: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mlinter --no-progress --no-cache src/transformers_massformer
+	$(BIN)/ty check src scripts
+	$(BIN)/python scripts/build_hub.py --check
+
+format: .venv/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Writes the folders under hub/ from the package.
+hub: .venv/installed
+	$(BIN)/python scripts/build_hub.py
+
+.venv/installed: setup.cfg pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; name it with: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf .venv build demo .pytest_cache .ruff_cache .hypothesis src/*.egg-info

@@ -1,0 +1,897 @@
+# Copyright 2026 The transformers-massformer authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""PyTorch MaSSFormer model (MaSS13K, CVPR 2025, arXiv:2503.18364)"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.backbone_utils import load_backbone
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
+from transformers.processing_utils import Unpack
+from transformers.utils import ModelOutput, TransformersKwargs, auto_docstring
+from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.output_capturing import OutputRecorder, capture_outputs
+
+from .configuration_massformer import MaSSFormerConfig
+from .deform_conv import ModulatedDeformConv2d
+from .loss_massformer import MaSSFormerLoss
+from .semantic_readout import semantic_scores
+
+
+@auto_docstring(custom_intro="Output of the pixel decoder and the transformer decoder.")
+@dataclass
+class MaSSFormerModelOutput(ModelOutput):
+    r"""
+    last_hidden_state (`torch.Tensor` of shape `(batch_size, num_queries, hidden_size)`):
+        The normalised queries after the last decoder layer.
+    intermediate_hidden_states (`tuple(torch.Tensor)` of length `num_hidden_layers + 1`):
+        The normalised queries before the first layer and after each layer, each shaped like `last_hidden_state`.
+    mask_embeddings (`tuple(torch.Tensor)` of length `num_hidden_layers + 1`):
+        What the masks of each step are made with, each shaped like `last_hidden_state`.
+    mask_features (`torch.Tensor` of shape `(batch_size, hidden_size, height / 2, width / 2)`):
+        The features of paper's D1; their product with `mask_embeddings` is the mask logits.
+    edge_logits (`torch.Tensor` of shape `(batch_size, 1, height / 2, width / 2)`):
+        Logits of the edges between classes (Eq. 4).
+    pixel_decoder_hidden_states (`tuple(torch.Tensor)`):
+        The memories of the transformer decoder (the paper's D4, D3, D2), of shapes
+        `(batch_size, hidden_size, height / s, width / s)` with s = 32, 16, 8.
+    hidden_states (`tuple(torch.Tensor)`, *optional*, returned when `output_hidden_states=True` is passed):
+        The queries before the first layer and after each layer, before normalisation, each shaped like
+        `last_hidden_state`.
+    attentions (`tuple(torch.Tensor)`, *optional*, returned when `output_attentions=True` is passed):
+        Cross-attention weights of each layer, of shape `(batch_size, num_heads, num_queries, memory_length)`.
+    """
+
+    last_hidden_state: torch.Tensor | None = None
+    intermediate_hidden_states: tuple[torch.Tensor, ...] | None = None
+    mask_embeddings: tuple[torch.Tensor, ...] | None = None
+    mask_features: torch.Tensor | None = None
+    edge_logits: torch.Tensor | None = None
+    pixel_decoder_hidden_states: tuple[torch.Tensor, ...] | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+
+
+@auto_docstring(
+    custom_intro="""
+    Output of [`MaSSFormerForSemanticSegmentation`], to be passed to
+    [`MaSSFormerImageProcessor.post_process_semantic_segmentation`].
+    """
+)
+@dataclass
+class MaSSFormerForSemanticSegmentationOutput(ModelOutput):
+    r"""
+    loss (`torch.Tensor`, *optional*, returned when `labels` are given):
+        The sum of all weighted terms (Eq. 6), a scalar.
+    class_queries_logits (`torch.Tensor` of shape `(batch_size, num_queries, num_labels + 1)`):
+        Class logits of each query; the last column is "no object".
+    masks_queries_logits (`torch.Tensor` of shape `(batch_size, num_queries, height / 2, width / 2)`):
+        Mask logits of each query.
+    edge_logits (`torch.Tensor` of shape `(batch_size, 1, height / 2, width / 2)`):
+        Logits of the edges between classes (Eq. 4).
+    auxiliary_logits (`list[dict[str, torch.Tensor]]`, *optional*):
+        `class_queries_logits` and `masks_queries_logits` (the latter at a quarter of the input's size) before the
+        first decoder layer and after each but the last. Returned when `labels` are given or
+        `output_auxiliary_logits=True`.
+    hidden_states (`tuple(torch.Tensor)`, *optional*, returned when `output_hidden_states=True` is passed):
+        The queries before the first layer and after each layer, of shape `(batch_size, num_queries, hidden_size)`.
+    attentions (`tuple(torch.Tensor)`, *optional*, returned when `output_attentions=True` is passed):
+        Cross-attention weights of each layer, of shape `(batch_size, num_heads, num_queries, memory_length)`.
+    """
+
+    loss: torch.Tensor | None = None
+    class_queries_logits: torch.Tensor | None = None
+    masks_queries_logits: torch.Tensor | None = None
+    edge_logits: torch.Tensor | None = None
+    auxiliary_logits: list[dict[str, torch.Tensor]] | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+
+    @property
+    def logits(self) -> torch.Tensor:
+        """
+        Per-class scores, the sum over queries of class probability times mask probability: a `torch.Tensor` of shape
+        `(batch_size, num_labels, height / 2, width / 2)`, computed when read.
+        """
+        # Both are set whenever the model made this output.
+        return semantic_scores(self.class_queries_logits, self.masks_queries_logits)  # ty: ignore[invalid-argument-type]
+
+
+def sine_position_embedding(height: int, width: int, hidden_size: int, device: torch.device) -> torch.Tensor:
+    """
+    Sine encoding of a map's rows and columns, normalised to (0, 2 pi], always in float32 (release; DETR).
+
+    Returns:
+        `torch.Tensor` of shape `(hidden_size, height, width)`: rows in the first half of the channels, columns in the
+        second, sine and cosine alternating.
+    """
+    num_features = hidden_size // 2
+    frequency = torch.arange(num_features, dtype=torch.float32, device=device)
+    frequency = 10000 ** (2 * (frequency // 2) / num_features)
+    encodings = []
+    for size in (height, width):
+        position = torch.arange(1, size + 1, dtype=torch.float32, device=device)
+        angle = (position / (size + 1e-6) * (2 * math.pi))[:, None] / frequency
+        encodings.append(torch.stack((angle[:, 0::2].sin(), angle[:, 1::2].cos()), dim=2).flatten(1))
+    rows = encodings[0].T[:, :, None].expand(-1, -1, width)
+    columns = encodings[1].T[:, None, :].expand(-1, height, -1)
+    return torch.cat((rows, columns))
+
+
+def resize(feature_map: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """Bilinear interpolation as everywhere in the release: half-pixel centres, no antialiasing."""
+    return F.interpolate(feature_map, size=list(size), mode="bilinear", align_corners=False)
+
+
+def mask_logits(mask_embeddings: torch.Tensor, mask_features: torch.Tensor) -> torch.Tensor:
+    """The masks of (B, Q, C) embeddings over (B, C, H, W) features, as (B, Q, H, W)."""
+    return (mask_embeddings @ mask_features.flatten(2)).unflatten(2, mask_features.shape[-2:])
+
+
+def partition_windows(feature_map: torch.Tensor, window_size: int) -> torch.Tensor:
+    """(B, C, H, W), H and W multiples of the window's side, to (B * windows, window_size ** 2, C), row-major."""
+    batch_size, num_channels, height, width = feature_map.shape
+    rows, columns = height // window_size, width // window_size
+    windows = feature_map.view(batch_size, num_channels, rows, window_size, columns, window_size)
+    return windows.permute(0, 2, 4, 3, 5, 1).reshape(-1, window_size**2, num_channels)
+
+
+def merge_windows(windows: torch.Tensor, window_size: int, height: int, width: int) -> torch.Tensor:
+    """The inverse of `partition_windows`."""
+    rows, columns = height // window_size, width // window_size
+    feature_map = windows.view(-1, rows, columns, window_size, window_size, windows.shape[-1])
+    return feature_map.permute(0, 5, 1, 3, 2, 4).reshape(-1, windows.shape[-1], height, width)
+
+
+class MaSSFormerConvLayer(nn.Module):
+    """Convolution without bias, batch normalisation, ReLU (the paper's CBR)."""
+
+    def __init__(self, config: MaSSFormerConfig, in_channels: int, out_channels: int, kernel_size: int = 1):
+        super().__init__()
+        self.convolution = nn.Conv2d(
+            in_channels, out_channels, kernel_size=kernel_size, padding=kernel_size // 2, bias=False
+        )
+        self.normalization = nn.BatchNorm2d(
+            out_channels, eps=config.batch_norm_eps, momentum=config.batch_norm_momentum
+        )
+        self.activation = nn.ReLU()
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.activation(self.normalization(self.convolution(hidden_states)))
+
+
+class MaSSFormerSqueezeExcitation(nn.Module):
+    """Channel attention with a residual connection. The sigmoid is applied twice, as in the release."""
+
+    def __init__(self, config: MaSSFormerConfig):
+        super().__init__()
+        hidden_size = config.pixel_decoder_hidden_size
+        reduced_size = hidden_size // config.squeeze_reduction
+        self.reduce = nn.Conv2d(hidden_size, reduced_size, kernel_size=1, bias=False)
+        self.normalization = nn.BatchNorm2d(
+            reduced_size, eps=config.batch_norm_eps, momentum=config.batch_norm_momentum
+        )
+        self.activation = nn.ReLU()
+        self.expand = nn.Conv2d(reduced_size, hidden_size, kernel_size=1, bias=False)
+
+    def forward(self, feature_map: torch.Tensor) -> torch.Tensor:
+        weights = self.reduce(feature_map.mean(dim=(2, 3), keepdim=True))
+        weights = self.expand(self.activation(self.normalization(weights)))
+        return feature_map + feature_map * weights.sigmoid().sigmoid()
+
+
+class MaSSFormerDeformableConvLayer(nn.Module):
+    """Deformable convolution whose offsets and modulation come from its input, batch normalisation, ReLU."""
+
+    def __init__(self, config: MaSSFormerConfig, in_channels: int, out_channels: int, kernel_size: int):
+        super().__init__()
+        self.num_taps = kernel_size**2
+        self.offset = nn.Conv2d(in_channels, 3 * self.num_taps, kernel_size=kernel_size, padding=kernel_size // 2)
+        self.convolution = ModulatedDeformConv2d(in_channels, out_channels, kernel_size)
+        self.normalization = nn.BatchNorm2d(
+            out_channels, eps=config.batch_norm_eps, momentum=config.batch_norm_momentum
+        )
+        self.activation = nn.ReLU()
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        offsets, modulation = self.offset(hidden_states).split((2 * self.num_taps, self.num_taps), dim=1)
+        hidden_states = self.convolution(hidden_states, offsets, modulation.sigmoid())
+        return self.activation(self.normalization(hidden_states))
+
+
+class MaSSFormerUpsampleLayer(nn.Module):
+    """Learned upsampling by 2: transposed convolution, batch normalisation, ReLU."""
+
+    def __init__(self, config: MaSSFormerConfig):
+        super().__init__()
+        hidden_size = config.pixel_decoder_hidden_size
+        self.convolution = nn.ConvTranspose2d(hidden_size, hidden_size, kernel_size=4, stride=2, padding=1, bias=False)
+        self.normalization = nn.BatchNorm2d(
+            hidden_size, eps=config.batch_norm_eps, momentum=config.batch_norm_momentum
+        )
+        self.activation = nn.ReLU()
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.activation(self.normalization(self.convolution(hidden_states)))
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    attention_weights = query @ key.transpose(-1, -2) * scaling
+    if attention_mask is not None:
+        attention_weights = attention_weights + attention_mask
+    attention_weights = attention_weights.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
+    attention_weights = F.dropout(attention_weights, p=dropout, training=module.training)
+    return (attention_weights @ value).transpose(1, 2).contiguous(), attention_weights
+
+
+class MaSSFormerAttention(nn.Module):
+    """Multi-head attention of queries over keys and values, all of the same width."""
+
+    def __init__(self, config: MaSSFormerConfig, width: int, heads: int):
+        super().__init__()
+        self.config = config
+        self.head_dim = width // heads
+        self.scaling = self.head_dim**-0.5
+        self.is_causal = False
+        self.q_proj = nn.Linear(width, width)
+        self.k_proj = nn.Linear(width, width)
+        self.v_proj = nn.Linear(width, width)
+        self.out_proj = nn.Linear(width, width)
+
+    def forward(
+        self,
+        queries: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        queries = self.q_proj(queries).unflatten(2, (-1, self.head_dim)).transpose(1, 2)
+        keys = self.k_proj(keys).unflatten(2, (-1, self.head_dim)).transpose(1, 2)
+        values = self.v_proj(values).unflatten(2, (-1, self.head_dim)).transpose(1, 2)
+
+        attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention_forward
+        )
+        attention_output, attention_weights = attention_interface(
+            self, queries, keys, values, attention_mask, scaling=self.scaling, dropout=0.0, **kwargs
+        )
+        return self.out_proj(attention_output.flatten(2)), attention_weights
+
+
+class MaSSFormerMLP(nn.Module):
+    """Two linear layers with an activation between them."""
+
+    def __init__(self, embed_dim: int, inner_dim: int, activation: str):
+        super().__init__()
+        self.fc1 = nn.Linear(embed_dim, inner_dim)
+        self.fc2 = nn.Linear(inner_dim, embed_dim)
+        self.activation = ACT2FN[activation]
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.fc2(self.activation(self.fc1(hidden_states)))
+
+
+class MaSSFormerWindowAttentionLayer(GradientCheckpointingLayer):
+    """
+    Within each window, the semantic map attends to the detail map and then to itself (Eq. 1 and 2). Residuals
+    everywhere, normalisation nowhere (release).
+    """
+
+    def __init__(self, config: MaSSFormerConfig):
+        super().__init__()
+        hidden_size, num_heads = config.pixel_decoder_hidden_size, config.cross_semantic_num_attention_heads
+        self.detail_attention = MaSSFormerAttention(config, hidden_size, num_heads)
+        self.detail_mlp = MaSSFormerMLP(hidden_size, config.cross_semantic_intermediate_size, "relu")
+        self.self_attention = MaSSFormerAttention(config, hidden_size, num_heads)
+        self.self_mlp = MaSSFormerMLP(hidden_size, config.cross_semantic_intermediate_size, "relu")
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        detail_windows: torch.Tensor,
+        position_embeddings: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        queries, keys = hidden_states + position_embeddings, detail_windows + position_embeddings
+        attended, _ = self.detail_attention(queries, keys, detail_windows, attention_mask)
+        hidden_states = hidden_states + attended
+        hidden_states = hidden_states + self.detail_mlp(hidden_states)
+
+        queries = hidden_states + position_embeddings
+        attended, _ = self.self_attention(queries, queries, hidden_states, attention_mask)
+        hidden_states = hidden_states + attended
+        return hidden_states + self.self_mlp(hidden_states)
+
+
+class MaSSFormerCrossSemanticTransmission(nn.Module):
+    """
+    Module CST: adds the mean of the deepest features to the stride-32 map, and carries its semantics to stride 16
+    (Eq. 1 and 2) and on to stride 8.
+    """
+
+    def __init__(self, config: MaSSFormerConfig, context_channels: int):
+        super().__init__()
+        hidden_size = config.pixel_decoder_hidden_size
+        self.window_size = config.window_size
+        self.context_projection = MaSSFormerConvLayer(config, context_channels, hidden_size)
+        self.semantic_convolution = MaSSFormerDeformableConvLayer(
+            config, hidden_size, hidden_size, config.deform_kernel_size
+        )
+        self.semantic_upsample = MaSSFormerUpsampleLayer(config)
+        self.attention = MaSSFormerWindowAttentionLayer(config)
+        self.detail_convolution = MaSSFormerDeformableConvLayer(
+            config, hidden_size, hidden_size, config.deform_kernel_size
+        )
+        self.detail_upsample = MaSSFormerUpsampleLayer(config)
+
+    def window_mask(self, height: int, width: int, padding: tuple[int, int], like: torch.Tensor) -> torch.Tensor:
+        """Additive mask (batch * windows, 1, 1, window_size ** 2) over keys, which hides the padding."""
+        hidden = torch.zeros(1, 1, height + padding[0], width + padding[1], dtype=like.dtype, device=like.device)
+        hidden[:, :, height:] = torch.finfo(like.dtype).min
+        hidden[:, :, :, width:] = torch.finfo(like.dtype).min
+        return partition_windows(hidden, self.window_size).transpose(1, 2)[:, None].repeat(like.shape[0], 1, 1, 1)
+
+    def attend(self, semantic: torch.Tensor, detail: torch.Tensor) -> torch.Tensor:
+        """Window attention on maps of any size: padded to whole windows, whose padding is neither read nor kept."""
+        height, width = detail.shape[-2:]
+        padding = (-height % self.window_size, -width % self.window_size)
+        attention_mask = None
+        if padding != (0, 0):
+            attention_mask = self.window_mask(height, width, padding, like=semantic)
+            semantic, detail = (F.pad(x, (0, padding[1], 0, padding[0])) for x in (semantic, detail))
+        position_embeddings = sine_position_embedding(
+            self.window_size, self.window_size, semantic.shape[1], semantic.device
+        )
+        windows = self.attention(
+            partition_windows(semantic, self.window_size),
+            partition_windows(detail, self.window_size),
+            position_embeddings.flatten(1).T.to(semantic.dtype),
+            attention_mask,
+        )
+        attended = merge_windows(windows, self.window_size, height + padding[0], width + padding[1])
+        return attended[:, :, :height, :width]
+
+    def forward(
+        self, semantic: torch.Tensor, detail: torch.Tensor, deepest_features: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        context = self.context_projection(deepest_features.mean(dim=(2, 3), keepdim=True))
+        semantic = self.semantic_convolution(semantic + context)
+        attended = self.attend(self.semantic_upsample(semantic), detail)
+        detail = self.detail_convolution(attended)
+        return semantic, detail, self.detail_upsample(detail)
+
+
+class MaSSFormerTopDownStep(nn.Module):
+    """Stands in for CST: the top-down step of a feature pyramid."""
+
+    def __init__(self, config: MaSSFormerConfig):
+        super().__init__()
+        hidden_size = config.pixel_decoder_hidden_size
+        self.semantic_convolution = MaSSFormerConvLayer(config, hidden_size, hidden_size, config.deform_kernel_size)
+        self.detail_convolution = MaSSFormerConvLayer(config, hidden_size, hidden_size, config.deform_kernel_size)
+
+    def forward(
+        self, semantic: torch.Tensor, detail: torch.Tensor, deepest_features: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        height, width = detail.shape[-2:]
+        semantic = self.semantic_convolution(semantic)
+        detail = self.detail_convolution(detail + resize(semantic, (height, width)))
+        return semantic, detail, resize(detail, (2 * height, 2 * width))
+
+
+class MaSSFormerReceptiveFieldBroadening(nn.Module):
+    """Module RFB: parallel deformable convolutions of several kernel sizes (Eq. 3), and their upsampling by 2."""
+
+    def __init__(self, config: MaSSFormerConfig):
+        super().__init__()
+        hidden_size, kernel_sizes = config.pixel_decoder_hidden_size, config.receptive_field_kernel_sizes
+        self.branches = nn.ModuleList(
+            MaSSFormerDeformableConvLayer(config, hidden_size, hidden_size // len(kernel_sizes), kernel_size)
+            for kernel_size in kernel_sizes
+        )
+        self.projection = nn.Conv2d(hidden_size, hidden_size, kernel_size=1)
+        self.projection_normalization = nn.BatchNorm2d(
+            hidden_size, eps=config.batch_norm_eps, momentum=config.batch_norm_momentum
+        )
+        self.upsample = nn.Conv2d(hidden_size, hidden_size, kernel_size=3, padding=1)
+        self.upsample_normalization = nn.BatchNorm2d(
+            hidden_size, eps=config.batch_norm_eps, momentum=config.batch_norm_momentum
+        )
+        self.activation = nn.ReLU()
+
+    def forward(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        height, width = hidden_states.shape[-2:]
+        hidden_states = torch.cat([branch(hidden_states) for branch in self.branches], dim=1)
+        hidden_states = self.activation(self.projection_normalization(self.projection(hidden_states)))
+        upsampled = self.upsample(resize(hidden_states, (2 * height, 2 * width)))
+        return hidden_states, self.activation(self.upsample_normalization(upsampled))
+
+
+class MaSSFormerPlainContext(nn.Module):
+    """Stands in for RFB: one 3x3 convolution, and its bilinear upsampling by 2."""
+
+    def __init__(self, config: MaSSFormerConfig):
+        super().__init__()
+        hidden_size = config.pixel_decoder_hidden_size
+        self.convolution = MaSSFormerConvLayer(config, hidden_size, hidden_size, config.deform_kernel_size)
+
+    def forward(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        height, width = hidden_states.shape[-2:]
+        hidden_states = self.convolution(hidden_states)
+        return hidden_states, resize(hidden_states, (2 * height, 2 * width))
+
+
+class MaSSFormerSpatialAttention(nn.Module):
+    """
+    Weighs positions by their mean and maximum over channels, with a residual connection. The sigmoid comes before the
+    convolution (release), so the weights are unbounded.
+    """
+
+    def __init__(self, config: MaSSFormerConfig):
+        super().__init__()
+        kernel_size = config.spatial_attention_kernel_size
+        self.convolution = nn.Conv2d(2, 1, kernel_size=kernel_size, padding=kernel_size // 2)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        statistics = torch.cat(
+            (hidden_states.mean(dim=1, keepdim=True), hidden_states.amax(dim=1, keepdim=True)), dim=1
+        )
+        return hidden_states + hidden_states * self.convolution(statistics.sigmoid())
+
+
+class MaSSFormerLowLevelStructure(nn.Module):
+    """Module LSE: details from the image and the stride-4 map, at stride 2, in two halves of the channels."""
+
+    def __init__(self, config: MaSSFormerConfig, image_channels: int):
+        super().__init__()
+        hidden_size = config.pixel_decoder_hidden_size
+        half_size = hidden_size // 2
+        self.pointwise = MaSSFormerConvLayer(config, image_channels + half_size, half_size)
+        self.pointwise_attention = MaSSFormerSpatialAttention(config)
+        self.deformable = MaSSFormerDeformableConvLayer(
+            config, image_channels + half_size, half_size, config.deform_kernel_size
+        )
+        self.deformable_attention = MaSSFormerSpatialAttention(config)
+        self.projection = MaSSFormerConvLayer(config, hidden_size, hidden_size)
+
+    def forward(self, pixel_values: torch.Tensor, feature_map: torch.Tensor) -> torch.Tensor:
+        size = (pixel_values.shape[-2] // 2, pixel_values.shape[-1] // 2)
+        image = resize(pixel_values, size)
+        first, second = resize(feature_map, size).chunk(2, dim=1)
+        first = self.pointwise_attention(self.pointwise(torch.cat((image, first), dim=1)))
+        second = self.deformable_attention(self.deformable(torch.cat((image, second), dim=1)))
+        return self.projection(torch.cat((first, second), dim=1))
+
+
+class MaSSFormerPlainDetail(nn.Module):
+    """Stands in for LSE: the stride-4 map at stride 2."""
+
+    def forward(self, pixel_values: torch.Tensor, feature_map: torch.Tensor) -> torch.Tensor:
+        return resize(feature_map, (pixel_values.shape[-2] // 2, pixel_values.shape[-1] // 2))
+
+
+class MaSSFormerEdgeHead(nn.Module):
+    """Predicts the edges between classes (Eq. 4)."""
+
+    def __init__(self, config: MaSSFormerConfig):
+        super().__init__()
+        self.projection = MaSSFormerConvLayer(config, config.pixel_decoder_hidden_size, config.edge_hidden_size)
+        self.classifier = nn.Conv2d(config.edge_hidden_size, 1, kernel_size=1)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.classifier(self.projection(hidden_states))
+
+
+class MaSSFormerEdgeGuidedFusion(nn.Module):
+    """Module EGF: the body, gated by the details (Eq. 5) and refined, is added to the body."""
+
+    def __init__(self, config: MaSSFormerConfig):
+        super().__init__()
+        hidden_size = config.pixel_decoder_hidden_size
+        reduced_size = hidden_size // config.fusion_reduction
+        self.reduce = nn.Conv2d(hidden_size, reduced_size, kernel_size=1)
+        self.deformable = MaSSFormerDeformableConvLayer(config, reduced_size, reduced_size, config.deform_kernel_size)
+        self.expand = nn.Conv2d(reduced_size, hidden_size, kernel_size=1)
+        self.normalization = nn.BatchNorm2d(
+            hidden_size, eps=config.batch_norm_eps, momentum=config.batch_norm_momentum
+        )
+
+    def forward(self, detail: torch.Tensor, body: torch.Tensor) -> torch.Tensor:
+        refined = self.deformable(self.reduce(detail.sigmoid() * body))
+        return self.normalization(self.expand(refined)) + body
+
+
+class MaSSFormerPlainFusion(nn.Module):
+    """Stands in for EGF: the sum of the two branches."""
+
+    def forward(self, detail: torch.Tensor, body: torch.Tensor) -> torch.Tensor:
+        return detail + body
+
+
+class MaSSFormerPixelDecoder(nn.Module):
+    """
+    From the image and four feature maps to the memories of the transformer decoder, the mask features and the edges
+    (paper, section 4.2 and Figure 3).
+    """
+
+    def __init__(self, config: MaSSFormerConfig, feature_channels: list[int], image_channels: int):
+        super().__init__()
+        hidden_size = config.pixel_decoder_hidden_size
+        self.lateral_projections = nn.ModuleList(
+            MaSSFormerConvLayer(config, in_channels, hidden_size) for in_channels in feature_channels
+        )
+        self.squeeze_excitations = nn.ModuleList(MaSSFormerSqueezeExcitation(config) for _ in feature_channels)
+        # CODEPATH: the rows of the paper's Table 4; released checkpoints have all four modules on.
+        if config.use_cross_semantic_transmission:
+            self.cross_semantic_transmission = MaSSFormerCrossSemanticTransmission(config, feature_channels[-1])
+        else:
+            self.cross_semantic_transmission = MaSSFormerTopDownStep(config)
+        # CODEPATH: see above.
+        if config.use_receptive_field_broadening:
+            self.receptive_field_broadening = MaSSFormerReceptiveFieldBroadening(config)
+        else:
+            self.receptive_field_broadening = MaSSFormerPlainContext(config)
+        # CODEPATH: see above.
+        if config.use_low_level_structure:
+            self.low_level_structure = MaSSFormerLowLevelStructure(config, image_channels)
+        else:
+            self.low_level_structure = MaSSFormerPlainDetail()
+        # CODEPATH: see above.
+        if config.use_edge_guided_fusion:
+            self.edge_guided_fusion = MaSSFormerEdgeGuidedFusion(config)
+        else:
+            self.edge_guided_fusion = MaSSFormerPlainFusion()
+        self.edge_head = MaSSFormerEdgeHead(config)
+        self.mask_projection = MaSSFormerConvLayer(config, hidden_size, config.hidden_size)
+        self.memory_projections = nn.ModuleList(
+            MaSSFormerConvLayer(config, hidden_size, config.hidden_size) for _ in range(3)
+        )
+
+    def forward(
+        self, pixel_values: torch.Tensor, feature_maps: list[torch.Tensor]
+    ) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]:
+        # The paper's S1 to S4, at strides 4, 8, 16 and 32.
+        squeezed = [
+            squeeze(project(feature_map))
+            for project, squeeze, feature_map in zip(
+                self.lateral_projections, self.squeeze_excitations, feature_maps, strict=True
+            )
+        ]
+        # The global semantic branch: D4, D3, D2 at strides 32, 16 and 8, then D2 at stride 4.
+        d4, d3, upsampled = self.cross_semantic_transmission(squeezed[3], squeezed[2], feature_maps[3])
+        d2, body = self.receptive_field_broadening(upsampled + squeezed[1])
+        # The local structure branch and the fusion, at stride 2.
+        detail = self.low_level_structure(pixel_values, squeezed[0])
+        body = resize(body, detail.shape[-2:])
+        edge_logits = self.edge_head(body + detail)
+        mask_features = self.mask_projection(self.edge_guided_fusion(detail, body))
+        memories = [project(x) for project, x in zip(self.memory_projections, (d4, d3, d2), strict=True)]
+        return memories, mask_features, edge_logits
+
+
+class MaSSFormerMaskEmbedder(nn.Module):
+    """Three linear layers, from normalised queries to mask embeddings."""
+
+    def __init__(self, config: MaSSFormerConfig):
+        super().__init__()
+        self.fc1 = nn.Linear(config.hidden_size, config.hidden_size)
+        self.fc2 = nn.Linear(config.hidden_size, config.hidden_size)
+        self.fc3 = nn.Linear(config.hidden_size, config.hidden_size)
+        self.activation = nn.ReLU()
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        hidden_states = self.activation(self.fc1(hidden_states))
+        hidden_states = self.activation(self.fc2(hidden_states))
+        return self.fc3(hidden_states)
+
+
+class MaSSFormerTransformerDecoderLayer(GradientCheckpointingLayer):
+    """Masked cross-attention, self-attention and feed-forward, normalised after each (Mask2Former, release)."""
+
+    def __init__(self, config: MaSSFormerConfig):
+        super().__init__()
+        self.cross_attention = MaSSFormerAttention(config, config.hidden_size, config.num_attention_heads)
+        self.cross_attention_layer_norm = nn.LayerNorm(config.hidden_size)
+        self.self_attention = MaSSFormerAttention(config, config.hidden_size, config.num_attention_heads)
+        self.self_attention_layer_norm = nn.LayerNorm(config.hidden_size)
+        self.mlp = MaSSFormerMLP(config.hidden_size, config.intermediate_size, config.hidden_act)
+        self.final_layer_norm = nn.LayerNorm(config.hidden_size)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        query_positions: torch.Tensor,
+        memory: torch.Tensor,
+        memory_positions: torch.Tensor,
+        attention_mask: torch.Tensor,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> torch.Tensor:
+        residual = hidden_states
+        hidden_states, _ = self.cross_attention(
+            hidden_states + query_positions, memory + memory_positions, memory, attention_mask, **kwargs
+        )
+        hidden_states = self.cross_attention_layer_norm(residual + hidden_states)
+
+        residual = hidden_states
+        queries = hidden_states + query_positions
+        hidden_states, _ = self.self_attention(queries, queries, hidden_states, **kwargs)
+        hidden_states = self.self_attention_layer_norm(residual + hidden_states)
+
+        return self.final_layer_norm(hidden_states + self.mlp(hidden_states))
+
+
+class MaSSFormerTransformerDecoder(nn.Module):
+    """Queries that read the three memories in turn, each within the mask it predicted before (Mask2Former)."""
+
+    def __init__(self, config: MaSSFormerConfig):
+        super().__init__()
+        self.query_features = nn.Embedding(config.num_queries, config.hidden_size)
+        self.query_positions = nn.Embedding(config.num_queries, config.hidden_size)
+        self.level_embeddings = nn.Embedding(3, config.hidden_size)
+        self.layers = nn.ModuleList(MaSSFormerTransformerDecoderLayer(config) for _ in range(config.num_hidden_layers))
+        self.layernorm = nn.LayerNorm(config.hidden_size)
+        self.mask_embedder = MaSSFormerMaskEmbedder(config)
+
+    @torch.no_grad()
+    def attention_mask(self, mask_embeddings: torch.Tensor, level_features: torch.Tensor) -> torch.Tensor:
+        """
+        Additive mask (B, 1, Q, H * W) which hides from each query the positions outside its mask; a query whose mask
+        is empty sees everything. Resizing commutes with the product over channels, so the masks are made from features
+        at the memory's size and never exist at a larger one.
+        """
+        outside = mask_logits(mask_embeddings, level_features).flatten(2)
+        outside = outside.sigmoid() < 0.5
+        outside = outside & ~outside.all(dim=-1, keepdim=True)
+        mask = torch.zeros(outside.shape, dtype=level_features.dtype, device=outside.device)
+        return mask.masked_fill(outside, torch.finfo(mask.dtype).min)[:, None]
+
+    def forward(
+        self, memories: list[torch.Tensor], mask_features: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        batch_size, hidden_size, height, width = mask_features.shape
+        # Masks steer the attention at half the features' resolution (release), from where each memory's is reached.
+        coarse_features = resize(mask_features.detach(), (height // 2, width // 2))
+        level_features, level_memories, level_positions = [], [], []
+        for memory, level_embedding in zip(memories, self.level_embeddings.weight, strict=True):
+            level_features.append(resize(coarse_features, memory.shape[-2:]))
+            level_memories.append(memory.flatten(2).transpose(1, 2) + level_embedding)
+            positions = sine_position_embedding(*memory.shape[-2:], hidden_size, memory.device)
+            level_positions.append(positions.flatten(1).T.to(memory.dtype))
+
+        hidden_states = self.query_features.weight.expand(batch_size, -1, -1)
+        normalized_states = [self.layernorm(hidden_states)]
+        mask_embeddings = [self.mask_embedder(normalized_states[-1])]
+        for index, layer in enumerate(self.layers):
+            level = index % len(memories)
+            hidden_states = layer(
+                hidden_states,
+                self.query_positions.weight,
+                level_memories[level],
+                level_positions[level],
+                self.attention_mask(mask_embeddings[-1], level_features[level]),
+                **kwargs,
+            )
+            normalized_states.append(self.layernorm(hidden_states))
+            mask_embeddings.append(self.mask_embedder(normalized_states[-1]))
+        return normalized_states, mask_embeddings
+
+
+@auto_docstring
+class MaSSFormerPreTrainedModel(PreTrainedModel):
+    config: MaSSFormerConfig
+    base_model_prefix = "model"
+    main_input_name = "pixel_values"
+    input_modalities = ["image"]
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["MaSSFormerTransformerDecoderLayer", "MaSSFormerWindowAttentionLayer"]
+    _supports_sdpa = True
+    _can_record_outputs = {
+        "hidden_states": MaSSFormerTransformerDecoderLayer,
+        "attentions": OutputRecorder(MaSSFormerAttention, index=1, layer_name="cross_attention"),
+    }
+
+    def set_attn_implementation(self, attn_implementation: str | dict, allow_all_kernels: bool = False):
+        """As the base class; a backbone without attention, such as ResNet, is not asked to follow."""
+        if isinstance(attn_implementation, str) and not getattr(self.base_model.backbone, "has_attentions", True):
+            attn_implementation = {"": attn_implementation}
+        super().set_attn_implementation(attn_implementation, allow_all_kernels=allow_all_kernels)
+
+    def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False):
+        # Code outside the library is taken to overwrite loaded weights, so modules without parameters of their own are
+        # passed over. This code writes through `transformers.initialization`, which leaves loaded weights alone.
+        super()._initialize_weights(module, is_custom_code=False)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        """The release's initialisation: PyTorch's defaults, but for the modules named here."""
+        super()._init_weights(module)
+        if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
+            init.kaiming_uniform_(module.weight, a=math.sqrt(5))
+            if module.bias is not None:
+                fan_in, _ = nn.init._calculate_fan_in_and_fan_out(module.weight)
+                init.uniform_(module.bias, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in))
+        elif isinstance(module, nn.Embedding):
+            init.normal_(module.weight)
+        elif isinstance(module, ModulatedDeformConv2d):
+            init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        if isinstance(module, MaSSFormerConvLayer):
+            init.kaiming_normal_(module.convolution.weight, a=1)
+        elif isinstance(module, MaSSFormerDeformableConvLayer):
+            for parameter in module.offset.parameters():
+                init.zeros_(parameter)
+        elif isinstance(module, MaSSFormerUpsampleLayer):
+            self._init_upsample(module)
+        elif isinstance(module, MaSSFormerAttention):
+            self._init_attention(module, init.xavier_uniform_)
+        elif isinstance(module, MaSSFormerTransformerDecoderLayer):
+            self._init_decoder_layer(module)
+
+    def _init_upsample(self, module: MaSSFormerUpsampleLayer):
+        """The first output channel of every input channel starts as bilinear interpolation (release)."""
+        kernel = torch.tensor([0.25, 0.75, 0.75, 0.25])
+        weight = module.convolution.weight
+        if not getattr(weight, "_is_hf_initialized", False):
+            start = torch.empty_like(weight)
+            nn.init.kaiming_uniform_(start, a=math.sqrt(5))
+            start[:, 0] = torch.outer(kernel, kernel).to(start)
+            init.copy_(weight, start)
+
+    def _init_attention(self, module: MaSSFormerAttention, initialize: Callable):
+        """Fans are those of PyTorch's joint projection of queries, keys and values, 1 : 3."""
+        for projection in (module.q_proj, module.k_proj, module.v_proj):
+            initialize(projection.weight, gain=1 / math.sqrt(2))
+            init.zeros_(projection.bias)
+        init.zeros_(module.out_proj.bias)
+
+    def _init_decoder_layer(self, module: MaSSFormerTransformerDecoderLayer):
+        for attention in (module.cross_attention, module.self_attention):
+            self._init_attention(attention, init.xavier_normal_)
+            init.xavier_normal_(attention.out_proj.weight)
+        init.xavier_normal_(module.mlp.fc1.weight)
+        init.xavier_normal_(module.mlp.fc2.weight)
+
+
+@auto_docstring(custom_intro="Pixel encoder, pixel decoder and transformer decoder, without the class head.")
+class MaSSFormerModel(MaSSFormerPreTrainedModel):
+    def __init__(self, config: MaSSFormerConfig):
+        super().__init__(config)
+        # A backbone without attention, such as ResNet, would refuse the implementation chosen for the decoder.
+        backbone_config: Any = config.backbone_config
+        requested, backbone_config._attn_implementation = backbone_config._attn_implementation, None
+        self.backbone = load_backbone(config)
+        if requested is not None and self.backbone.has_attentions:
+            self.backbone.set_attn_implementation(requested)
+        # Swin's last normalisation belongs to its classifier. Without gradients it would halt data-parallel training.
+        if hasattr(self.backbone, "swin"):
+            self.backbone.swin.layernorm = nn.Identity()
+        self.pixel_decoder = MaSSFormerPixelDecoder(
+            config, self.backbone.channels, getattr(config.backbone_config, "num_channels", 3)
+        )
+        self.transformer_decoder = MaSSFormerTransformerDecoder(config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.backbone.get_input_embeddings()
+
+    def check_input(self, pixel_values: torch.Tensor):
+        height, width = pixel_values.shape[-2:]
+        if height < 32 or width < 32 or height % 32 or width % 32:
+            raise ValueError(
+                f"`pixel_values` must have a height and width that are multiples of 32, got {height} x {width}. "
+                "Prepare images with `MaSSFormerImageProcessor`, which pads them."
+            )
+        norm = self.pixel_decoder.get_submodule("squeeze_excitations.0.normalization")
+        if norm.training and not isinstance(norm, nn.SyncBatchNorm) and pixel_values.shape[0] == 1:
+            raise ValueError(
+                "Training needs at least two images per batch and process: the pixel decoder normalises pooled 1 x 1 "
+                "maps over the batch, and one value has no variance. Raise the batch size, convert the model with "
+                "`torch.nn.SyncBatchNorm.convert_sync_batchnorm`, or put the normalisation layers in eval mode."
+            )
+
+    @merge_with_config_defaults
+    @capture_outputs(tie_last_hidden_states=False)
+    @auto_docstring
+    def forward(self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> MaSSFormerModelOutput:
+        self.check_input(pixel_values)
+        pixel_values = pixel_values.to(self.dtype)
+        feature_maps = self.backbone(pixel_values).feature_maps
+        memories, mask_features, edge_logits = self.pixel_decoder(pixel_values, feature_maps)
+        hidden_states, mask_embeddings = self.transformer_decoder(memories, mask_features, **kwargs)
+        return MaSSFormerModelOutput(
+            last_hidden_state=hidden_states[-1],
+            intermediate_hidden_states=tuple(hidden_states),
+            mask_embeddings=tuple(mask_embeddings),
+            mask_features=mask_features,
+            edge_logits=edge_logits,
+            pixel_decoder_hidden_states=tuple(memories),
+        )
+
+
+@auto_docstring(custom_intro="MaSSFormer for semantic segmentation: one class and one mask per query, and edges.")
+class MaSSFormerForSemanticSegmentation(MaSSFormerPreTrainedModel):
+    def __init__(self, config: MaSSFormerConfig):
+        super().__init__(config)
+        self.model = MaSSFormerModel(config)
+        self.criterion = MaSSFormerLoss(config)
+        self.class_predictor = nn.Linear(config.hidden_size, self.criterion.num_labels + 1)
+        self.post_init()
+
+    @can_return_tuple
+    @auto_docstring
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        output_auxiliary_logits: bool | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> MaSSFormerForSemanticSegmentationOutput:
+        r"""
+        labels (`torch.LongTensor` of shape `(batch_size, height, width)`, *optional*):
+            Class of each pixel, `config.ignore_index` where there is none. Gives the loss.
+        output_auxiliary_logits (`bool`, *optional*):
+            Whether to return the predictions of the decoder's earlier steps. By default when `labels` are given.
+        """
+        outputs = self.model(pixel_values, **kwargs)
+        class_queries_logits = [self.class_predictor(states) for states in outputs.intermediate_hidden_states]
+
+        loss = None
+        if labels is not None:
+            loss = self.criterion(
+                class_queries_logits, outputs.mask_embeddings, outputs.mask_features, outputs.edge_logits, labels
+            )["loss"]
+
+        auxiliary_logits = None
+        if output_auxiliary_logits or (output_auxiliary_logits is None and labels is not None):
+            height, width = outputs.mask_features.shape[-2:]
+            coarse_features = resize(outputs.mask_features, (height // 2, width // 2))
+            auxiliary_logits = [
+                {
+                    "class_queries_logits": class_logits,
+                    "masks_queries_logits": mask_logits(embeddings, coarse_features),
+                }
+                for class_logits, embeddings in zip(
+                    class_queries_logits[:-1], outputs.mask_embeddings[:-1], strict=True
+                )
+            ]
+
+        return MaSSFormerForSemanticSegmentationOutput(
+            loss=loss,
+            class_queries_logits=class_queries_logits[-1],
+            masks_queries_logits=mask_logits(outputs.mask_embeddings[-1], outputs.mask_features),
+            edge_logits=outputs.edge_logits,
+            auxiliary_logits=auxiliary_logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+__all__ = ["MaSSFormerForSemanticSegmentation", "MaSSFormerModel", "MaSSFormerPreTrainedModel"]

@@ -1,0 +1,207 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from golden import golden_state_dict
+from tiny import tiny_model
+from typer.testing import CliRunner
+
+from transformers_massformer import MaSSFormerImageProcessor
+from transformers_massformer.cli import app
+from transformers_massformer.editing import class_palette, overlay_image
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    torch.manual_seed(0)
+    tiny_model().save_pretrained(folder)
+    MaSSFormerImageProcessor().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def photos(tmp_path):
+    rng = np.random.default_rng(0)
+    for name, size in (("a.jpg", (40, 50)), ("sub/b.png", (33, 70)), ("sub/c.JPEG", (1, 5))):
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        PIL.Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(path)
+    (tmp_path / "photos" / "notes.txt").write_text("not a photograph")
+    return tmp_path / "photos"
+
+
+def run(*arguments):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def segment(model_folder, *arguments):
+    return run("segment", "--model", model_folder, "--device", "cpu", *arguments)
+
+
+def written(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_folder_of_photographs(model_folder, photos, tmp_path):
+    result = segment(model_folder, photos, "--output", tmp_path / "out", "--overlay")
+    assert result.exit_code == 0, result.output
+    assert written(tmp_path / "out") == sorted(
+        f"{name}{suffix}.png" for name in ("a", "sub/b", "sub/c") for suffix in ("", "_overlay")
+    )
+    label_map = PIL.Image.open(tmp_path / "out" / "sub" / "b.png")
+    assert (label_map.mode, label_map.size) == ("P", (70, 33))
+    assert np.asarray(label_map).max() <= 6
+    assert label_map.getpalette()[:21] == class_palette(7).flatten().tolist()
+    overlay = PIL.Image.open(tmp_path / "out" / "sub" / "b_overlay.png")
+    photo = PIL.Image.open(photos / "sub" / "b.png")
+    assert np.array_equal(np.asarray(overlay), np.asarray(overlay_image(photo, np.asarray(label_map), 7)))
+    assert "device cpu, dtype float32, 3 to do" in result.output
+    assert "50 x 40" in result.output
+    assert "peak memory" in result.output
+    assert "3 segmented, 0 failed" in result.output
+
+
+def test_what_is_done_is_skipped(model_folder, photos, tmp_path):
+    output = tmp_path / "out"
+    segment(model_folder, photos / "a.jpg", "--output", output)
+    first = (output / "a.png").stat().st_mtime_ns
+    result = segment(model_folder, photos, "--output", output)
+    assert "1 of 3 are done already" in result.output
+    assert (output / "a.png").stat().st_mtime_ns == first
+    assert segment(model_folder, photos, "--output", output).exit_code == 0
+    segment(model_folder, photos / "a.jpg", "--output", output, "--overwrite")
+    assert (output / "a.png").stat().st_mtime_ns > first
+    # An overlay that is missing makes the photograph open again.
+    assert "1 segmented" in segment(model_folder, photos / "a.jpg", "--output", output, "--overlay").output
+
+
+def test_globs_and_an_output_inside_the_input(model_folder, photos, tmp_path):
+    assert segment(model_folder, photos / "**" / "*.*", "--output", photos / "out").exit_code == 0
+    assert written(photos / "out") == ["a.png", "sub/b.png", "sub/c.png"]
+    assert "3 of 3 are done already" in segment(model_folder, photos, "--output", photos / "out").output
+
+
+def test_photographs_are_turned_upright(model_folder, tmp_path):
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    PIL.Image.new("RGB", (60, 40)).save(tmp_path / "x.jpg", exif=exif)
+    segment(model_folder, tmp_path / "x.jpg", "--output", tmp_path / "out")
+    with PIL.Image.open(tmp_path / "out" / "x.png") as label_map:
+        assert label_map.size == (40, 60)
+
+
+def test_a_bad_file_is_reported_and_the_rest_goes_on(model_folder, photos, tmp_path):
+    (photos / "broken.jpg").write_bytes(b"\xff\xd8 nothing more")
+    result = segment(model_folder, photos, "--output", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "failed: " in result.output
+    assert "broken.jpg is not an image file" in result.output
+    assert "3 segmented, 1 failed" in result.output
+    assert written(tmp_path / "out") == ["a.png", "sub/b.png", "sub/c.png"]
+
+
+@pytest.mark.parametrize("clash", ["suffix", "overlay", "input"])
+def test_files_that_would_share_a_name_are_refused_before_work_starts(model_folder, photos, tmp_path, clash):
+    photo, output = PIL.Image.open(photos / "a.jpg"), tmp_path / "out"
+    if clash == "suffix":
+        photo.save(photos / "a.png")
+        message = "would both be written to"
+    elif clash == "overlay":
+        photo.save(photos / "a_overlay.jpg")
+        message = "would both be written to"
+    else:
+        photo.save(photos / "a.png")
+        (photos / "a.jpg").unlink()
+        output, message = photos, "would replace the photograph"
+    before = {path: path.read_bytes() for path in photos.rglob("*") if path.is_file()}
+    arguments = [photos, "--overlay"] if clash != "input" else [photos / "a.png"]
+    result = segment(model_folder, *arguments, "--output", output)
+    assert result.exit_code == 1
+    assert message in result.output.replace("\n", " ")
+    assert {path: path.read_bytes() for path in photos.rglob("*") if path.is_file()} == before
+
+
+def test_wrong_paths_and_models(model_folder, photos, tmp_path):
+    for arguments, message in (
+        (["--model", model_folder, tmp_path / "none"], "no file or folder"),
+        (["--model", model_folder, tmp_path / "*.jpg"], "names no photographs"),
+        (["--model", tmp_path / "none", photos], "no folder"),
+        (["--model", photos, photos], "holds no weights"),
+        (["--model", model_folder, photos, "--device", "nonsense"], "nonsense"),
+    ):
+        result = run("segment", *arguments, "--output", tmp_path / "out")
+        assert result.exit_code == 1
+        assert message in result.output
+        assert "Traceback" not in result.output
+    assert run("segment", "--model", model_folder, photos, "--output", tmp_path, "--dtype", "int8").exit_code == 2
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision(model_folder, photos, tmp_path, dtype):
+    result = segment(model_folder, photos, "--output", tmp_path / "out", "--dtype", dtype)
+    assert result.exit_code == 0, result.output
+    assert f"dtype {dtype}" in result.output
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_an_interrupted_run_goes_on_where_it_stopped(model_folder, tmp_path):
+    (tmp_path / "photos").mkdir()
+    for i in range(40):
+        PIL.Image.new("RGB", (500, 500), (i, i, i)).save(tmp_path / "photos" / f"{i:02}.png")
+    output = tmp_path / "out"
+    command = [sys.executable, "-c", "from transformers_massformer.cli import app; app()", "segment"]
+    command += [str(tmp_path / "photos"), "--model", str(model_folder), "--output", str(output)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline = time.monotonic() + 60
+    while not list(output.glob("*.png")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, printed
+    assert "interrupted" in printed
+    assert "Traceback" not in printed
+    finished = written(output)
+    assert 0 < len(finished) < 40
+    for name in finished:
+        PIL.Image.open(output / name).load()
+    result = segment(model_folder, tmp_path / "photos", "--output", output)
+    assert f"{len(finished)} of 40 are done already" in result.output
+    assert len(written(output)) == 40
+
+
+def test_convert(tmp_path):
+    torch.save(golden_state_dict("r18lite"), tmp_path / "release.pth")
+    arguments = [
+        "convert",
+        "--checkpoint",
+        tmp_path / "release.pth",
+        "--variant",
+        "r18-lite",
+        "--output",
+        tmp_path / "out",
+    ]
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    assert written(tmp_path / "out") == ["config.json", "model.safetensors", "preprocessor_config.json"]
+    again = run(*arguments)
+    assert again.exit_code == 1
+    assert "already holds a model" in again.output
+    assert run(*arguments, "--overwrite").exit_code == 0
+    script = subprocess.run(
+        [sys.executable, "scripts/convert_massformer_to_hf.py", *map(str, arguments[1:])],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert script.returncode == 1
+    assert "already holds a model" in script.stderr
