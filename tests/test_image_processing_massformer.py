@@ -145,6 +145,12 @@ def test_small_arrays_are_channels_last(shape):
     assert torch.equal(pixel_values, channels_first)
 
 
+def test_grey_values_of_16_bits_survive():
+    image = PIL.Image.fromarray(np.full((32, 32), 32768, dtype=np.uint16))
+    processor = MaSSFormerImageProcessor(do_normalize=False, do_rescale=False)
+    assert (processor(image, return_tensors="pt").pixel_values == 128).all()
+
+
 def test_read_only_arrays_are_accepted():
     array = np.asarray(random_image(32, 32))
     array.flags.writeable = False
@@ -188,6 +194,7 @@ def test_post_processing_undoes_the_resize():
         (MaSSFormerImageProcessor(do_resize=True, size=size), {}),
         (processor, {"size": {"height": 60, "width": 90}}),
         (processor, {"size": {"shortest_edge": 60}}),
+        (processor, {"size": {"max_height": 60, "max_width": 200}}),
     ):
         assert torch.equal(resizing.post_process_semantic_segmentation(outputs, [(40, 60)], **kwargs)[0], expected)
 

@@ -24,7 +24,6 @@ import torchvision.transforms.v2.functional as tvF
 from transformers.image_processing_backends import TorchvisionBackend
 from transformers.image_processing_outputs import SemanticSegmentationPostProcessorOutput
 from transformers.image_processing_utils import BatchFeature
-from transformers.image_transforms import get_resize_output_image_size, get_size_with_aspect_ratio
 from transformers.image_utils import (
     IMAGENET_DEFAULT_MEAN,
     IMAGENET_DEFAULT_STD,
@@ -154,7 +153,9 @@ class MaSSFormerImageProcessor(TorchvisionBackend):
         device: torch.device | None = None,
         **kwargs,
     ) -> torch.Tensor:
-        """As the base class, but a tiny array such as (1, 1, 3) is not mistaken for channels first."""
+        """As the base class; but 16-bit greys are scaled, and an array like (1, 1, 3) is not taken for channels first."""
+        if isinstance(image, PIL.Image.Image) and do_convert_rgb:
+            image = to_rgb(image)
         if isinstance(image, np.ndarray):
             image = np.require(image, requirements="W")
             if input_data_format is None and image.ndim == 3 and image.shape[2] in (3, 4):
@@ -251,17 +252,9 @@ class MaSSFormerImageProcessor(TorchvisionBackend):
         """The size that the processor gave to an image of `target_size`, before padding."""
         if size is None:
             return target_size
-        if size.shortest_edge and size.longest_edge:
-            return get_size_with_aspect_ratio(target_size, size.shortest_edge, size.longest_edge)
-        if size.shortest_edge:
-            return get_resize_output_image_size(
-                np.empty((1, *target_size)), size.shortest_edge, False, input_data_format=ChannelDimension.FIRST
-            )
-        if size.height and size.width:
-            return size.height, size.width
-        raise ValueError(
-            f"`size` must have the keys 'shortest_edge' (and 'longest_edge') or 'height' and 'width', got {size}."
-        )
+        # Asked of the resize itself, on a tensor without data.
+        height, width = self.resize(torch.empty(1, *target_size, device="meta"), size=size).shape[-2:]
+        return height, width
 
     def post_process_semantic_segmentation(
         self,
