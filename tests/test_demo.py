@@ -20,9 +20,9 @@ def run_demo(folder, *arguments):
 def test_demo_goes_all_the_way(tmp_path):
     printed = run_demo(tmp_path, "--steps", "2")
     assert "pixel accuracy" in printed
-    with PIL.Image.open(tmp_path / "china.png") as label_map, PIL.Image.open(tmp_path / "china_overlay.png") as overlay:
-        assert label_map.size == overlay.size == (640, 427)
-        assert label_map.mode == "P"
+    for name, mode in (("china.png", "P"), ("china_overlay.png", "RGB")):
+        with PIL.Image.open(tmp_path / name) as picture:
+            assert (picture.size, picture.mode) == ((640, 427), mode)
     assert (tmp_path / "model" / "model.safetensors").is_file()
 
 

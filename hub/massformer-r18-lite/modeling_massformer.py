@@ -162,6 +162,13 @@ def merge_windows(windows: torch.Tensor, window_size: int, height: int, width: i
     return feature_map.permute(0, 5, 1, 3, 2, 4).reshape(-1, windows.shape[-1], height, width)
 
 
+class MaSSFormerBatchNorm(nn.BatchNorm2d):
+    """Batch normalisation with the configured epsilon and momentum."""
+
+    def __init__(self, config: MaSSFormerConfig, num_features: int):
+        super().__init__(num_features, eps=config.batch_norm_eps, momentum=config.batch_norm_momentum)
+
+
 class MaSSFormerConvLayer(nn.Module):
     """Convolution without bias, batch normalisation, ReLU (the paper's CBR)."""
 
@@ -170,9 +177,7 @@ class MaSSFormerConvLayer(nn.Module):
         self.convolution = nn.Conv2d(
             in_channels, out_channels, kernel_size=kernel_size, padding=kernel_size // 2, bias=False
         )
-        self.normalization = nn.BatchNorm2d(
-            out_channels, eps=config.batch_norm_eps, momentum=config.batch_norm_momentum
-        )
+        self.normalization = MaSSFormerBatchNorm(config, out_channels)
         self.activation = nn.ReLU()
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
@@ -187,9 +192,7 @@ class MaSSFormerSqueezeExcitation(nn.Module):
         hidden_size = config.pixel_decoder_hidden_size
         reduced_size = hidden_size // config.squeeze_reduction
         self.reduce = nn.Conv2d(hidden_size, reduced_size, kernel_size=1, bias=False)
-        self.normalization = nn.BatchNorm2d(
-            reduced_size, eps=config.batch_norm_eps, momentum=config.batch_norm_momentum
-        )
+        self.normalization = MaSSFormerBatchNorm(config, reduced_size)
         self.activation = nn.ReLU()
         self.expand = nn.Conv2d(reduced_size, hidden_size, kernel_size=1, bias=False)
 
@@ -207,9 +210,7 @@ class MaSSFormerDeformableConvLayer(nn.Module):
         self.num_taps = kernel_size**2
         self.offset = nn.Conv2d(in_channels, 3 * self.num_taps, kernel_size=kernel_size, padding=kernel_size // 2)
         self.convolution = ModulatedDeformConv2d(in_channels, out_channels, kernel_size)
-        self.normalization = nn.BatchNorm2d(
-            out_channels, eps=config.batch_norm_eps, momentum=config.batch_norm_momentum
-        )
+        self.normalization = MaSSFormerBatchNorm(config, out_channels)
         self.activation = nn.ReLU()
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
@@ -225,9 +226,7 @@ class MaSSFormerUpsampleLayer(nn.Module):
         super().__init__()
         hidden_size = config.pixel_decoder_hidden_size
         self.convolution = nn.ConvTranspose2d(hidden_size, hidden_size, kernel_size=4, stride=2, padding=1, bias=False)
-        self.normalization = nn.BatchNorm2d(
-            hidden_size, eps=config.batch_norm_eps, momentum=config.batch_norm_momentum
-        )
+        self.normalization = MaSSFormerBatchNorm(config, hidden_size)
         self.activation = nn.ReLU()
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
@@ -419,13 +418,9 @@ class MaSSFormerReceptiveFieldBroadening(nn.Module):
             for kernel_size in kernel_sizes
         )
         self.projection = nn.Conv2d(hidden_size, hidden_size, kernel_size=1)
-        self.projection_normalization = nn.BatchNorm2d(
-            hidden_size, eps=config.batch_norm_eps, momentum=config.batch_norm_momentum
-        )
+        self.projection_normalization = MaSSFormerBatchNorm(config, hidden_size)
         self.upsample = nn.Conv2d(hidden_size, hidden_size, kernel_size=3, padding=1)
-        self.upsample_normalization = nn.BatchNorm2d(
-            hidden_size, eps=config.batch_norm_eps, momentum=config.batch_norm_momentum
-        )
+        self.upsample_normalization = MaSSFormerBatchNorm(config, hidden_size)
         self.activation = nn.ReLU()
 
     def forward(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -521,9 +516,7 @@ class MaSSFormerEdgeGuidedFusion(nn.Module):
         self.reduce = nn.Conv2d(hidden_size, reduced_size, kernel_size=1)
         self.deformable = MaSSFormerDeformableConvLayer(config, reduced_size, reduced_size, config.deform_kernel_size)
         self.expand = nn.Conv2d(reduced_size, hidden_size, kernel_size=1)
-        self.normalization = nn.BatchNorm2d(
-            hidden_size, eps=config.batch_norm_eps, momentum=config.batch_norm_momentum
-        )
+        self.normalization = MaSSFormerBatchNorm(config, hidden_size)
 
     def forward(self, detail: torch.Tensor, body: torch.Tensor) -> torch.Tensor:
         refined = self.deformable(self.reduce(detail.sigmoid() * body))

@@ -153,7 +153,7 @@ class MaSSFormerImageProcessor(TorchvisionBackend):
         device: torch.device | None = None,
         **kwargs,
     ) -> torch.Tensor:
-        """As the base class; but 16-bit greys are scaled, and an array like (1, 1, 3) is not taken for channels first."""
+        """As the base class; but 16-bit greys are scaled, and arrays like (1, 1, 3) are never channels first."""
         if isinstance(image, PIL.Image.Image) and do_convert_rgb:
             image = to_rgb(image)
         if isinstance(image, np.ndarray):
