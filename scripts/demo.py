@@ -30,7 +30,7 @@ from transformers_massformer import (
 from transformers_massformer.editing import label_map_image, overlay_image
 
 
-CROP_SIZE, BATCH_SIZE, LEARNING_RATE = 192, 4, 1e-3
+CROP_SIZE, BATCH_SIZE, LEARNING_RATE = 320, 2, 2e-3
 console = Console(highlight=False)
 
 
@@ -63,7 +63,6 @@ def tiny_massformer() -> MaSSFormerForSemanticSegmentation:
             num_hidden_layers=3,
             num_attention_heads=4,
             intermediate_size=128,
-            train_num_points=4096,
         )
     )
 
