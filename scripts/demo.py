@@ -20,6 +20,7 @@ from rich.progress import track
 from scipy.ndimage import gaussian_filter
 from sklearn.datasets import load_sample_image
 from transformers import pipeline
+from transformers.utils import logging
 
 from transformers_massformer import (
     MASS13K_LABELS,
@@ -111,6 +112,7 @@ def main(
     output: Annotated[Path, typer.Option(help="Folder for the model and the pictures.")] = Path("demo"),
     steps: Annotated[int, typer.Option(help="Training steps.", min=1)] = 200,
 ):
+    logging.disable_progress_bar()
     photo = load_sample_image("china.jpg")
     labels = colour_labels(photo)
     shares = {MASS13K_LABELS[label]: (labels == label).mean() for label in np.unique(labels)}

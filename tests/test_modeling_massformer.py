@@ -309,6 +309,12 @@ def test_sizes_that_do_not_fit_are_refused(height):
         tiny_model()(torch.randn(1, 3, height, 64))
 
 
+def test_backbones_of_other_strides_are_refused():
+    model = tiny_model(backbone_config=TINY_TIMM | {"out_indices": [0, 1, 2, 3]})
+    with pytest.raises(ValueError, match=r"strides 4, 8, 16 and 32.*sizes \[\(32, 32\).*out_indices"):
+        model(torch.randn(1, 3, 64, 64))
+
+
 def test_a_training_batch_of_one_is_refused_with_the_reason():
     model = tiny_model().train()
     with pytest.raises(ValueError, match="at least two images per batch.*Raise the batch size"):

@@ -707,6 +707,8 @@ class MaSSFormerPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _no_split_modules = ["MaSSFormerTransformerDecoderLayer", "MaSSFormerWindowAttentionLayer"]
     _supports_sdpa = True
+    # The loss is a mean over the batch; `Trainer` is not to pass the number of items to it.
+    accepts_loss_kwargs = False
     _can_record_outputs = {
         "hidden_states": MaSSFormerTransformerDecoderLayer,
         "attentions": OutputRecorder(MaSSFormerAttention, index=1, layer_name="cross_attention"),
@@ -810,6 +812,15 @@ class MaSSFormerModel(MaSSFormerPreTrainedModel):
                 "`torch.nn.SyncBatchNorm.convert_sync_batchnorm`, or put the normalisation layers in eval mode."
             )
 
+    def check_feature_maps(self, pixel_values: torch.Tensor, feature_maps: Sequence[torch.Tensor]):
+        height, width = pixel_values.shape[-2:]
+        sizes = [tuple(feature_map.shape[-2:]) for feature_map in feature_maps]
+        if sizes != [(height // stride, width // stride) for stride in (4, 8, 16, 32)]:
+            raise ValueError(
+                f"The backbone must return feature maps at strides 4, 8, 16 and 32, but for an image of {height} x "
+                f"{width} they have sizes {sizes}. Choose other `out_features` or `out_indices` in `backbone_config`."
+            )
+
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
     @auto_docstring
@@ -817,6 +828,7 @@ class MaSSFormerModel(MaSSFormerPreTrainedModel):
         self.check_input(pixel_values)
         pixel_values = pixel_values.to(self.dtype)
         feature_maps = self.backbone(pixel_values).feature_maps
+        self.check_feature_maps(pixel_values, feature_maps)
         memories, mask_features, edge_logits = self.pixel_decoder(pixel_values, feature_maps)
         hidden_states, mask_embeddings = self.transformer_decoder(memories, mask_features, **kwargs)
         return MaSSFormerModelOutput(

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from transformers.utils import logging
 
 from ..conversion import VARIANTS, convert_massformer_checkpoint
 from .console import console, fail
@@ -19,6 +20,7 @@ def convert(
 
     Nothing in the file is executed.
     """
+    logging.disable_progress_bar()
     try:
         convert_massformer_checkpoint(checkpoint, variant, output, overwrite)
     except (OSError, ValueError) as error:
