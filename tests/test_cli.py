@@ -91,6 +91,14 @@ def test_globs_and_an_output_inside_the_input(model_folder, photos, tmp_path):
     assert "3 of 3 are done already" in segment(model_folder, photos, "--output", photos / "out").output
 
 
+def test_an_output_above_or_equal_to_the_input(model_folder, photos, tmp_path):
+    assert segment(model_folder, photos / "sub", "--output", photos).exit_code == 0
+    assert {"b.png", "c.png"} < set(written(photos))
+    result = segment(model_folder, photos, "--output", photos)
+    assert result.exit_code == 1
+    assert "a folder of their own" in result.output
+
+
 def test_photographs_are_turned_upright(model_folder, tmp_path):
     exif = PIL.Image.Exif()
     exif[0x0112] = 6

@@ -72,8 +72,9 @@ def test_segmentation_maps_become_labels():
     assert torch.equal(from_array.labels, inputs.labels)
 
 
-def test_labels_are_resized_to_the_nearest():
-    label_map = np.repeat(np.repeat(np.array([[0, 6], [255, 2]], dtype=np.uint8), 16, 0), 16, 1)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.int64])
+def test_labels_are_resized_to_the_nearest(dtype):
+    label_map = np.repeat(np.repeat(np.array([[0, 6], [255, 2]], dtype=dtype), 16, 0), 16, 1)
     inputs = MaSSFormerImageProcessor()(
         random_image(32, 32), label_map, do_resize=True, size={"height": 64, "width": 64}, return_tensors="pt"
     )

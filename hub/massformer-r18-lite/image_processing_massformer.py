@@ -187,10 +187,11 @@ class MaSSFormerImageProcessor(TorchvisionBackend):
                 input_data_format=ChannelDimension.FIRST,
                 device=device,
             )
+            maps = [label_map.to(torch.int64) for label_map in maps]
             self._check_segmentation_maps(maps, images, kwargs["num_labels"], kwargs["ignore_index"])
             kwargs.update(do_rescale=False, do_normalize=False, resample=tvF.InterpolationMode.NEAREST_EXACT)
             labels = self._preprocess(maps, fill_value=kwargs["ignore_index"], **kwargs)
-            data["labels"] = [label_map[0].to(torch.int64) for label_map in labels]
+            data["labels"] = [label_map[0] for label_map in labels]
         return BatchFeature(data=data, tensor_type=return_tensors)
 
     def _check_segmentation_maps(

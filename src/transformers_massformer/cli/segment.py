@@ -49,18 +49,20 @@ def find_photos(argument: str, output: Path) -> list[tuple[Path, Path]]:
     if path.is_file():
         return [(path, Path(path.name))]
     if path.is_dir():
+        if path.resolve() == output.resolve():
+            raise ValueError(f"{path} holds the photographs; give the results a folder of their own with --output.")
         root, found = path, sorted(path.rglob("*"))
     elif glob.has_magic(argument):
         fixed = itertools.takewhile(lambda part: not glob.has_magic(part), path.parts)
         root, found = Path(*fixed), sorted(Path(name) for name in glob.glob(argument, recursive=True))
     else:
         raise FileNotFoundError(f"There is no file or folder {argument}.")
-    # What an earlier run wrote is not a photograph.
-    inside_output = output.resolve()
+    # What an earlier run wrote into a folder among the photographs is not a photograph.
+    results = output.resolve() if root.resolve() in output.resolve().parents else None
     photos = [
         photo
         for photo in found
-        if photo.is_file() and photo.suffix.lower() in PHOTO_SUFFIXES and inside_output not in photo.resolve().parents
+        if photo.is_file() and photo.suffix.lower() in PHOTO_SUFFIXES and results not in photo.resolve().parents
     ]
     if not photos:
         raise FileNotFoundError(f"{argument} names no photographs ({', '.join(sorted(PHOTO_SUFFIXES))}).")
