@@ -111,7 +111,8 @@ def segment_photo(segmenter: Segmenter, job: Job) -> str:
     # Last, because it marks the job as done.
     write_image(label_map_image(result.label_map, segmenter.num_labels), job.label_map)
     return (
-        f"{job.photo} -> {job.label_map}: {photo.width} x {photo.height}, {result.seconds:.1f} s, "
+        f"{job.photo} -> {job.label_map}: {photo.width} x {photo.height}, {segmenter.device}, "
+        f"{str(segmenter.dtype).removeprefix('torch.')}, {result.seconds:.1f} s, "
         f"peak memory {result.peak_bytes / 2**30:.2f} GiB"
     )
 
@@ -141,7 +142,7 @@ def segment(
         segmenter = Segmenter(model, device or default_device(), getattr(torch, dtype))
     except (OSError, ValueError, RuntimeError, AssertionError) as error:
         fail(error)
-    console.print(f"device {segmenter.device}, dtype {dtype}, {len(open_jobs)} to do", markup=False)
+    console.print(f"{len(open_jobs)} to do on {segmenter.device} in {dtype}", markup=False)
 
     failed, start = 0, time.perf_counter()
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
