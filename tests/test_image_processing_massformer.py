@@ -140,10 +140,11 @@ def test_small_arrays_are_channels_last(shape):
     array = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     processor = MaSSFormerImageProcessor(do_normalize=False, do_rescale=False)
     pixel_values = processor(array, return_tensors="pt").pixel_values
+    assert pixel_values.shape == (1, 3, 32, 32)
     if shape[2] == 3:
         assert np.array_equal(pixel_values[0, :, : shape[0], : shape[1]].permute(1, 2, 0).numpy(), array)
-    channels_first = processor(torch.from_numpy(array).permute(2, 0, 1), return_tensors="pt").pixel_values
-    assert torch.equal(pixel_values, channels_first)
+        channels_first = processor(torch.from_numpy(array).permute(2, 0, 1), return_tensors="pt").pixel_values
+        assert torch.equal(pixel_values, channels_first)
 
 
 def test_grey_values_of_16_bits_survive():

@@ -154,12 +154,14 @@ class MaSSFormerImageProcessor(TorchvisionBackend):
         **kwargs,
     ) -> torch.Tensor:
         """As the base class; but 16-bit greys are scaled, and arrays like (1, 1, 3) are never channels first."""
-        if isinstance(image, PIL.Image.Image) and do_convert_rgb:
-            image = to_rgb(image)
         if isinstance(image, np.ndarray):
             image = np.require(image, requirements="W")
             if input_data_format is None and image.ndim == 3 and image.shape[2] in (3, 4):
                 input_data_format = ChannelDimension.LAST
+            if input_data_format == ChannelDimension.LAST and image.shape[2] == 4 and image.dtype == np.uint8:
+                image, input_data_format = PIL.Image.fromarray(image), None
+        if isinstance(image, PIL.Image.Image) and do_convert_rgb:
+            image = to_rgb(image)
         return super().process_image(
             image, do_convert_rgb=do_convert_rgb, input_data_format=input_data_format, device=device
         )

@@ -28,7 +28,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs, auto_docstring
-from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.generic import can_return_tuple
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_massformer import MaSSFormerConfig
@@ -804,7 +804,7 @@ class MaSSFormerModel(MaSSFormerPreTrainedModel):
                 f"`pixel_values` must have a height and width that are multiples of 32, got {height} x {width}. "
                 "Prepare images with `MaSSFormerImageProcessor`, which pads them."
             )
-        norm = self.pixel_decoder.get_submodule("squeeze_excitations.0.normalization")
+        norm: Any = self.pixel_decoder.squeeze_excitations[0].normalization
         if norm.training and not isinstance(norm, nn.SyncBatchNorm) and pixel_values.shape[0] == 1:
             raise ValueError(
                 "Training needs at least two images per batch and process: the pixel decoder normalises pooled 1 x 1 "
@@ -821,7 +821,6 @@ class MaSSFormerModel(MaSSFormerPreTrainedModel):
                 f"{width} they have sizes {sizes}. Choose other `out_features` or `out_indices` in `backbone_config`."
             )
 
-    @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
     @auto_docstring
     def forward(self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> MaSSFormerModelOutput:
