@@ -236,6 +236,7 @@ class MaSSFormerLoss(nn.Module):
         mask_features: torch.Tensor,
         matches: list[tuple[torch.Tensor, torch.Tensor]],
         masks: list[torch.Tensor],
+        weights: list[torch.Tensor],
         num_masks: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Edge-emphasised cross-entropy and Dice of the matched masks."""
@@ -249,18 +250,20 @@ class MaSSFormerLoss(nn.Module):
             # Nothing to compare, but every parameter keeps a gradient, which data-parallel training waits for.
             nothing = 0 * (mask_embeddings.sum() + mask_features.sum())
             return nothing, nothing
-        targets = torch.cat([image_masks[matched] for image_masks, (_, matched) in zip(masks, matches, strict=True)])
-        weights = boundary_weights(targets, self.config.edge_emphasis_kernel_size)
+        targets, target_weights = (
+            torch.cat([image_maps[matched] for image_maps, (_, matched) in zip(maps, matches, strict=True)])
+            for maps in (masks, weights)
+        )
         with torch.no_grad():
             points = select_points(
                 logits,
-                weights,
+                target_weights,
                 self.config.train_num_points,
                 self.config.oversample_ratio,
                 self.config.importance_sample_ratio,
             )
             point_targets = sample_points(targets[:, None], points)[:, 0]
-            point_weights = 1 + self.config.edge_emphasis * sample_points(weights[:, None], points)[:, 0]
+            point_weights = 1 + self.config.edge_emphasis * sample_points(target_weights[:, None], points)[:, 0]
         point_logits = sample_points(logits[:, None], points)[:, 0]
         mask_loss = weighted_mask_loss(point_logits, point_targets, point_weights)
         return mask_loss / num_masks, dice_loss(point_logits, point_targets) / num_masks
@@ -302,6 +305,7 @@ class MaSSFormerLoss(nn.Module):
         with torch.autocast(device_type=labels.device.type, enabled=False):
             labels = labels.long()
             classes, masks = semantic_targets(labels, self.num_labels, self.config.ignore_index)
+            weights = [boundary_weights(image_masks, self.config.edge_emphasis_kernel_size) for image_masks in masks]
             num_masks = torch.full((), float(sum(len(c) for c in classes)), device=labels.device)
             num_masks = mean_over_processes(num_masks).clamp(min=1)
 
@@ -319,7 +323,9 @@ class MaSSFormerLoss(nn.Module):
                 class_logits, embeddings = class_logits.float(), embeddings.float()
                 images = zip(class_logits, embeddings, step_features, classes, masks, strict=True)
                 matches = [self.match(*image) for image in images]
-                mask_loss, mask_dice_loss = self.mask_losses(embeddings, step_features, matches, masks, num_masks)
+                mask_loss, mask_dice_loss = self.mask_losses(
+                    embeddings, step_features, matches, masks, weights, num_masks
+                )
                 class_loss = self.class_loss(class_logits, matches, classes)
                 losses[f"loss_cross_entropy{suffix}"] = self.config.class_weight * class_loss
                 losses[f"loss_mask{suffix}"] = self.config.mask_weight * mask_loss
