@@ -1,4 +1,3 @@
-import os
 import signal
 import subprocess
 import sys
@@ -161,7 +160,6 @@ def test_half_precision(model_folder, photos, tmp_path, dtype):
     assert result.output.count(f", cpu, {dtype}, ") == 3
 
 
-@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 def test_an_interrupted_run_goes_on_where_it_stopped(model_folder, tmp_path):
     (tmp_path / "photos").mkdir()
     for i in range(40):

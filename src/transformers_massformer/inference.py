@@ -2,7 +2,6 @@
 
 import contextlib
 import re
-import resource
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,12 @@ import numpy as np
 import PIL.Image
 import torch
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
+
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
 
 
 def default_device() -> str:
@@ -24,13 +29,13 @@ class PeakMemory:
     """
     The most memory used within a `with` block: the allocator's on CUDA, the whole process's elsewhere.
 
-    On Linux the process's peak is reset at the start of the block; other systems only tell the peak since the process
-    began.
+    `bytes` holds it after the block. On Linux the process's peak is reset at the start of the block; other Unix
+    systems only tell the peak since the process began; on Windows it stays `None`.
     """
 
     def __init__(self, device: str | torch.device):
         self.device = torch.device(device)
-        self.bytes = 0
+        self.bytes: int | None = None
 
     def __enter__(self) -> "PeakMemory":
         if self.device.type == "cuda":
@@ -47,11 +52,13 @@ class PeakMemory:
             self.bytes = self.resident_peak()
 
     @staticmethod
-    def resident_peak() -> int:
+    def resident_peak() -> int | None:
         status = Path("/proc/self/status")
         if status.exists():
             (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
             return int(line.split()[1]) * 1024
+        if resource is None:
+            return None
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
@@ -63,12 +70,12 @@ class Segmentation:
     Attributes:
         label_map (`np.ndarray` of shape `(height, width)`): uint8 class indices.
         seconds (`float`): From the photograph in memory to the label map in memory.
-        peak_bytes (`int`): Peak memory, see [`PeakMemory`].
+        peak_bytes (`int`, *optional*): Peak memory, see [`PeakMemory`].
     """
 
     label_map: np.ndarray
     seconds: float
-    peak_bytes: int
+    peak_bytes: int | None
 
 
 class Segmenter:

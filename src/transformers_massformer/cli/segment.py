@@ -110,10 +110,11 @@ def segment_photo(segmenter: Segmenter, job: Job) -> str:
         write_image(overlay_image(photo, result.label_map, segmenter.num_labels), job.overlay)
     # Last, because it marks the job as done.
     write_image(label_map_image(result.label_map, segmenter.num_labels), job.label_map)
+    peak = "unknown" if result.peak_bytes is None else f"{result.peak_bytes / 2**30:.2f} GiB"
     return (
         f"{job.photo} -> {job.label_map}: {photo.width} x {photo.height}, {segmenter.device}, "
         f"{str(segmenter.dtype).removeprefix('torch.')}, {result.seconds:.1f} s, "
-        f"peak memory {result.peak_bytes / 2**30:.2f} GiB"
+        f"peak memory {peak}"
     )
 
 
