@@ -61,7 +61,7 @@ def tiny_massformer() -> MaSSFormerForSemanticSegmentation:
             cross_semantic_intermediate_size=64,
             num_queries=20,
             hidden_size=64,
-            num_hidden_layers=3,
+            num_hidden_layers=2,
             num_attention_heads=4,
             intermediate_size=128,
         )
