@@ -17,7 +17,7 @@ from transformers.utils import logging
 
 from ..editing import label_map_image, overlay_image
 from ..image_processing_massformer import open_image
-from ..inference import Segmenter, default_device
+from ..inference import Segmenter
 from .console import console, error_console, fail
 
 
@@ -140,7 +140,7 @@ def segment(
     if not open_jobs:
         return
     try:
-        segmenter = Segmenter(model, device or default_device(), getattr(torch, dtype))
+        segmenter = Segmenter(model, device, getattr(torch, dtype))
     except (OSError, ValueError, RuntimeError, AssertionError) as error:
         fail(error)
     console.print(f"{len(open_jobs)} to do on {segmenter.device} in {dtype}", markup=False)
