@@ -165,7 +165,10 @@ def test_an_interrupted_run_goes_on_where_it_stopped(model_folder, tmp_path):
     for i in range(40):
         PIL.Image.new("RGB", (500, 500), (i, i, i)).save(tmp_path / "photos" / f"{i:02}.png")
     output = tmp_path / "out"
-    command = [sys.executable, "-c", "from transformers_massformer.cli import app; app()", "segment"]
+    # As from a terminal: processes started in the background inherit that the signal is ignored.
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code += "from transformers_massformer.cli import app; app()"
+    command = [sys.executable, "-c", code, "segment"]
     command += [str(tmp_path / "photos"), "--model", str(model_folder), "--output", str(output)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     deadline = time.monotonic() + 60
