@@ -119,6 +119,7 @@ def main(
     console.print("labels: " + ", ".join(f"{name} {share:.1%}" for name, share in shares.items()))
 
     start = time.perf_counter()
+    torch.manual_seed(0)
     model, processor = tiny_massformer(), MaSSFormerImageProcessor()
     losses = fine_tune(model, processor, photo, labels, steps)
     console.print(f"loss {losses[0]:.1f} -> {losses[-1]:.1f} in {steps} steps, {time.perf_counter() - start:.0f} s")
