@@ -3,6 +3,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from golden import DATA, golden_pixel_values, golden_state_dict, subsample
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from packaging.version import Version
 from tiny import TINY_RESNET, TINY_SWIN, TINY_TIMM, block_labels, tiny_config, tiny_model
 from transformers import (
@@ -11,7 +13,7 @@ from transformers import (
     AutoModelForSemanticSegmentation,
 )
 
-from transformers_massformer import MaSSFormerForSemanticSegmentation, MaSSFormerModel
+from transformers_massformer import MaSSFormerForSemanticSegmentation, MaSSFormerModel, modeling_massformer
 from transformers_massformer.conversion import VARIANTS, convert_massformer_checkpoint, variant_config
 from transformers_massformer.modeling_massformer import (
     mask_logits,
@@ -115,6 +117,33 @@ def test_golden_parity(golden, converted_r50, attention):
         actual = actual.numpy() if tuple(actual.shape) == expected.shape else subsample(actual).numpy()
         tolerance = 1e-3 if "mask_logits" in name or "semantic" in name or name == "mask_features" else 1e-4
         np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance, err_msg=name)
+
+
+@pytest.mark.parametrize("engine", ["torchvision", "banded"])
+@pytest.mark.parametrize("banded", [False, True], ids=["whole", "bands"])
+@pytest.mark.parametrize("fused", [False, True], ids=["loaded", "fused"])
+def test_golden_parity_of_every_way_to_compute(golden, converted_r50, monkeypatch, engine, banded, fused):
+    monkeypatch.setenv("MASSFORMER_DEFORM_CONV_ENGINE", engine)
+    if banded:
+        monkeypatch.setattr(modeling_massformer, "BAND_VALUES", 1)
+    model = MaSSFormerForSemanticSegmentation.from_pretrained(converted_r50)
+    if fused:
+        model.fuse()
+    pixel_values = golden_pixel_values(256, 256, [45])
+    with torch.no_grad():
+        assert len(model.model.choose_bands(pixel_values)) == (8 if banded else 1)
+        outputs = model(pixel_values)
+    actual = {
+        "class_logits_6": outputs.class_queries_logits,
+        "mask_logits_6_stride4": outputs.masks_queries_logits[:, :, ::4, ::4],
+        "mask_logits_6_q0_37_99": outputs.masks_queries_logits[:, [0, 37, 99]],
+        "edge_logits": outputs.edge_logits,
+    }
+    for name, tolerance in zip(actual, (1e-4, 1e-3, 1e-3, 1e-4), strict=True):
+        compared = (
+            actual[name].numpy() if actual[name].shape == golden[name].shape else subsample(actual[name]).numpy()
+        )
+        np.testing.assert_allclose(compared, golden[name], rtol=0, atol=tolerance, err_msg=name)
 
 
 def test_lite_has_the_release_s_weights(tmp_path):
@@ -270,6 +299,64 @@ def test_logits_are_the_queries_combined():
     torch.testing.assert_close(outputs.logits[0], expected)
 
 
+@settings(max_examples=15, deadline=None)
+@given(
+    st.integers(1, 2),
+    st.integers(1, 8),
+    st.integers(1, 4),
+    st.integers(1, 200_000),
+    st.sampled_from([None, *SWITCHES]),
+    st.sampled_from(["torchvision", "banded"]),
+)
+def test_bands_equal_the_whole(batch_size, rows, columns, band_values, switch, engine):
+    torch.manual_seed(0)
+    model = tiny_model(deform_conv_engine=engine, **({} if switch is None else {switch: False}))
+    pixel_values = torch.randn(batch_size, 3, 32 * rows, 32 * columns)
+    with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(modeling_massformer, "BAND_VALUES", 10**9)
+        whole = model(pixel_values)
+        patch.setattr(modeling_massformer, "BAND_VALUES", band_values)
+        bands = model(pixel_values)
+    for name in ("class_queries_logits", "masks_queries_logits", "edge_logits"):
+        torch.testing.assert_close(bands[name], whole[name], rtol=1e-4, atol=1e-4)
+
+
+def test_no_wide_map_at_half_resolution_is_ever_whole(monkeypatch):
+    monkeypatch.setattr(modeling_massformer, "BAND_VALUES", 16 * 32 * 16)
+    model = tiny_model()
+    decoder, heights = model.model.pixel_decoder, []
+    for module in (decoder.mask_projection, decoder.edge_head, decoder.low_level_structure.projection):
+        module.register_forward_hook(lambda module, args, output: heights.append(output.shape[2]))
+    pixel_values = torch.randn(1, 3, 256, 64)
+    with torch.no_grad():
+        model(pixel_values)
+        assert set(heights) == {16}
+        # Eight bands of details and edges once, of mask features twice.
+        assert len(heights) == 8 * 4
+        heights.clear()
+        assert model.model(pixel_values).mask_features.shape[2] == 128
+        assert set(heights) == {128}
+        heights.clear()
+    # Gradients need everything anyway.
+    model(pixel_values)
+    assert set(heights) == {128}
+
+
+@pytest.mark.parametrize("band_values", [1, 10**9])
+def test_the_base_model_returns_mask_features_or_mask_logits(monkeypatch, band_values):
+    monkeypatch.setattr(modeling_massformer, "BAND_VALUES", band_values)
+    model = tiny_model().model
+    pixel_values = torch.randn(1, 3, 96, 64)
+    with torch.no_grad():
+        with_features, with_logits = model(pixel_values), model(pixel_values, output_mask_features=False)
+    assert with_features.masks_queries_logits is None
+    assert with_logits.mask_features is None
+    expected = mask_logits(with_features.mask_embeddings[-1], with_features.mask_features)
+    torch.testing.assert_close(with_logits.masks_queries_logits, expected, rtol=1e-4, atol=1e-4)
+    for name in ("last_hidden_state", "edge_logits"):
+        torch.testing.assert_close(with_features[name], with_logits[name], rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("switch", SWITCHES)
 def test_switched_off_modules_keep_shapes_and_train(switch):
     full, without = tiny_model(), tiny_model(**{switch: False})
@@ -290,19 +377,24 @@ def test_every_parameter_gets_a_gradient(backbone):
 
 
 def test_gradient_checkpointing_changes_nothing():
-    model = tiny_model().train()
     pixel_values, labels = torch.randn(2, 3, 64, 64), block_labels(2, 64, 64)
-    gradients = []
+    gradients, statistics, calls = [], [], []
     for checkpointing in (False, True):
+        torch.manual_seed(3)
+        model = tiny_model().train()
+        calls.append([])
+        model.model.pixel_decoder.mask_projection.register_forward_pre_hook(lambda *args: calls[-1].append(1))
         if checkpointing:
             # transformers 5.20 only knows the older name.
             enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
             enable()
         torch.manual_seed(3)
-        model.zero_grad()
         model(pixel_values, labels=labels).loss.backward()
         gradients.append([p.grad.clone() for p in model.parameters()])
-    for plain, checkpointed in zip(*gradients, strict=True):
+        statistics.append(list(model.buffers()))
+    # The half-resolution branch is computed again instead of kept, and counts once in the running statistics.
+    assert [len(x) for x in calls] == [1, 2]
+    for plain, checkpointed in zip([*gradients[0], *statistics[0]], [*gradients[1], *statistics[1]], strict=True):
         torch.testing.assert_close(plain, checkpointed)
 
 

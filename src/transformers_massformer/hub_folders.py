@@ -13,8 +13,10 @@ from .modeling_massformer import MaSSFormerForSemanticSegmentation
 
 # The modules that travel with a model, so that it loads where this package is not installed.
 REMOTE_CODE = (
+    "batch_norm_folding.py",
     "configuration_massformer.py",
     "deform_conv.py",
+    "deform_conv_triton.py",
     "image_processing_massformer.py",
     "loss_massformer.py",
     "modeling_massformer.py",

@@ -1,6 +1,8 @@
 """Segmenting whole photographs, outside a pipeline."""
 
 import contextlib
+import itertools
+import math
 import re
 import time
 from dataclasses import dataclass
@@ -8,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
+import psutil
 import torch
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 
@@ -16,6 +19,10 @@ try:
     import resource
 except ImportError:  # Windows
     resource = None
+
+
+# How torch says that memory is short.
+OUT_OF_MEMORY = ("out of memory", "you tried to allocate", "bad_alloc")
 
 
 def default_device() -> str:
@@ -62,6 +69,54 @@ class PeakMemory:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
+def available_memory(device: torch.device) -> int:
+    """Bytes that can still be allocated: of the GPU, else of the machine's memory or the control group's."""
+    if device.type == "cuda":
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + cached
+    available = psutil.virtual_memory().available
+    group = Path("/sys/fs/cgroup")
+    with contextlib.suppress(OSError, ValueError):
+        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+        available = min(available, limit - used)
+    return available
+
+
+def least_memory(config, height: int, width: int, dtype: torch.dtype) -> int:
+    """
+    Bytes without which an image cannot be segmented, whatever the backbone: the maps at half its resolution which
+    exist together.
+
+    Args:
+        config (`MaSSFormerConfig`): The model's configuration.
+        height (`int`): Height of the image in pixels.
+        width (`int`): Width of the image in pixels.
+        dtype (`torch.dtype`): Type of the computation.
+    """
+    fusion_width = config.pixel_decoder_hidden_size // (
+        config.fusion_reduction if config.use_edge_guided_fusion else 1
+    )
+    # Per position at stride 2: the mask logits, the fused map, and the body at stride 4.
+    values = config.num_queries + fusion_width + config.pixel_decoder_hidden_size / 4
+    return math.ceil(height / 2) * math.ceil(width / 2) * int(values * dtype.itemsize)
+
+
+def tile_spans(length: int, tile: int) -> list[tuple[int, int, int, int]]:
+    """
+    Tiles along one axis, evenly spread, which overlap by an eighth or more. Of an overlap, each tile keeps its half.
+
+    Returns:
+        `list[tuple[int, int, int, int]]`: first pixel and the one after the last, of each tile and of what it keeps.
+    """
+    if tile >= length:
+        return [(0, length, 0, length)]
+    overlap = tile // 8
+    count = math.ceil((length - overlap) / (tile - overlap))
+    starts = [round(index * (length - tile) / (count - 1)) for index in range(count)]
+    cuts = [0, *((start + previous + tile) // 2 for previous, start in itertools.pairwise(starts)), length]
+    return [(start, start + tile, *kept) for start, kept in zip(starts, itertools.pairwise(cuts), strict=True)]
+
+
 @dataclass
 class Segmentation:
     """
@@ -86,13 +141,25 @@ class Segmenter:
         model (`str` or `Path`): A folder (or Hub name) with the model and its image processor.
         device (`str`, *optional*): By default the fastest here.
         dtype (`torch.dtype`, *optional*, defaults to `torch.float32`): Type of the weights and of most computations.
+        tile (`int`, *optional*):
+            Photographs that are higher or wider than so many pixels are segmented in overlapping tiles of this size.
+            It bounds the memory, but a tile knows nothing of the rest of the photograph. By default they stay whole.
 
     Raises:
         FileNotFoundError: If there is no such model, or it has no weights.
+        ValueError: If `tile` is smaller than 64.
     """
 
-    def __init__(self, model: str | Path, device: str | None = None, dtype: torch.dtype = torch.float32):
-        self.device, self.dtype = torch.device(device or default_device()), dtype
+    def __init__(
+        self,
+        model: str | Path,
+        device: str | None = None,
+        dtype: torch.dtype = torch.float32,
+        tile: int | None = None,
+    ):
+        if tile is not None and tile < 64:
+            raise ValueError(f"Tiles must have 64 pixels or more, got {tile}.")
+        self.device, self.dtype, self.tile = torch.device(device or default_device()), dtype, tile
         path = Path(model)
         is_hub_name = isinstance(model, str) and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model)
         if not path.is_dir() and not is_hub_name:
@@ -104,22 +171,68 @@ class Segmenter:
             )
         try:
             self.processor = AutoImageProcessor.from_pretrained(model)
-            self.model = AutoModelForSemanticSegmentation.from_pretrained(model, dtype=dtype).to(self.device).eval()
+            self.model = AutoModelForSemanticSegmentation.from_pretrained(model, dtype=torch.float32)
         except OSError as error:
             raise FileNotFoundError(f"There is no model at {model}: {error}") from error
+        if hasattr(self.model, "fuse"):
+            self.model.fuse()
+        self.model.to(self.device, dtype)
 
     @property
     def num_labels(self) -> int:
         return self.model.config.num_labels
 
+    def check_memory(self, width: int, height: int):
+        """Refuses what surely cannot fit. Most systems promise more memory than they have, and end who takes it."""
+        needed = least_memory(self.model.config, height, width, self.dtype)
+        available = available_memory(self.device)
+        if needed > available:
+            raise MemoryError(
+                f"{width} x {height} pixels need more than {needed / 2**30:.1f} GiB in {self.dtype}, and "
+                f"{available / 2**30:.1f} GiB are free on {self.device}. {self.remedies()}"
+            )
+
+    def remedies(self) -> str:
+        smaller_dtype = "" if self.dtype.itemsize < 4 else "a smaller dtype (bfloat16), "
+        tile = self.tile // 2 if self.tile else 2048
+        return f"Use tiles (of {tile} pixels, say), {smaller_dtype}or a smaller variant of the model (r18-lite)."
+
     @torch.inference_mode()
-    def __call__(self, image: PIL.Image.Image) -> Segmentation:
-        """Segments one photograph at its own size."""
-        start = time.perf_counter()
-        with PeakMemory(self.device) as memory:
-            inputs = self.processor(images=image, return_tensors="pt").to(self.device, self.dtype)
-            outputs = self.model(**inputs)
+    def segment_whole(self, image: PIL.Image.Image) -> np.ndarray:
+        """The label map of an image, made in one piece."""
+        self.check_memory(*image.size)
+        try:
+            outputs = self.model(**self.processor(images=image, return_tensors="pt").to(self.device, self.dtype))
             target_sizes = [(image.height, image.width)]
             label_map = self.processor.post_process_semantic_segmentation(outputs, target_sizes=target_sizes)[0]
-            label_map = label_map.to(torch.uint8).cpu().numpy()
+        except (RuntimeError, MemoryError) as error:
+            # Only GPUs have a type of their own for it.
+            if not any(words in str(error) for words in OUT_OF_MEMORY) and not isinstance(error, MemoryError):
+                raise
+            raise MemoryError(
+                f"{image.width} x {image.height} pixels do not fit into the memory of {self.device} in {self.dtype}. "
+                f"{self.remedies()}"
+            ) from error
+        return label_map.to(torch.uint8).cpu().numpy()
+
+    def segment_tiles(self, image: PIL.Image.Image, tile: int) -> np.ndarray:
+        """The label map of an image, made in overlapping tiles."""
+        label_map = np.empty((image.height, image.width), dtype=np.uint8)
+        for top, bottom, first_row, last_row in tile_spans(image.height, tile):
+            for left, right, first_column, last_column in tile_spans(image.width, tile):
+                part = self.segment_whole(image.crop((left, top, right, bottom)))
+                part = part[first_row - top : last_row - top, first_column - left : last_column - left]
+                label_map[first_row:last_row, first_column:last_column] = part
+        return label_map
+
+    def __call__(self, image: PIL.Image.Image) -> Segmentation:
+        """
+        Segments one photograph at its own size.
+
+        Raises:
+            MemoryError: If it does not fit into memory.
+        """
+        start = time.perf_counter()
+        with PeakMemory(self.device) as memory:
+            label_map = self.segment_tiles(image, self.tile) if self.tile else self.segment_whole(image)
         return Segmentation(label_map, time.perf_counter() - start, memory.bytes)

@@ -126,6 +126,7 @@ def segment(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Segment again what is done already.")] = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by default the fastest.")] = None,
     dtype: Annotated[DType, typer.Option(help="Precision of the weights.")] = DType.float32,
+    tile: Annotated[int | None, typer.Option(help="Segment in tiles of so many pixels; by default whole.")] = None,
 ):
     """Writes a label map of each photograph, at its size and upright, as a PNG with a palette."""
     logging.disable_progress_bar()
@@ -140,7 +141,7 @@ def segment(
     if not open_jobs:
         return
     try:
-        segmenter = Segmenter(model, device, getattr(torch, dtype))
+        segmenter = Segmenter(model, device, getattr(torch, dtype), tile)
     except (OSError, ValueError, RuntimeError, AssertionError) as error:
         fail(error)
     console.print(f"{len(open_jobs)} to do on {segmenter.device} in {dtype}", markup=False)
