@@ -160,6 +160,28 @@ def test_half_precision(model_folder, photos, tmp_path, dtype):
     assert result.output.count(f", cpu, {dtype}, ") == 3
 
 
+def test_tiles(model_folder, photos, tmp_path):
+    PIL.Image.new("RGB", (150, 90)).save(photos / "wide.png")
+    result = segment(model_folder, photos / "wide.png", "--output", tmp_path / "out", "--tile", "64")
+    assert result.exit_code == 0, result.output
+    with PIL.Image.open(tmp_path / "out" / "wide.png") as label_map:
+        assert label_map.size == (150, 90)
+    result = segment(model_folder, photos / "wide.png", "--output", tmp_path / "out2", "--tile", "10")
+    assert result.exit_code == 1
+    assert "64 pixels or more, got 10" in result.output
+
+
+def test_photographs_that_do_not_fit_are_reported_and_the_rest_goes_on(model_folder, photos, tmp_path, monkeypatch):
+    PIL.Image.new("RGB", (900, 800)).save(photos / "large.png")
+    monkeypatch.setattr("transformers_massformer.inference.available_memory", lambda device: 2**20)
+    result = segment(model_folder, photos, "--output", tmp_path / "out")
+    assert result.exit_code == 1
+    printed = result.output.replace("\n", " ")
+    assert "900 x 800 pixels need more than" in printed
+    assert "Use tiles" in printed
+    assert "3 segmented, 1 failed" in result.output
+
+
 def test_an_interrupted_run_goes_on_where_it_stopped(model_folder, tmp_path):
     (tmp_path / "photos").mkdir()
     for i in range(40):

@@ -64,11 +64,15 @@ def reference(hidden_states, offsets, modulation, weight):
     st.sampled_from([1, 3, 5]),
     st.sampled_from([0.0, 0.5, 3.0, 1e3, 1e9]),
     st.integers(1, 300),
+    st.integers(1, 300),
 )
-def test_bands_equal_torchvision(batch_size, in_channels, out_channels, height, width, side, spread, band_values):
+def test_bands_equal_torchvision(
+    batch_size, in_channels, out_channels, height, width, side, spread, band_taps, sampled_values
+):
     inputs = random_inputs(batch_size, in_channels, out_channels, height, width, side, spread)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(deform_conv, "BAND_VALUES", band_values)
+        patch.setattr(deform_conv, "BAND_TAPS", band_taps)
+        patch.setattr(deform_conv, "SAMPLED_VALUES", sampled_values)
         torch.testing.assert_close(banded_deform_conv2d(*inputs), reference(*inputs))
 
 
@@ -80,9 +84,10 @@ def test_both_engines_equal_the_definition(side):
     np.testing.assert_allclose(reference(*inputs)[0].numpy(), expected, atol=1e-12)
 
 
-@pytest.mark.parametrize("band_values", [60, 10**6])
-def test_gradients_equal_torchvision_s(monkeypatch, band_values):
-    monkeypatch.setattr(deform_conv, "BAND_VALUES", band_values)
+@pytest.mark.parametrize("sampled_values", [60, 10**6])
+def test_gradients_equal_torchvision_s(monkeypatch, sampled_values):
+    monkeypatch.setattr(deform_conv, "BAND_TAPS", 4 * sampled_values)
+    monkeypatch.setattr(deform_conv, "SAMPLED_VALUES", sampled_values)
     inputs = [x.requires_grad_() for x in random_inputs(2, 3, 4, 6, 7, 3)]
     upstream = torch.randn(2, 4, 6, 7, dtype=torch.float64)
     actual = torch.autograd.grad(banded_deform_conv2d(*inputs), inputs, upstream)

@@ -30,9 +30,10 @@ logger = logging.get_logger(__name__)
 
 # An environment variable that names the engine of all layers, whatever their configuration says.
 ENGINE_VARIABLE = "MASSFORMER_DEFORM_CONV_ENGINE"
-# Sampled values (rows * columns * taps * channels) that a band of rows may hold at once: few enough for caches, and
-# for the allocator to use the same memory again: larger blocks are mapped anew, which takes longer than filling them.
-BAND_VALUES = 2_000_000
+# Taps of a band of rows whose sampling is planned at once, and values sampled at once. Few enough for caches, and for
+# the allocator to use the same memory again: larger blocks are mapped anew, which takes longer than filling them.
+BAND_TAPS = 500_000
+SAMPLED_VALUES = 2_000_000
 
 
 def rows_read(offsets: torch.Tensor, first_row: int, height: int) -> tuple[int, int]:
@@ -107,9 +108,15 @@ def convolve_band(
 ) -> torch.Tensor:
     """One band of rows: (positions, channels) sampled by the plan, times a (taps * channels, out_channels) kernel."""
     indices, weights = sampling_plan(offsets, modulation, first_row, height)
-    sampled = F.embedding_bag(indices, positions, mode="sum", per_sample_weights=weights.to(positions.dtype))
-    sampled = sampled.view(-1, kernel.shape[0])
-    return sampled @ kernel if bias is None else torch.addmm(bias, sampled, kernel)
+    weights = weights.to(positions.dtype)
+    num_taps, taps_times_channels = modulation.shape[0], kernel.shape[0]
+    taps_at_once = max(1, SAMPLED_VALUES // taps_times_channels) * num_taps
+    outputs = []
+    for some_indices, some_weights in zip(indices.split(taps_at_once), weights.split(taps_at_once), strict=True):
+        sampled = F.embedding_bag(some_indices, positions, mode="sum", per_sample_weights=some_weights)
+        sampled = sampled.view(-1, taps_times_channels)
+        outputs.append(sampled @ kernel if bias is None else torch.addmm(bias, sampled, kernel))
+    return torch.cat(outputs)
 
 
 def banded_deform_conv2d(
@@ -137,7 +144,7 @@ def banded_deform_conv2d(
 
     kernel = weight.permute(2, 3, 1, 0).reshape(-1, out_channels).to(dtype)
     bias = None if bias is None else bias.to(dtype)
-    rows_per_band = max(1, BAND_VALUES // max(1, width * side * side * in_channels))
+    rows_per_band = max(1, BAND_TAPS // max(1, width * side * side))
     bands = []
     for image, image_offsets, image_modulation in zip(hidden_states, offsets, modulation, strict=True):
         positions = F.pad(image.permute(1, 2, 0).to(dtype), (0, 0, 1, 2, 1, 2)).flatten(0, 1).contiguous()
@@ -148,7 +155,8 @@ def banded_deform_conv2d(
                 bands.append(checkpoint(convolve_band, *band, use_reentrant=False, preserve_rng_state=False))
             else:
                 bands.append(convolve_band(*band))
-    output = torch.cat(bands).view(batch_size, rows, width, out_channels).permute(0, 3, 1, 2)
+    output = bands[0] if len(bands) == 1 else torch.cat(bands)
+    output = output.view(batch_size, rows, width, out_channels).permute(0, 3, 1, 2)
     return output.to(hidden_states.dtype)
 
 

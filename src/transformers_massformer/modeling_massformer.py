@@ -555,46 +555,49 @@ class MaSSFormerLowLevelStructure(nn.Module):
         self.deformable_attention = MaSSFormerSpatialAttention(config)
         self.projection = MaSSFormerConvLayer(config, hidden_size, hidden_size)
 
-    def attend(self, branches: torch.Tensor) -> torch.Tensor:
-        pointwise, deformed = branches.chunk(2, dim=1)
-        return torch.cat((self.pointwise_attention(pointwise), self.deformable_attention(deformed)), dim=1)
+    def merge(self, pointwise: torch.Tensor, deformed: torch.Tensor) -> torch.Tensor:
+        return self.projection(torch.cat((pointwise, deformed), dim=1))
 
     def forward(self, pixel_values: torch.Tensor, feature_map: torch.Tensor) -> torch.Tensor:
         size = (pixel_values.shape[-2] // 2, pixel_values.shape[-1] // 2)
-        image = resize(pixel_values, size)
+        # In the layout of the features, or their concatenation would undo it.
+        image = resize(pixel_values, size).contiguous(memory_format=torch.channels_last)
         first, second = resize(feature_map, size).chunk(2, dim=1)
-        first = self.pointwise(torch.cat((image, first), dim=1))
-        second = self.deformable(torch.cat((image, second), dim=1))
-        return self.projection(self.attend(torch.cat((first, second), dim=1)))
+        pointwise = self.pointwise(torch.cat((image, first), dim=1))
+        deformed = self.deformable(torch.cat((image, second), dim=1))
+        return self.merge(self.pointwise_attention(pointwise), self.deformable_attention(deformed))
 
     def branch_rows(
-        self, pixel_values: torch.Tensor, feature_map: torch.Tensor, first: int, last: int
-    ) -> torch.Tensor:
+        self, pixel_values: torch.Tensor, halves: list[torch.Tensor], first: int, last: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Rows of both branches before their attention. Their input is made from the smaller maps where it is read."""
         height, width = pixel_values.shape[-2] // 2, pixel_values.shape[-1] // 2
-        first_half, second_half = feature_map.chunk(2, dim=1)
 
         def read_rows(features: torch.Tensor, top: int, bottom: int) -> torch.Tensor:
             image = resize(pixel_values[:, :, 2 * top : 2 * bottom], (bottom - top, width))
+            image = image.contiguous(memory_format=torch.channels_last)
             return torch.cat((image, upsample_rows(features, top, bottom)), dim=1)
 
-        pointwise = self.pointwise(read_rows(first_half, first, last))
-        deformed = self.deformable.forward_rows(functools.partial(read_rows, second_half), height, first, last)
-        return torch.cat((pointwise, deformed), dim=1)
+        pointwise = self.pointwise(read_rows(halves[0], first, last))
+        return pointwise, self.deformable.forward_rows(functools.partial(read_rows, halves[1]), height, first, last)
 
     def forward_bands(
         self, pixel_values: torch.Tensor, feature_map: torch.Tensor, bands: list[tuple[int, int]]
     ) -> Iterator[torch.Tensor]:
         """The output, band by band. The rows that the attention of two bands needs are computed once and kept."""
         height, halo = pixel_values.shape[-2] // 2, self.pointwise_attention.convolution.padding[0]
-        window, done = None, 0
+        halves = [x.contiguous(memory_format=torch.channels_last) for x in feature_map.chunk(2, dim=1)]
+        attentions = (self.pointwise_attention, self.deformable_attention)
+        kept, done = None, 0
         for first, last in bands:
             bottom = min(height, last + halo)
-            new = self.branch_rows(pixel_values, feature_map, done, bottom)
-            window = new if window is None else torch.cat((window, new), dim=2)
-            top, done = bottom - window.shape[2], bottom
-            yield self.projection(self.attend(window)[:, :, first - top : last - top])
-            window = window[:, :, max(0, last - halo - top) :]
+            windows = self.branch_rows(pixel_values, halves, done, bottom)
+            if kept is not None:
+                windows = tuple(torch.cat(x, dim=2) for x in zip(kept, windows, strict=True))
+            top, done = bottom - windows[0].shape[2], bottom
+            attended = [attend(x) for attend, x in zip(attentions, windows, strict=True)]
+            kept = [x[:, :, max(0, last - halo - top) :] for x in windows]
+            yield self.merge(*(x[:, :, first - top : last - top] for x in attended))
 
 
 class MaSSFormerPlainDetail(nn.Module):
