@@ -37,6 +37,8 @@ WORKER = Path(__file__).parent / "benchmark_worker.py"
 # What computes deformable convolutions on a device; the first is the automatic choice.
 ENGINES = {"cpu": ["banded", "torchvision"], "cuda": ["triton", "torchvision", "banded"]}
 DTYPES = {"cpu": ["float32"], "cuda": ["float32", "bfloat16", "float16"]}
+# Images of more pixels than this are large.
+LARGE_PIXELS = 2048 * 2048
 PACKAGES = ("torch", "torchvision", "transformers", "transformers-massformer", "triton", "deformops")
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -74,20 +76,17 @@ def inference_contestants(
     variants: list[str], other_engines: list[str], dtypes: list[str], peers: bool, compile: bool
 ) -> list[Contestant]:
     """
-    In each type: the peers, every variant fused, and the first variant also as it is loaded and with each engine that
-    is not the automatic choice; then, if asked for, peers and variants compiled.
+    In the first type: the peers, every variant fused, and the first variant also as it is loaded and with each engine
+    that is not the automatic choice. In the other types: every variant fused. Then, if asked for, all but the two last
+    compiled.
     """
-    contestants = []
-    for dtype in dtypes:
-        plain = [Contestant(peer, dtype) for peer in PEERS if peers]
-        plain += [Contestant(f"massformer-{variant}", dtype, fuse=True) for variant in variants]
-        contestants += plain
-        contestants.append(Contestant(f"massformer-{variants[0]}", dtype))
-        for engine in other_engines:
-            contestants.append(Contestant(f"massformer-{variants[0]}", dtype, fuse=True, engine=engine))
-        if compile:
-            contestants += [Contestant(c.model, c.dtype, c.fuse, compile=True) for c in plain]
-    return contestants
+    contestants = [Contestant(peer, dtypes[0]) for peer in PEERS if peers]
+    contestants += [Contestant(f"massformer-{variant}", dtype, fuse=True) for dtype in dtypes for variant in variants]
+    compiled = [Contestant(c.model, c.dtype, c.fuse, compile=True) for c in contestants if compile]
+    contestants.append(Contestant(f"massformer-{variants[0]}", dtypes[0]))
+    for engine in other_engines:
+        contestants.append(Contestant(f"massformer-{variants[0]}", dtypes[0], fuse=True, engine=engine))
+    return contestants + compiled
 
 
 def training_contestants(
@@ -207,18 +206,20 @@ class Run:
     results_path: Path
     memory_limit: int | None
     time_limit: float
+    long: float
 
     def measure(self, job: Job) -> bool:
-        """Returns whether anything was measured, so that a further round is worth while."""
+        """Returns whether a further round is worth while: something was measured, and soon."""
         measurements = run_worker(job, self.device, self.memory_limit, self.time_limit)
         for measurement in measurements:
             add_measurement(self.results, torch.device(self.device).type, job.section, self.source, measurement)
             console.print(f"{job.section}, {key_text(measurement['key'])}: {describe(measurement)}", markup=False)
         write_whole(self.results_path, json.dumps(self.results, indent=1) + "\n")
-        return any(measurement["status"] == "ok" for measurement in measurements)
+        seconds = [x["values"].get("seconds", 0) for x in measurements if x["status"] == "ok"]
+        return bool(seconds) and max(seconds) <= self.long
 
     def measure_rounds(self, jobs: list[Job], rounds: int):
-        """Each round goes through all jobs, but for those that came to nothing before."""
+        """Each round goes through all jobs, but for those that came to nothing before or took long."""
         for index in range(rounds):
             console.print(f"round {index + 1} of {rounds}: {len(jobs)} processes")
             jobs = [job for job in track(jobs, description="measuring", console=console) if self.measure(job)]
@@ -237,7 +238,11 @@ def main(
     crop_size: Annotated[str, typer.Option(help="Of training, HEIGHTxWIDTH.")] = "1024x1024",
     batch_size: Annotated[int, typer.Option(help="Of training; MaSSFormer needs two.", min=2)] = 2,
     deformable_size: Annotated[str, typer.Option(help="Image whose maps are convolved, HEIGHTxWIDTH.")] = "2048x2048",
+    large_variants: Annotated[
+        str | None, typer.Option(help="MaSSFormers to run at more than 2048x2048 pixels; by default all.")
+    ] = None,
     rounds: Annotated[int, typer.Option(help="Each goes through everything once.", min=1)] = 3,
+    long: Annotated[float, typer.Option(help="What takes more seconds is measured in one round only.")] = 600,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; by default the fastest.")] = None,
     memory_limit: Annotated[
         float | None, typer.Option(help="GiB for a process, on the CPU; by default 90% of what is available.")
@@ -256,6 +261,7 @@ def main(
     device = device or default_device()
     kind = torch.device(device).type
     variant_names = check_choices(split(variants), VARIANTS, "--variants")
+    large_names = check_choices(split(large_variants or variants), variant_names, "--large-variants")
     engine_names = check_choices(split(engines or ",".join(ENGINES[kind])), ENGINES[kind], "--engines")
     dtype_names = check_choices(split(dtypes or ",".join(DTYPES[kind])), DTYPES["cuda"], "--dtypes")
     other_engines = [engine for engine in engine_names if engine != ENGINES[kind][0]]
@@ -266,8 +272,11 @@ def main(
         contestants = inference_contestants(variant_names, other_engines, dtype_names, peers, compile)
         image_sizes = [parse_size(size) for size in split(sizes)]
         once = reference_jobs(contestants, image_sizes)
-        for size in image_sizes:
-            jobs += contestant_jobs("inference", contestants, {"size": size})
+        for height, width in image_sizes:
+            large = height * width > LARGE_PIXELS
+            skipped = {f"massformer-{name}" for name in variant_names if large and name not in large_names}
+            taking_part = [contestant for contestant in contestants if contestant.model not in skipped]
+            jobs += contestant_jobs("inference", taking_part, {"size": [height, width]})
     if training:
         contestants = training_contestants(variant_names, other_engines, dtype_names, peers)
         conditions = {"size": parse_size(crop_size), "batch_size": batch_size}
@@ -280,7 +289,7 @@ def main(
         available = available_memory(torch.device(device))
         limit = int(0.9 * available if memory_limit is None else memory_limit * 2**30)
     source = describe_run(device, rounds, limit, time_limit)
-    run = Run(device, source, measured, results_path, limit, time_limit)
+    run = Run(device, source, measured, results_path, limit, time_limit, long)
     try:
         run.measure_rounds(once, 1)
         run.measure_rounds(jobs, rounds)

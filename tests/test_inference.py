@@ -110,9 +110,7 @@ def test_images_that_cannot_fit_are_refused_before_work_starts(model_folder, mon
     assert available_memory(torch.device("cpu")) > 2**20
     segmenter = Segmenter(model_folder, device="cpu")
     monkeypatch.setattr(inference, "available_memory", lambda device: 2**20)
-    with pytest.raises(
-        MemoryError, match=r"800 x 600 pixels need more than .* free on cpu.*tiles.*bfloat16"
-    ):
+    with pytest.raises(MemoryError, match=r"800 x 600 pixels need more than .* free on cpu.*tiles.*bfloat16"):
         segmenter(PIL.Image.new("RGB", (800, 600)))
     assert segmenter(PIL.Image.new("RGB", (64, 64))).label_map.shape == (64, 64)
     monkeypatch.setattr(inference, "available_memory", lambda device: 2**19)
