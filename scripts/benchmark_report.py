@@ -368,7 +368,7 @@ Written by `scripts/benchmark_model.py` from the figures in `{results_name}`; `-
   ResNet-50, and SegFormer-B2 are those of transformers. MaSSFormer's deformable convolutions are given offsets of
   about {offset_pixels:g} pixels (standard deviation), because those of a fresh model are zero.
 * Each figure was measured in a process of its own, after a warm-up. In each round every contestant has its turn; what
-  stands here is the median over the rounds.
+  stands here is the median over the rounds. What takes longer than the command's `--long` is measured in one round.
 * Times of inference are of one image, from pixel values on the device to the label map at the image's own size: the
   model and its own `post_process_semantic_segmentation` with `target_sizes`. Reading and preparing the photograph is
   not in them. {baseline}'s post-processing goes through masks of 384 x 384, MaskFormer's and SegFormer's start

@@ -5,9 +5,17 @@ import sys
 import numpy as np
 import pytest
 import torch
+from golden import DATA, golden_pixel_values, golden_state_dict
+from tiny import tiny_model
 from torchvision.ops import deform_conv2d
 
-from transformers_massformer import deform_conv_triton
+from transformers_massformer import (
+    MaSSFormerForSemanticSegmentation,
+    deform_conv,
+    deform_conv_triton,
+    modeling_massformer,
+)
+from transformers_massformer.conversion import convert_massformer_checkpoint
 
 
 triton = pytest.importorskip("triton")
@@ -368,3 +376,40 @@ def test_kernels_compile_for_gpus(
     assert "ld.global.v4.b32" in compiled.asm["ptx"]
     if dtype != torch.float32:
         assert ("wgmma" if capability == 90 else "mma.sync") in compiled.asm["ptx"]
+
+
+@pytest.fixture
+def model_engine(engine, monkeypatch):
+    """The engine, where the model's layers look for it."""
+    monkeypatch.setattr(deform_conv, "triton_deform_conv2d", engine.triton_deform_conv2d)
+    monkeypatch.setenv("MASSFORMER_DEFORM_CONV_ENGINE", "triton")
+
+
+@pytest.mark.parametrize("band_values", [1, 10**9])
+def test_a_model_on_the_engine(model_engine, monkeypatch, band_values):
+    torch.manual_seed(0)
+    model = tiny_model()
+    layers = [x for x in model.modules() if isinstance(x, deform_conv.ModulatedDeformConv2d)]
+    assert {x.engine for x in layers} == {"triton"}
+    pixel_values = torch.randn(1, 3, 64, 32)
+    monkeypatch.setattr(modeling_massformer, "BAND_VALUES", band_values)
+    with torch.no_grad():
+        actual = model(pixel_values)
+        for layer in layers:
+            layer.engine = "torchvision"
+        expected = model(pixel_values)
+    for name in ("class_queries_logits", "masks_queries_logits", "edge_logits"):
+        torch.testing.assert_close(actual[name], expected[name], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(os.environ.get("RUN_SLOW") != "1", reason="interprets kernels for a whole image; RUN_SLOW=1")
+def test_golden_parity(model_engine, tmp_path):
+    golden = np.load(DATA / "golden_square.npz")
+    torch.save(golden_state_dict("r50"), tmp_path / "release.pth")
+    convert_massformer_checkpoint(tmp_path / "release.pth", "r50", tmp_path / "converted")
+    model = MaSSFormerForSemanticSegmentation.from_pretrained(tmp_path / "converted")
+    with torch.no_grad():
+        outputs = model(golden_pixel_values(256, 256, [45]))
+    np.testing.assert_allclose(outputs.class_queries_logits.numpy(), golden["class_logits_6"], rtol=0, atol=1e-3)
+    actual = outputs.masks_queries_logits[:, :, ::4, ::4].numpy()
+    np.testing.assert_allclose(actual, golden["mask_logits_6_stride4"], rtol=0, atol=5e-3)

@@ -15,6 +15,7 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -77,14 +78,14 @@ def observe(model: nn.Module, example: torch.Tensor) -> Successions:
 
 
 @torch.no_grad()
-def fold(convolution: nn.Module, normalization: nn.BatchNorm2d):
+def fold(convolution: Any, normalization: nn.BatchNorm2d):
     """Gives the convolution the weight and bias that include the normalisation, computed in float32 or better."""
     dtype = convolution.weight.dtype
-    parameters = [
+    precision = torch.promote_types(dtype, torch.float32)
+    parameters: list[Any] = [
         *(convolution.weight, convolution.bias, normalization.running_mean, normalization.running_var),
         *(normalization.eps, normalization.weight, normalization.bias),
     ]
-    precision = torch.promote_types(dtype, torch.float32)
     parameters = [x.to(precision) if isinstance(x, torch.Tensor) else x for x in parameters]
     weight, bias = fuse_conv_bn_weights(*parameters, transpose=isinstance(convolution, nn.ConvTranspose2d))
     convolution.weight = nn.Parameter(weight.to(dtype), requires_grad=False)

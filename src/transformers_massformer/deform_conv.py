@@ -111,6 +111,9 @@ def convolve_band(
     weights = weights.to(positions.dtype)
     num_taps, taps_times_channels = modulation.shape[0], kernel.shape[0]
     taps_at_once = max(1, SAMPLED_VALUES // taps_times_channels) * num_taps
+    if torch.is_grad_enabled():
+        # Each gathering has a gradient of the whole map's size.
+        taps_at_once = indices.shape[0]
     outputs = []
     for some_indices, some_weights in zip(indices.split(taps_at_once), weights.split(taps_at_once), strict=True):
         sampled = F.embedding_bag(some_indices, positions, mode="sum", per_sample_weights=some_weights)
@@ -149,8 +152,10 @@ def banded_deform_conv2d(
     for image, image_offsets, image_modulation in zip(hidden_states, offsets, modulation, strict=True):
         positions = F.pad(image.permute(1, 2, 0).to(dtype), (0, 0, 1, 2, 1, 2)).flatten(0, 1).contiguous()
         for first in range(0, rows, rows_per_band):
-            plan = [x[:, first : first + rows_per_band].to(position_dtype) for x in (image_offsets, image_modulation)]
-            band = (positions, *plan, kernel, bias, first_row + first, height)
+            some_rows = slice(first, first + rows_per_band)
+            band_offsets = image_offsets[:, some_rows].to(position_dtype)
+            band_modulation = image_modulation[:, some_rows].to(position_dtype)
+            band = (positions, band_offsets, band_modulation, kernel, bias, first_row + first, height)
             if torch.is_grad_enabled():
                 bands.append(checkpoint(convolve_band, *band, use_reentrant=False, preserve_rng_state=False))
             else:
@@ -252,10 +257,12 @@ class ModulatedDeformConv2d(nn.Module):
         ValueError: If there is no such engine.
     """
 
+    # Filled where a normalisation is folded into the layer.
+    bias: nn.Parameter | None
+
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, engine: str | None = None):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size, kernel_size))
-        # Filled where a normalisation is folded into the layer.
         self.register_parameter("bias", None)
         self.engine = os.environ.get(ENGINE_VARIABLE) or engine
         if self.engine is not None and self.engine not in ENGINES:

@@ -176,33 +176,46 @@ def upsample_rows(feature_map: torch.Tensor, first: int, last: int) -> torch.Ten
     return upsampled[:, :, first - 2 * top : last - 2 * top]
 
 
-def write_rows(feature_map: torch.Tensor | None, rows: torch.Tensor, first: int, height: int) -> torch.Tensor:
-    """Puts rows in their place in a map of that height; the first of them make the map."""
-    if feature_map is None:
-        batch_size, num_channels, _, width = rows.shape
-        feature_map = rows.new_empty(batch_size, height, width, num_channels).permute(0, 3, 1, 2)
-    feature_map[:, :, first : first + rows.shape[2]] = rows
-    return feature_map
+def join_rows(rows_of_bands: Iterator[tuple[torch.Tensor, ...]], bands: list[tuple[int, int]]) -> list[torch.Tensor]:
+    """Whole maps, channels-last, from their rows, which may be made while they are written."""
+    feature_maps: list[torch.Tensor] = []
+    for (first, last), rows_of_maps in zip(bands, rows_of_bands, strict=True):
+        for index, rows in enumerate(rows_of_maps):
+            if first == 0:
+                batch_size, num_channels, _, width = rows.shape
+                feature_map = rows.new_empty(batch_size, bands[-1][1], width, num_channels)
+                feature_maps.append(feature_map.permute(0, 3, 1, 2))
+            feature_maps[index][:, :, first:last] = rows
+    return feature_maps
 
 
 @contextlib.contextmanager
 def untracked_statistics(module: nn.Module):
     """Activations that are computed a second time are not to count twice in the running statistics."""
-    layers = [x for x in module.modules() if isinstance(x, MaSSFormerBatchNorm | nn.SyncBatchNorm)]
-    kept = [(layer, layer.momentum, layer.num_batches_tracked.clone()) for layer in layers]
-    for layer in layers:
+    kept = [
+        (layer, layer.momentum, layer.num_batches_tracked, layer.num_batches_tracked.clone())
+        for layer in module.modules()
+        if isinstance(layer, MaSSFormerBatchNorm | nn.SyncBatchNorm) and layer.num_batches_tracked is not None
+    ]
+    for layer, *_ in kept:
         layer.momentum = 0.0
     try:
         yield
     finally:
-        for layer, momentum, num_batches_tracked in kept:
+        for layer, momentum, counter, count in kept:
             layer.momentum = momentum
-            layer.num_batches_tracked.copy_(num_batches_tracked)
+            counter.copy_(count)
 
 
 def mask_logits(mask_embeddings: torch.Tensor, mask_features: torch.Tensor) -> torch.Tensor:
     """The masks of (B, Q, C) embeddings over (B, C, H, W) features, as (B, Q, H, W)."""
     return (mask_embeddings @ mask_features.flatten(2)).unflatten(2, mask_features.shape[-2:])
+
+
+def mask_logits_rows(mask_embeddings: torch.Tensor, mask_features: torch.Tensor) -> torch.Tensor:
+    """The same for channels-last features, as channels-last (B, Q, H, W)."""
+    logits = mask_features.permute(0, 2, 3, 1).flatten(1, 2) @ mask_embeddings.transpose(1, 2)
+    return logits.unflatten(1, mask_features.shape[-2:]).permute(0, 3, 1, 2)
 
 
 def partition_windows(feature_map: torch.Tensor, window_size: int) -> torch.Tensor:
@@ -265,8 +278,8 @@ class MaSSFormerDeformableConvLayer(nn.Module):
 
     def __init__(self, config: MaSSFormerConfig, in_channels: int, out_channels: int, kernel_size: int):
         super().__init__()
-        self.num_taps = kernel_size**2
-        self.offset = nn.Conv2d(in_channels, 3 * self.num_taps, kernel_size=kernel_size, padding=kernel_size // 2)
+        self.num_taps, self.halo = kernel_size**2, kernel_size // 2
+        self.offset = nn.Conv2d(in_channels, 3 * self.num_taps, kernel_size=kernel_size, padding=self.halo)
         self.convolution = ModulatedDeformConv2d(in_channels, out_channels, kernel_size, config.deform_conv_engine)
         self.normalization = MaSSFormerBatchNorm(config, out_channels)
         self.activation = nn.ReLU()
@@ -280,11 +293,10 @@ class MaSSFormerDeformableConvLayer(nn.Module):
         self, read_rows: Callable[[int, int], torch.Tensor], height: int, first: int, last: int
     ) -> torch.Tensor:
         """Rows of the output, from an input of that height which `read_rows(first, last)` makes or cuts out."""
-        halo = self.offset.padding[0]
-        margin = max(halo, READ_AHEAD)
+        margin = max(self.halo, READ_AHEAD)
         top, bottom = max(0, first - margin), min(height, last + margin)
         window = read_rows(top, bottom)
-        above, below = max(0, first - halo), min(height, last + halo)
+        above, below = max(0, first - self.halo), min(height, last + self.halo)
         offsets_and_modulation = self.offset(window[:, :, above - top : below - top])
         offsets, modulation = offsets_and_modulation[:, :, first - above : last - above].split(
             (2 * self.num_taps, self.num_taps), dim=1
@@ -531,7 +543,8 @@ class MaSSFormerSpatialAttention(nn.Module):
     def __init__(self, config: MaSSFormerConfig):
         super().__init__()
         kernel_size = config.spatial_attention_kernel_size
-        self.convolution = nn.Conv2d(2, 1, kernel_size=kernel_size, padding=kernel_size // 2)
+        self.halo = kernel_size // 2
+        self.convolution = nn.Conv2d(2, 1, kernel_size=kernel_size, padding=self.halo)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         statistics = torch.cat(
@@ -585,7 +598,7 @@ class MaSSFormerLowLevelStructure(nn.Module):
         self, pixel_values: torch.Tensor, feature_map: torch.Tensor, bands: list[tuple[int, int]]
     ) -> Iterator[torch.Tensor]:
         """The output, band by band. The rows that the attention of two bands needs are computed once and kept."""
-        height, halo = pixel_values.shape[-2] // 2, self.pointwise_attention.convolution.padding[0]
+        height, halo = pixel_values.shape[-2] // 2, self.pointwise_attention.halo
         halves = [x.contiguous(memory_format=torch.channels_last) for x in feature_map.chunk(2, dim=1)]
         attentions = (self.pointwise_attention, self.deformable_attention)
         kept, done = None, 0
@@ -647,11 +660,12 @@ class MaSSFormerEdgeGuidedFusion(nn.Module):
 
     def refine_bands(self, gated: torch.Tensor, bands: list[tuple[int, int]]) -> torch.Tensor:
         """The deformable convolution of a whole map, band by band."""
-        height, refined = gated.shape[2], None
-        for first, last in bands:
-            rows = self.deformable.forward_rows(lambda top, bottom: gated[:, :, top:bottom], height, first, last)
-            refined = write_rows(refined, rows, first, height)
-        return refined
+
+        def read_rows(top: int, bottom: int) -> torch.Tensor:
+            return gated[:, :, top:bottom]
+
+        rows_of_bands = ((self.deformable.forward_rows(read_rows, gated.shape[2], *band),) for band in bands)
+        return join_rows(rows_of_bands, bands)[0]
 
 
 class MaSSFormerPlainFusion(nn.Module):
@@ -744,12 +758,14 @@ class MaSSFormerPixelDecoder(nn.Module):
         self, pixel_values: torch.Tensor, body: torch.Tensor, low_level: torch.Tensor, bands: list[tuple[int, int]]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """What `mask_feature_bands` makes the mask features from, and edge logits, made in bands of rows."""
-        height, gated, edge_logits = pixel_values.shape[-2] // 2, None, None
-        details = self.low_level_structure.forward_bands(pixel_values, low_level, bands)
-        for (first, last), detail in zip(bands, details, strict=True):
-            body_rows = upsample_rows(body, first, last)
-            edge_logits = write_rows(edge_logits, self.edge_head(body_rows + detail), first, height)
-            gated = write_rows(gated, self.edge_guided_fusion.gate(detail, body_rows), first, height)
+
+        def rows_of_bands() -> Iterator[tuple[torch.Tensor, ...]]:
+            details = self.low_level_structure.forward_bands(pixel_values, low_level, bands)
+            for (first, last), detail in zip(bands, details, strict=True):
+                body_rows = upsample_rows(body, first, last)
+                yield self.edge_guided_fusion.gate(detail, body_rows), self.edge_head(body_rows + detail)
+
+        gated, edge_logits = join_rows(rows_of_bands(), bands)
         return self.edge_guided_fusion.refine_bands(gated, bands), edge_logits
 
     def mask_feature_bands(
@@ -1070,7 +1086,6 @@ class MaSSFormerModel(MaSSFormerPreTrainedModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> MaSSFormerModelOutput:
         """Mask features exist in bands of rows only: made once for the attention masks and once for the logits."""
-        height = pixel_values.shape[-2] // 2
         memories, body, low_level = self.pixel_decoder.semantic_branch(feature_maps)
         refined, edge_logits = self.pixel_decoder.structure_bands(pixel_values, body, low_level, bands)
         del low_level
@@ -1081,12 +1096,9 @@ class MaSSFormerModel(MaSSFormerPreTrainedModel):
         level_features = [torch.cat(rows, dim=2) for rows in zip(*levels, strict=True)]
         hidden_states, mask_embeddings = self.transformer_decoder(memories, level_features, **kwargs)
 
-        masks_queries_logits = None
         features_of_bands = self.pixel_decoder.mask_feature_bands(refined, body, bands)
-        for (first, last), features in zip(bands, features_of_bands, strict=True):
-            rows = features.permute(0, 2, 3, 1).flatten(1, 2) @ mask_embeddings[-1].transpose(1, 2)
-            rows = rows.unflatten(1, (last - first, -1)).permute(0, 3, 1, 2)
-            masks_queries_logits = write_rows(masks_queries_logits, rows, first, height)
+        rows_of_bands = ((mask_logits_rows(mask_embeddings[-1], features),) for features in features_of_bands)
+        (masks_queries_logits,) = join_rows(rows_of_bands, bands)
         return MaSSFormerModelOutput(
             last_hidden_state=hidden_states[-1],
             intermediate_hidden_states=tuple(hidden_states),
