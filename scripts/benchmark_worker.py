@@ -29,8 +29,8 @@ from transformers_massformer.inference import PeakMemory
 from transformers_massformer.modeling_massformer import MaSSFormerDeformableConvLayer
 
 
-# Side of the small image that loads kernels before anything is timed.
-WARM_UP_SIDE = 256
+# Largest side of the image that warms a CPU up before anything is timed.
+WARM_UP_SIDE = 2048
 # A measurement is repeated until it has taken this long in all, but not more often than this.
 MIN_SECONDS, MAX_RUNS = 2.0, 5
 # Standard deviation of the offsets of deformable convolutions; those of a fresh model are all zero.
@@ -173,7 +173,7 @@ def time_and_memory(step: Callable[[], object], device: str) -> dict[str, float]
 
 
 def warm_up_size(size: list[int], device: str, compiled: bool = False) -> list[int]:
-    """A small image loads the kernels of a CPU; what is tuned or compiled for a size needs that size."""
+    """Kernels and memory of a CPU need no larger image; what is tuned or compiled for a size needs that size."""
     if compiled or device != "cpu":
         return size
     return [min(side, WARM_UP_SIDE) for side in size]

@@ -13,14 +13,18 @@
 # limitations under the License.
 """PyTorch MaSSFormer model (MaSS13K, CVPR 2025, arXiv:2503.18364)"""
 
+import contextlib
+import functools
 import math
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.backbone_utils import load_backbone
@@ -29,12 +33,21 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs, auto_docstring
 from transformers.utils.generic import can_return_tuple
+from transformers.utils.import_utils import is_tracing
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
+from .batch_norm_folding import fold_batch_norms
 from .configuration_massformer import MaSSFormerConfig
-from .deform_conv import ModulatedDeformConv2d
+from .deform_conv import ModulatedDeformConv2d, rows_read
 from .loss_massformer import MaSSFormerLoss
 from .semantic_readout import semantic_scores
+
+
+# Values of the widest map of a band of rows: few enough for the allocator to use the same memory again, enough to keep
+# the kernels busy.
+BAND_VALUES = 8_000_000
+# Rows beyond a band which a deformable convolution has at hand; it reads more where its offsets reach further.
+READ_AHEAD = 16
 
 
 @auto_docstring(custom_intro="Output of the pixel decoder and the transformer decoder.")
@@ -47,8 +60,11 @@ class MaSSFormerModelOutput(ModelOutput):
         The normalised queries before the first layer and after each layer, each shaped like `last_hidden_state`.
     mask_embeddings (`tuple(torch.Tensor)` of length `num_hidden_layers + 1`):
         What the masks of each step are made with, each shaped like `last_hidden_state`.
-    mask_features (`torch.Tensor` of shape `(batch_size, hidden_size, height / 2, width / 2)`):
-        The features of paper's D1; their product with `mask_embeddings` is the mask logits.
+    mask_features (`torch.Tensor` of shape `(batch_size, hidden_size, height / 2, width / 2)`, *optional*):
+        The features of paper's D1; their product with `mask_embeddings` is the mask logits. Not returned when
+        `output_mask_features=False` is passed.
+    masks_queries_logits (`torch.Tensor` of shape `(batch_size, num_queries, height / 2, width / 2)`, *optional*):
+        Mask logits of each query after the last layer, returned when `output_mask_features=False` is passed.
     edge_logits (`torch.Tensor` of shape `(batch_size, 1, height / 2, width / 2)`):
         Logits of the edges between classes (Eq. 4).
     pixel_decoder_hidden_states (`tuple(torch.Tensor)`):
@@ -65,6 +81,7 @@ class MaSSFormerModelOutput(ModelOutput):
     intermediate_hidden_states: tuple[torch.Tensor, ...] | None = None
     mask_embeddings: tuple[torch.Tensor, ...] | None = None
     mask_features: torch.Tensor | None = None
+    masks_queries_logits: torch.Tensor | None = None
     edge_logits: torch.Tensor | None = None
     pixel_decoder_hidden_states: tuple[torch.Tensor, ...] | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
@@ -142,9 +159,63 @@ def resize(feature_map: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     return F.interpolate(feature_map, size=list(size), mode="bilinear", align_corners=False)
 
 
+def row_bands(height: int, row_values: int) -> list[tuple[int, int]]:
+    """
+    First row and the one after the last, for each band of a map with so many values in a row. Bands have a multiple of
+    16 rows at stride 2, so that no position of a coarser map lies across two of them.
+    """
+    rows = max(1, BAND_VALUES // (16 * row_values)) * 16
+    return [(first, min(first + rows, height)) for first in range(0, height, rows)]
+
+
+def upsample_rows(feature_map: torch.Tensor, first: int, last: int) -> torch.Tensor:
+    """Rows of what `resize` makes of a map at twice its size."""
+    height, width = feature_map.shape[-2:]
+    top, bottom = max(0, first // 2 - 1), min(height, (last + 1) // 2 + 1)
+    upsampled = resize(feature_map[:, :, top:bottom], (2 * (bottom - top), 2 * width))
+    return upsampled[:, :, first - 2 * top : last - 2 * top]
+
+
+def join_rows(rows_of_bands: Iterator[tuple[torch.Tensor, ...]], bands: list[tuple[int, int]]) -> list[torch.Tensor]:
+    """Whole maps, channels-last, from their rows, which may be made while they are written."""
+    feature_maps: list[torch.Tensor] = []
+    for (first, last), rows_of_maps in zip(bands, rows_of_bands, strict=True):
+        for index, rows in enumerate(rows_of_maps):
+            if first == 0:
+                batch_size, num_channels, _, width = rows.shape
+                feature_map = rows.new_empty(batch_size, bands[-1][1], width, num_channels)
+                feature_maps.append(feature_map.permute(0, 3, 1, 2))
+            feature_maps[index][:, :, first:last] = rows
+    return feature_maps
+
+
+@contextlib.contextmanager
+def untracked_statistics(module: nn.Module):
+    """Activations that are computed a second time are not to count twice in the running statistics."""
+    kept = [
+        (layer, layer.momentum, layer.num_batches_tracked, layer.num_batches_tracked.clone())
+        for layer in module.modules()
+        if isinstance(layer, MaSSFormerBatchNorm | nn.SyncBatchNorm) and layer.num_batches_tracked is not None
+    ]
+    for layer, *_ in kept:
+        layer.momentum = 0.0
+    try:
+        yield
+    finally:
+        for layer, momentum, counter, count in kept:
+            layer.momentum = momentum
+            counter.copy_(count)
+
+
 def mask_logits(mask_embeddings: torch.Tensor, mask_features: torch.Tensor) -> torch.Tensor:
     """The masks of (B, Q, C) embeddings over (B, C, H, W) features, as (B, Q, H, W)."""
     return (mask_embeddings @ mask_features.flatten(2)).unflatten(2, mask_features.shape[-2:])
+
+
+def mask_logits_rows(mask_embeddings: torch.Tensor, mask_features: torch.Tensor) -> torch.Tensor:
+    """The same for channels-last features, as channels-last (B, Q, H, W)."""
+    logits = mask_features.permute(0, 2, 3, 1).flatten(1, 2) @ mask_embeddings.transpose(1, 2)
+    return logits.unflatten(1, mask_features.shape[-2:]).permute(0, 3, 1, 2)
 
 
 def partition_windows(feature_map: torch.Tensor, window_size: int) -> torch.Tensor:
@@ -199,7 +270,7 @@ class MaSSFormerSqueezeExcitation(nn.Module):
     def forward(self, feature_map: torch.Tensor) -> torch.Tensor:
         weights = self.reduce(feature_map.mean(dim=(2, 3), keepdim=True))
         weights = self.expand(self.activation(self.normalization(weights)))
-        return feature_map + feature_map * weights.sigmoid().sigmoid()
+        return torch.addcmul(feature_map, feature_map, weights.sigmoid().sigmoid())
 
 
 class MaSSFormerDeformableConvLayer(nn.Module):
@@ -207,15 +278,33 @@ class MaSSFormerDeformableConvLayer(nn.Module):
 
     def __init__(self, config: MaSSFormerConfig, in_channels: int, out_channels: int, kernel_size: int):
         super().__init__()
-        self.num_taps = kernel_size**2
-        self.offset = nn.Conv2d(in_channels, 3 * self.num_taps, kernel_size=kernel_size, padding=kernel_size // 2)
-        self.convolution = ModulatedDeformConv2d(in_channels, out_channels, kernel_size)
+        self.num_taps, self.halo = kernel_size**2, kernel_size // 2
+        self.offset = nn.Conv2d(in_channels, 3 * self.num_taps, kernel_size=kernel_size, padding=self.halo)
+        self.convolution = ModulatedDeformConv2d(in_channels, out_channels, kernel_size, config.deform_conv_engine)
         self.normalization = MaSSFormerBatchNorm(config, out_channels)
         self.activation = nn.ReLU()
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         offsets, modulation = self.offset(hidden_states).split((2 * self.num_taps, self.num_taps), dim=1)
         hidden_states = self.convolution(hidden_states, offsets, modulation.sigmoid())
+        return self.activation(self.normalization(hidden_states))
+
+    def forward_rows(
+        self, read_rows: Callable[[int, int], torch.Tensor], height: int, first: int, last: int
+    ) -> torch.Tensor:
+        """Rows of the output, from an input of that height which `read_rows(first, last)` makes or cuts out."""
+        margin = max(self.halo, READ_AHEAD)
+        top, bottom = max(0, first - margin), min(height, last + margin)
+        window = read_rows(top, bottom)
+        above, below = max(0, first - self.halo), min(height, last + self.halo)
+        offsets_and_modulation = self.offset(window[:, :, above - top : below - top])
+        offsets, modulation = offsets_and_modulation[:, :, first - above : last - above].split(
+            (2 * self.num_taps, self.num_taps), dim=1
+        )
+        first_read, last_read = rows_read(offsets, first, height)
+        if first_read < top or last_read > bottom:
+            top, window = first_read, read_rows(first_read, last_read)
+        hidden_states = self.convolution(window, offsets, modulation.sigmoid(), first_row=first - top)
         return self.activation(self.normalization(hidden_states))
 
 
@@ -454,7 +543,8 @@ class MaSSFormerSpatialAttention(nn.Module):
     def __init__(self, config: MaSSFormerConfig):
         super().__init__()
         kernel_size = config.spatial_attention_kernel_size
-        self.convolution = nn.Conv2d(2, 1, kernel_size=kernel_size, padding=kernel_size // 2)
+        self.halo = kernel_size // 2
+        self.convolution = nn.Conv2d(2, 1, kernel_size=kernel_size, padding=self.halo)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         statistics = torch.cat(
@@ -478,13 +568,49 @@ class MaSSFormerLowLevelStructure(nn.Module):
         self.deformable_attention = MaSSFormerSpatialAttention(config)
         self.projection = MaSSFormerConvLayer(config, hidden_size, hidden_size)
 
+    def merge(self, pointwise: torch.Tensor, deformed: torch.Tensor) -> torch.Tensor:
+        return self.projection(torch.cat((pointwise, deformed), dim=1))
+
     def forward(self, pixel_values: torch.Tensor, feature_map: torch.Tensor) -> torch.Tensor:
         size = (pixel_values.shape[-2] // 2, pixel_values.shape[-1] // 2)
-        image = resize(pixel_values, size)
+        # In the layout of the features, or their concatenation would undo it.
+        image = resize(pixel_values, size).contiguous(memory_format=torch.channels_last)
         first, second = resize(feature_map, size).chunk(2, dim=1)
-        first = self.pointwise_attention(self.pointwise(torch.cat((image, first), dim=1)))
-        second = self.deformable_attention(self.deformable(torch.cat((image, second), dim=1)))
-        return self.projection(torch.cat((first, second), dim=1))
+        pointwise = self.pointwise(torch.cat((image, first), dim=1))
+        deformed = self.deformable(torch.cat((image, second), dim=1))
+        return self.merge(self.pointwise_attention(pointwise), self.deformable_attention(deformed))
+
+    def branch_rows(
+        self, pixel_values: torch.Tensor, halves: list[torch.Tensor], first: int, last: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows of both branches before their attention. Their input is made from the smaller maps where it is read."""
+        height, width = pixel_values.shape[-2] // 2, pixel_values.shape[-1] // 2
+
+        def read_rows(features: torch.Tensor, top: int, bottom: int) -> torch.Tensor:
+            image = resize(pixel_values[:, :, 2 * top : 2 * bottom], (bottom - top, width))
+            image = image.contiguous(memory_format=torch.channels_last)
+            return torch.cat((image, upsample_rows(features, top, bottom)), dim=1)
+
+        pointwise = self.pointwise(read_rows(halves[0], first, last))
+        return pointwise, self.deformable.forward_rows(functools.partial(read_rows, halves[1]), height, first, last)
+
+    def forward_bands(
+        self, pixel_values: torch.Tensor, feature_map: torch.Tensor, bands: list[tuple[int, int]]
+    ) -> Iterator[torch.Tensor]:
+        """The output, band by band. The rows that the attention of two bands needs are computed once and kept."""
+        height, halo = pixel_values.shape[-2] // 2, self.pointwise_attention.halo
+        halves = [x.contiguous(memory_format=torch.channels_last) for x in feature_map.chunk(2, dim=1)]
+        attentions = (self.pointwise_attention, self.deformable_attention)
+        kept, done = None, 0
+        for first, last in bands:
+            bottom = min(height, last + halo)
+            windows = self.branch_rows(pixel_values, halves, done, bottom)
+            if kept is not None:
+                windows = tuple(torch.cat(x, dim=2) for x in zip(kept, windows, strict=True))
+            top, done = bottom - windows[0].shape[2], bottom
+            attended = [attend(x) for attend, x in zip(attentions, windows, strict=True)]
+            kept = [x[:, :, max(0, last - halo - top) :] for x in windows]
+            yield self.merge(*(x[:, :, first - top : last - top] for x in attended))
 
 
 class MaSSFormerPlainDetail(nn.Module):
@@ -492,6 +618,11 @@ class MaSSFormerPlainDetail(nn.Module):
 
     def forward(self, pixel_values: torch.Tensor, feature_map: torch.Tensor) -> torch.Tensor:
         return resize(feature_map, (pixel_values.shape[-2] // 2, pixel_values.shape[-1] // 2))
+
+    def forward_bands(
+        self, pixel_values: torch.Tensor, feature_map: torch.Tensor, bands: list[tuple[int, int]]
+    ) -> Iterator[torch.Tensor]:
+        return (upsample_rows(feature_map, first, last) for first, last in bands)
 
 
 class MaSSFormerEdgeHead(nn.Module):
@@ -518,23 +649,52 @@ class MaSSFormerEdgeGuidedFusion(nn.Module):
         self.expand = nn.Conv2d(reduced_size, hidden_size, kernel_size=1)
         self.normalization = MaSSFormerBatchNorm(config, hidden_size)
 
-    def forward(self, detail: torch.Tensor, body: torch.Tensor) -> torch.Tensor:
-        refined = self.deformable(self.reduce(detail.sigmoid() * body))
+    def gate(self, detail: torch.Tensor, body: torch.Tensor) -> torch.Tensor:
+        return self.reduce(detail.sigmoid() * body)
+
+    def merge(self, refined: torch.Tensor, body: torch.Tensor) -> torch.Tensor:
         return self.normalization(self.expand(refined)) + body
+
+    def forward(self, detail: torch.Tensor, body: torch.Tensor) -> torch.Tensor:
+        return self.merge(self.deformable(self.gate(detail, body)), body)
+
+    def refine_bands(self, gated: torch.Tensor, bands: list[tuple[int, int]]) -> torch.Tensor:
+        """The deformable convolution of a whole map, band by band."""
+
+        def read_rows(top: int, bottom: int) -> torch.Tensor:
+            return gated[:, :, top:bottom]
+
+        rows_of_bands = ((self.deformable.forward_rows(read_rows, gated.shape[2], *band),) for band in bands)
+        return join_rows(rows_of_bands, bands)[0]
 
 
 class MaSSFormerPlainFusion(nn.Module):
     """Stands in for EGF: the sum of the two branches."""
 
-    def forward(self, detail: torch.Tensor, body: torch.Tensor) -> torch.Tensor:
+    def gate(self, detail: torch.Tensor, body: torch.Tensor) -> torch.Tensor:
         return detail + body
+
+    def merge(self, refined: torch.Tensor, body: torch.Tensor) -> torch.Tensor:
+        return refined
+
+    def forward(self, detail: torch.Tensor, body: torch.Tensor) -> torch.Tensor:
+        return self.gate(detail, body)
+
+    def refine_bands(self, gated: torch.Tensor, bands: list[tuple[int, int]]) -> torch.Tensor:
+        return gated
 
 
 class MaSSFormerPixelDecoder(nn.Module):
     """
     From the image and four feature maps to the memories of the transformer decoder, the mask features and the edges
     (paper, section 4.2 and Figure 3).
+
+    The half-resolution part, by far the largest, is computed whole or in bands of rows. Two deformable convolutions
+    read anywhere in their inputs: the first's is made from smaller maps where it is read, the second's is held whole.
     """
+
+    # Set by `gradient_checkpointing_enable`.
+    gradient_checkpointing = False
 
     def __init__(self, config: MaSSFormerConfig, feature_channels: list[int], image_channels: int):
         super().__init__()
@@ -569,25 +729,66 @@ class MaSSFormerPixelDecoder(nn.Module):
             MaSSFormerConvLayer(config, hidden_size, config.hidden_size) for _ in range(3)
         )
 
+    def semantic_branch(
+        self, feature_maps: list[torch.Tensor]
+    ) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]:
+        """
+        The global semantic branch: the memories (the paper's D4, D3, D2 at strides 32, 16 and 8), D2 at stride 4, and
+        S1 at stride 4. The list is emptied, because feature maps of 4K photographs are gigabytes.
+        """
+        deepest_features, squeezed = feature_maps[-1], []
+        for index in reversed(range(len(feature_maps))):
+            squeezed.append(self.squeeze_excitations[index](self.lateral_projections[index](feature_maps.pop())))
+        s4, s3, s2, s1 = squeezed
+        d4, d3, upsampled = self.cross_semantic_transmission(s4, s3, deepest_features)
+        d2, body = self.receptive_field_broadening(upsampled + s2)
+        memories = [project(x) for project, x in zip(self.memory_projections, (d4, d3, d2), strict=True)]
+        return memories, body, s1
+
+    def structure_branch(
+        self, pixel_values: torch.Tensor, body: torch.Tensor, low_level: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The local structure branch and the fusion, at stride 2: mask features and edge logits."""
+        detail = self.low_level_structure(pixel_values, low_level)
+        body = resize(body, detail.shape[-2:])
+        edge_logits = self.edge_head(body + detail)
+        return self.mask_projection(self.edge_guided_fusion(detail, body)), edge_logits
+
+    def structure_bands(
+        self, pixel_values: torch.Tensor, body: torch.Tensor, low_level: torch.Tensor, bands: list[tuple[int, int]]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The details and the body, gated, and edge logits, made in bands of rows."""
+
+        def rows_of_bands() -> Iterator[tuple[torch.Tensor, ...]]:
+            details = self.low_level_structure.forward_bands(pixel_values, low_level, bands)
+            for (first, last), detail in zip(bands, details, strict=True):
+                body_rows = upsample_rows(body, first, last)
+                yield self.edge_guided_fusion.gate(detail, body_rows), self.edge_head(body_rows + detail)
+
+        gated, edge_logits = join_rows(rows_of_bands(), bands)
+        return gated, edge_logits
+
+    def mask_feature_bands(
+        self, refined: torch.Tensor, body: torch.Tensor, bands: list[tuple[int, int]]
+    ) -> Iterator[torch.Tensor]:
+        """The mask features, band by band, from what the fusion has refined."""
+        for first, last in bands:
+            body_rows = upsample_rows(body, first, last)
+            yield self.mask_projection(self.edge_guided_fusion.merge(refined[:, :, first:last], body_rows))
+
     def forward(
         self, pixel_values: torch.Tensor, feature_maps: list[torch.Tensor]
     ) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]:
-        # The paper's S1 to S4, at strides 4, 8, 16 and 32.
-        squeezed = [
-            squeeze(project(feature_map))
-            for project, squeeze, feature_map in zip(
-                self.lateral_projections, self.squeeze_excitations, feature_maps, strict=True
+        memories, body, low_level = self.semantic_branch(feature_maps)
+        if self.gradient_checkpointing and self.training:
+            mask_features, edge_logits = checkpoint(
+                self.structure_branch,
+                *(pixel_values, body, low_level),
+                use_reentrant=False,
+                context_fn=lambda: (contextlib.nullcontext(), untracked_statistics(self)),
             )
-        ]
-        # The global semantic branch: D4, D3, D2 at strides 32, 16 and 8, then D2 at stride 4.
-        d4, d3, upsampled = self.cross_semantic_transmission(squeezed[3], squeezed[2], feature_maps[3])
-        d2, body = self.receptive_field_broadening(upsampled + squeezed[1])
-        # The local structure branch and the fusion, at stride 2.
-        detail = self.low_level_structure(pixel_values, squeezed[0])
-        body = resize(body, detail.shape[-2:])
-        edge_logits = self.edge_head(body + detail)
-        mask_features = self.mask_projection(self.edge_guided_fusion(detail, body))
-        memories = [project(x) for project, x in zip(self.memory_projections, (d4, d3, d2), strict=True)]
+        else:
+            mask_features, edge_logits = self.structure_branch(pixel_values, body, low_level)
         return memories, mask_features, edge_logits
 
 
@@ -667,15 +868,25 @@ class MaSSFormerTransformerDecoder(nn.Module):
         mask = torch.zeros(outside.shape, dtype=level_features.dtype, device=outside.device)
         return mask.masked_fill(outside, torch.finfo(mask.dtype).min)[:, None]
 
+    @torch.no_grad()
+    def level_features(self, mask_features: torch.Tensor) -> list[torch.Tensor]:
+        """
+        Features at the sizes of the memories, for the masks that steer the attention. They are reached from half the
+        features' resolution (release).
+        """
+        height, width = mask_features.shape[-2:]
+        coarse_features = resize(mask_features, (height // 2, width // 2))
+        return [resize(coarse_features, (height // factor, width // factor)) for factor in (16, 8, 4)]
+
     def forward(
-        self, memories: list[torch.Tensor], mask_features: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
+        self,
+        memories: list[torch.Tensor],
+        level_features: list[torch.Tensor],
+        **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        batch_size, hidden_size, height, width = mask_features.shape
-        # Masks steer the attention at half the features' resolution (release), from where each memory's is reached.
-        coarse_features = resize(mask_features.detach(), (height // 2, width // 2))
-        level_features, level_memories, level_positions = [], [], []
+        batch_size, hidden_size = memories[0].shape[:2]
+        level_memories, level_positions = [], []
         for memory, level_embedding in zip(memories, self.level_embeddings.weight, strict=True):
-            level_features.append(resize(coarse_features, memory.shape[-2:]))
             level_memories.append(memory.flatten(2).transpose(1, 2) + level_embedding)
             positions = sine_position_embedding(*memory.shape[-2:], hidden_size, memory.device)
             level_positions.append(positions.flatten(1).T.to(memory.dtype))
@@ -719,6 +930,45 @@ class MaSSFormerPreTrainedModel(PreTrainedModel):
         if isinstance(attn_implementation, str) and not getattr(self.base_model.backbone, "has_attentions", True):
             attn_implementation = {"": attn_implementation}
         super().set_attn_implementation(attn_implementation, allow_all_kernels=allow_all_kernels)
+
+    # Set by `fuse`.
+    is_fused = False
+
+    def fuse(self):
+        """
+        Makes the model ready for inference, in place: batch normalisation is folded into the convolutions before it,
+        activations work in place, and convolutions have their weights channels-last. The outputs are the same to
+        rounding; the model can no longer be trained or saved.
+
+        Returns:
+            The model itself, in eval mode.
+        """
+        self.eval()
+        if not self.is_fused:
+            image_channels = getattr(self.config.backbone_config, "num_channels", 3)
+            example = torch.zeros(1, image_channels, 64, 64, dtype=self.dtype, device=self.device)
+            fold_batch_norms(self, example)
+            self.to(memory_format=torch.channels_last)
+            self.is_fused = True
+        return self
+
+    def train(self, mode: bool = True):
+        """As the base class; raises a ValueError if the model is fused."""
+        if mode and self.is_fused:
+            raise ValueError(
+                "A fused model has no batch normalisation left and cannot be trained. Load the model again and train "
+                "it before calling `fuse`."
+            )
+        return super().train(mode)
+
+    def save_pretrained(self, save_directory: str | os.PathLike, *args, **kwargs):
+        """As the base class; raises a ValueError if the model is fused."""
+        if self.is_fused:
+            raise ValueError(
+                f"A fused model cannot be saved to {save_directory}: its weights no longer fit the architecture. Save "
+                "the model before calling `fuse`, and fuse it again after loading."
+            )
+        super().save_pretrained(save_directory, *args, **kwargs)
 
     def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False):
         # Code outside the library is taken to overwrite loaded weights, so modules without parameters of their own are
@@ -821,20 +1071,72 @@ class MaSSFormerModel(MaSSFormerPreTrainedModel):
                 f"{width} they have sizes {sizes}. Choose other `out_features` or `out_indices` in `backbone_config`."
             )
 
-    @capture_outputs(tie_last_hidden_states=False)
-    @auto_docstring
-    def forward(self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> MaSSFormerModelOutput:
-        self.check_input(pixel_values)
-        pixel_values = pixel_values.to(self.dtype)
-        feature_maps = self.backbone(pixel_values).feature_maps
-        self.check_feature_maps(pixel_values, feature_maps)
-        memories, mask_features, edge_logits = self.pixel_decoder(pixel_values, feature_maps)
-        hidden_states, mask_embeddings = self.transformer_decoder(memories, mask_features, **kwargs)
+    def choose_bands(self, pixel_values: torch.Tensor) -> list[tuple[int, int]]:
+        """The bands of rows in which to compute the half-resolution part; one for gradients and for graphs."""
+        height, width = pixel_values.shape[-2] // 2, pixel_values.shape[-1] // 2
+        if self.training or torch.is_grad_enabled() or is_tracing(pixel_values):
+            return [(0, height)]
+        return row_bands(height, pixel_values.shape[0] * width * self.config.hidden_size)
+
+    def predict_in_bands(
+        self,
+        pixel_values: torch.Tensor,
+        feature_maps: list[torch.Tensor],
+        bands: list[tuple[int, int]],
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> MaSSFormerModelOutput:
+        """Mask features exist in bands of rows only: made once for the attention masks and once for the logits."""
+        memories, body, low_level = self.pixel_decoder.semantic_branch(feature_maps)
+        gated, edge_logits = self.pixel_decoder.structure_bands(pixel_values, body, low_level, bands)
+        del low_level
+        refined = self.pixel_decoder.edge_guided_fusion.refine_bands(gated, bands)
+        del gated
+        levels = [
+            self.transformer_decoder.level_features(features)
+            for features in self.pixel_decoder.mask_feature_bands(refined, body, bands)
+        ]
+        level_features = [torch.cat(rows, dim=2) for rows in zip(*levels, strict=True)]
+        hidden_states, mask_embeddings = self.transformer_decoder(memories, level_features, **kwargs)
+
+        features_of_bands = self.pixel_decoder.mask_feature_bands(refined, body, bands)
+        rows_of_bands = ((mask_logits_rows(mask_embeddings[-1], features),) for features in features_of_bands)
+        (masks_queries_logits,) = join_rows(rows_of_bands, bands)
         return MaSSFormerModelOutput(
             last_hidden_state=hidden_states[-1],
             intermediate_hidden_states=tuple(hidden_states),
             mask_embeddings=tuple(mask_embeddings),
-            mask_features=mask_features,
+            masks_queries_logits=masks_queries_logits,
+            edge_logits=edge_logits,
+            pixel_decoder_hidden_states=tuple(memories),
+        )
+
+    @capture_outputs(tie_last_hidden_states=False)
+    @auto_docstring
+    def forward(
+        self, pixel_values: torch.Tensor, output_mask_features: bool = True, **kwargs: Unpack[TransformersKwargs]
+    ) -> MaSSFormerModelOutput:
+        r"""
+        output_mask_features (`bool`, *optional*, defaults to `True`):
+            Whether to return the mask features. If not, the mask logits are returned, which at inference are computed
+            in bands of rows: the features, several times as large, never exist whole.
+        """
+        self.check_input(pixel_values)
+        pixel_values = pixel_values.to(self.dtype)
+        feature_maps = list(self.backbone(pixel_values.contiguous(memory_format=torch.channels_last)).feature_maps)
+        self.check_feature_maps(pixel_values, feature_maps)
+        bands = self.choose_bands(pixel_values)
+        if not output_mask_features and len(bands) > 1:
+            return self.predict_in_bands(pixel_values, feature_maps, bands, **kwargs)
+
+        memories, mask_features, edge_logits = self.pixel_decoder(pixel_values, feature_maps)
+        level_features = self.transformer_decoder.level_features(mask_features)
+        hidden_states, mask_embeddings = self.transformer_decoder(memories, level_features, **kwargs)
+        return MaSSFormerModelOutput(
+            last_hidden_state=hidden_states[-1],
+            intermediate_hidden_states=tuple(hidden_states),
+            mask_embeddings=tuple(mask_embeddings),
+            mask_features=mask_features if output_mask_features else None,
+            masks_queries_logits=None if output_mask_features else mask_logits(mask_embeddings[-1], mask_features),
             edge_logits=edge_logits,
             pixel_decoder_hidden_states=tuple(memories),
         )
@@ -864,7 +1166,10 @@ class MaSSFormerForSemanticSegmentation(MaSSFormerPreTrainedModel):
         output_auxiliary_logits (`bool`, *optional*):
             Whether to return the predictions of the decoder's earlier steps. By default when `labels` are given.
         """
-        outputs = self.model(pixel_values, **kwargs)
+        if output_auxiliary_logits is None:
+            output_auxiliary_logits = labels is not None
+        output_mask_features = output_auxiliary_logits or labels is not None
+        outputs = self.model(pixel_values, output_mask_features=output_mask_features, **kwargs)
         class_queries_logits = [self.class_predictor(states) for states in outputs.intermediate_hidden_states]
 
         loss = None
@@ -874,7 +1179,7 @@ class MaSSFormerForSemanticSegmentation(MaSSFormerPreTrainedModel):
             )["loss"]
 
         auxiliary_logits = None
-        if output_auxiliary_logits or (output_auxiliary_logits is None and labels is not None):
+        if output_auxiliary_logits:
             height, width = outputs.mask_features.shape[-2:]
             coarse_features = resize(outputs.mask_features, (height // 2, width // 2))
             auxiliary_logits = [
@@ -887,10 +1192,13 @@ class MaSSFormerForSemanticSegmentation(MaSSFormerPreTrainedModel):
                 )
             ]
 
+        masks_queries_logits = outputs.masks_queries_logits
+        if output_mask_features:
+            masks_queries_logits = mask_logits(outputs.mask_embeddings[-1], outputs.mask_features)
         return MaSSFormerForSemanticSegmentationOutput(
             loss=loss,
             class_queries_logits=class_queries_logits[-1],
-            masks_queries_logits=mask_logits(outputs.mask_embeddings[-1], outputs.mask_features),
+            masks_queries_logits=masks_queries_logits,
             edge_logits=outputs.edge_logits,
             auxiliary_logits=auxiliary_logits,
             hidden_states=outputs.hidden_states,

@@ -63,6 +63,11 @@ class MaSSFormerConfig(PreTrainedConfig):
     use_edge_guided_fusion (`bool`, *optional*, defaults to `True`):
         Module EGF of Table 4. Off: the two branches are added. The edge head stays, so that outputs keep their
         shapes; `edge_weight=0` removes its supervision too, as in row 4 of the table.
+    deform_conv_engine (`str`, *optional*):
+        What computes the deformable convolutions: `"torchvision"`, `"banded"` (bands of rows) or `"triton"`. The
+        numbers are the same to rounding. By default bands on the CPU, Triton on CUDA where it is installed,
+        torchvision elsewhere and in exported programs. The environment variable `MASSFORMER_DEFORM_CONV_ENGINE` comes
+        before it.
     num_queries (`int`, *optional*, defaults to 100):
         Number of object queries. At least `num_labels`.
     hidden_size (`int`, *optional*, defaults to 256):
@@ -144,6 +149,7 @@ class MaSSFormerConfig(PreTrainedConfig):
     use_receptive_field_broadening: bool = True
     use_low_level_structure: bool = True
     use_edge_guided_fusion: bool = True
+    deform_conv_engine: str | None = None
     num_queries: int = 100
     hidden_size: int = 256
     num_hidden_layers: int = 6

@@ -46,6 +46,25 @@ def bilinear_plan(
     return lower.to(device), upper.to(device), weight.to(device)
 
 
+def double_columns(rows: torch.Tensor) -> torch.Tensor:
+    """
+    What `bilinear_plan` comes to where there are two output columns per input column: each lies a quarter of the way
+    from an input column to the next.
+
+    Args:
+        rows (`torch.Tensor` of shape `(height, width, channels)`): Rows of a map.
+
+    Returns:
+        `torch.Tensor` of shape `(height, 2 * width, channels)`.
+    """
+    height, width, num_channels = rows.shape
+    doubled = rows.new_empty(height, 2 * width, num_channels)
+    doubled[:, 0], doubled[:, -1] = rows[:, 0], rows[:, -1]
+    torch.lerp(rows[:, :-1], rows[:, 1:], 0.25, out=doubled[:, 1:-1:2])
+    torch.lerp(rows[:, :-1], rows[:, 1:], 0.75, out=doubled[:, 2:-1:2])
+    return doubled
+
+
 def combine_queries(class_probabilities: torch.Tensor, mask_logits: torch.Tensor) -> torch.Tensor:
     """
     Per-class scores: the sum over queries of class probability times mask probability (MaskFormer, section 3.4).
@@ -117,7 +136,10 @@ def read_semantic_map(
         first, last = top[start], bottom[rows][-1]
         band = masks_queries_logits[:, first : last + 1].permute(1, 2, 0).contiguous().float()
         band = torch.lerp(band[top[rows] - first], band[bottom[rows] - first], row_weight[rows])
-        band = torch.lerp(band[:, left], band[:, right], column_weight)
+        if valid_size[1] == target_size[1] and stride == 2:
+            band = double_columns(band)[:, : target_size[1]]
+        else:
+            band = torch.lerp(band[:, left], band[:, right], column_weight)
         band_scores = combine_queries(class_probabilities, band)
         label_map[rows] = band_scores.argmax(dim=-1)
         if scores is not None:

@@ -47,7 +47,7 @@ from .semantic_readout import semantic_scores
 # the kernels busy.
 BAND_VALUES = 8_000_000
 # Rows beyond a band which a deformable convolution has at hand; it reads more where its offsets reach further.
-READ_AHEAD = 6
+READ_AHEAD = 16
 
 
 @auto_docstring(custom_intro="Output of the pixel decoder and the transformer decoder.")
@@ -757,7 +757,7 @@ class MaSSFormerPixelDecoder(nn.Module):
     def structure_bands(
         self, pixel_values: torch.Tensor, body: torch.Tensor, low_level: torch.Tensor, bands: list[tuple[int, int]]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """What `mask_feature_bands` makes the mask features from, and edge logits, made in bands of rows."""
+        """The details and the body, gated, and edge logits, made in bands of rows."""
 
         def rows_of_bands() -> Iterator[tuple[torch.Tensor, ...]]:
             details = self.low_level_structure.forward_bands(pixel_values, low_level, bands)
@@ -766,12 +766,12 @@ class MaSSFormerPixelDecoder(nn.Module):
                 yield self.edge_guided_fusion.gate(detail, body_rows), self.edge_head(body_rows + detail)
 
         gated, edge_logits = join_rows(rows_of_bands(), bands)
-        return self.edge_guided_fusion.refine_bands(gated, bands), edge_logits
+        return gated, edge_logits
 
     def mask_feature_bands(
         self, refined: torch.Tensor, body: torch.Tensor, bands: list[tuple[int, int]]
     ) -> Iterator[torch.Tensor]:
-        """The mask features, band by band."""
+        """The mask features, band by band, from what the fusion has refined."""
         for first, last in bands:
             body_rows = upsample_rows(body, first, last)
             yield self.mask_projection(self.edge_guided_fusion.merge(refined[:, :, first:last], body_rows))
@@ -1087,8 +1087,10 @@ class MaSSFormerModel(MaSSFormerPreTrainedModel):
     ) -> MaSSFormerModelOutput:
         """Mask features exist in bands of rows only: made once for the attention masks and once for the logits."""
         memories, body, low_level = self.pixel_decoder.semantic_branch(feature_maps)
-        refined, edge_logits = self.pixel_decoder.structure_bands(pixel_values, body, low_level, bands)
+        gated, edge_logits = self.pixel_decoder.structure_bands(pixel_values, body, low_level, bands)
         del low_level
+        refined = self.pixel_decoder.edge_guided_fusion.refine_bands(gated, bands)
+        del gated
         levels = [
             self.transformer_decoder.level_features(features)
             for features in self.pixel_decoder.mask_feature_bands(refined, body, bands)
