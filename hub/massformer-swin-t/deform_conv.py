@@ -50,10 +50,9 @@ def rows_read(offsets: torch.Tensor, first_row: int, height: int) -> tuple[int, 
     """
     reach = round((offsets.shape[1] / 2) ** 0.5) // 2 + 1
     up, down = offsets[:, 0::2].float().nan_to_num(nan=0.0).clamp(-height, height).aminmax()
-    last_row = first_row + offsets.shape[2]
-    return max(0, first_row - reach + min(0, int(up.floor()))), min(
-        height, last_row + reach + max(0, int(down.ceil()))
-    )
+    first = first_row - reach + min(0, int(up.floor()))
+    last = first_row + offsets.shape[2] + reach + max(0, int(down.ceil()))
+    return max(0, first), min(height, last)
 
 
 def sampling_plan(
