@@ -305,10 +305,11 @@ def test_logits_are_the_queries_combined():
     st.integers(1, 8),
     st.integers(1, 4),
     st.integers(1, 200_000),
+    st.integers(1, 3),
     st.sampled_from([None, *SWITCHES]),
     st.sampled_from(["torchvision", "banded"]),
 )
-def test_bands_equal_the_whole(batch_size, rows, columns, band_values, switch, engine):
+def test_bands_equal_the_whole(batch_size, rows, columns, band_values, stripe_bands, switch, engine):
     torch.manual_seed(0)
     model = tiny_model(deform_conv_engine=engine, **({} if switch is None else {switch: False}))
     pixel_values = torch.randn(batch_size, 3, 32 * rows, 32 * columns)
@@ -316,6 +317,7 @@ def test_bands_equal_the_whole(batch_size, rows, columns, band_values, switch, e
         patch.setattr(modeling_massformer, "BAND_VALUES", 10**9)
         whole = model(pixel_values)
         patch.setattr(modeling_massformer, "BAND_VALUES", band_values)
+        patch.setattr(modeling_massformer, "STRIPE_BANDS", stripe_bands)
         bands = model(pixel_values)
     for name in ("class_queries_logits", "masks_queries_logits", "edge_logits"):
         torch.testing.assert_close(bands[name], whole[name], rtol=1e-4, atol=1e-4)
@@ -323,23 +325,21 @@ def test_bands_equal_the_whole(batch_size, rows, columns, band_values, switch, e
 
 def test_no_wide_map_at_half_resolution_is_ever_whole(monkeypatch):
     monkeypatch.setattr(modeling_massformer, "BAND_VALUES", 16 * 32 * 16)
-    model = tiny_model()
-    decoder, heights = model.model.pixel_decoder, []
-    for module in (decoder.mask_projection, decoder.edge_head, decoder.low_level_structure.projection):
-        module.register_forward_hook(lambda module, args, output: heights.append(output.shape[2]))
+    model = tiny_model(hidden_size=32)
+    decoder = model.model.pixel_decoder
+    heights = {"mask_projection": [], "edge_head": [], "low_level_structure.projection": []}
+    for name, seen in heights.items():
+        decoder.get_submodule(name).register_forward_hook(lambda *a, seen=seen: seen.append(a[2].shape[2]))
     pixel_values = torch.randn(1, 3, 256, 64)
     with torch.no_grad():
         model(pixel_values)
-        assert set(heights) == {16}
-        # Eight bands of details and edges once, of mask features twice.
-        assert len(heights) == 8 * 4
-        heights.clear()
+        # Mask features have twice the channels, and are made twice.
+        assert heights.pop("mask_projection") == [8] * 32
+        assert list(heights.values()) == [[16] * 8, [16] * 8]
         assert model.model(pixel_values).mask_features.shape[2] == 128
-        assert set(heights) == {128}
-        heights.clear()
     # Gradients need everything anyway.
     model(pixel_values)
-    assert set(heights) == {128}
+    assert all(seen[8:] == [128, 128] for seen in heights.values())
 
 
 @pytest.mark.parametrize("band_values", [1, 10**9])
@@ -348,7 +348,7 @@ def test_the_base_model_returns_mask_features_or_mask_logits(monkeypatch, band_v
     model = tiny_model().model
     pixel_values = torch.randn(1, 3, 96, 64)
     with torch.no_grad():
-        with_features, with_logits = model(pixel_values), model(pixel_values, output_mask_features=False)
+        with_features, with_logits = model(pixel_values), model(pixel_values, output_pixel_features=False)
     assert with_features.masks_queries_logits is None
     assert with_logits.mask_features is None
     expected = mask_logits(with_features.mask_embeddings[-1], with_features.mask_features)

@@ -45,7 +45,10 @@ from .semantic_readout import semantic_scores
 
 # Values of the widest map of a band of rows: few enough for the allocator to use the same memory again, enough to keep
 # the kernels busy.
-BAND_VALUES = 8_000_000
+BAND_VALUES = 2**22
+# Bands in a stripe. A map in stripes is given back piece by piece, and they are large enough for the allocator to
+# return them to the system.
+STRIPE_BANDS = 16
 # Rows beyond a band which a deformable convolution has at hand; it reads more where its offsets reach further.
 READ_AHEAD = 16
 
@@ -62,14 +65,15 @@ class MaSSFormerModelOutput(ModelOutput):
         What the masks of each step are made with, each shaped like `last_hidden_state`.
     mask_features (`torch.Tensor` of shape `(batch_size, hidden_size, height / 2, width / 2)`, *optional*):
         The features of paper's D1; their product with `mask_embeddings` is the mask logits. Not returned when
-        `output_mask_features=False` is passed.
+        `output_pixel_features=False` is passed.
     masks_queries_logits (`torch.Tensor` of shape `(batch_size, num_queries, height / 2, width / 2)`, *optional*):
-        Mask logits of each query after the last layer, returned when `output_mask_features=False` is passed.
+        Mask logits of each query after the last layer, returned when `output_pixel_features=False` is passed.
     edge_logits (`torch.Tensor` of shape `(batch_size, 1, height / 2, width / 2)`):
         Logits of the edges between classes (Eq. 4).
-    pixel_decoder_hidden_states (`tuple(torch.Tensor)`):
+    pixel_decoder_hidden_states (`tuple(torch.Tensor)`, *optional*):
         The memories of the transformer decoder (the paper's D4, D3, D2), of shapes
-        `(batch_size, hidden_size, height / s, width / s)` with s = 32, 16, 8.
+        `(batch_size, hidden_size, height / s, width / s)` with s = 32, 16, 8. Not returned when
+        `output_pixel_features=False` is passed.
     hidden_states (`tuple(torch.Tensor)`, *optional*, returned when `output_hidden_states=True` is passed):
         The queries before the first layer and after each layer, before normalisation, each shaped like
         `last_hidden_state`.
@@ -159,13 +163,18 @@ def resize(feature_map: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     return F.interpolate(feature_map, size=list(size), mode="bilinear", align_corners=False)
 
 
-def row_bands(height: int, row_values: int) -> list[tuple[int, int]]:
+def row_bands(first: int, last: int, row_values: int, multiple: int) -> list[tuple[int, int]]:
     """
-    First row and the one after the last, for each band of a map with so many values in a row. Bands have a multiple of
-    16 rows at stride 2, so that no position of a coarser map lies across two of them.
+    Divides some rows of a map with so many values in a row: the first row of each band and the one after its last.
+    Bands have a multiple of so many rows.
     """
-    rows = max(1, BAND_VALUES // (16 * row_values)) * 16
-    return [(first, min(first + rows, height)) for first in range(0, height, rows)]
+    rows = max(1, BAND_VALUES // (multiple * row_values)) * multiple
+    return [(top, min(top + rows, last)) for top in range(first, last, rows)]
+
+
+def halve(feature_map: torch.Tensor) -> torch.Tensor:
+    """What `resize` makes of a map at half its size: the means of 2 x 2 values."""
+    return resize(feature_map, (feature_map.shape[-2] // 2, feature_map.shape[-1] // 2))
 
 
 def upsample_rows(feature_map: torch.Tensor, first: int, last: int) -> torch.Tensor:
@@ -177,15 +186,16 @@ def upsample_rows(feature_map: torch.Tensor, first: int, last: int) -> torch.Ten
 
 
 def join_rows(rows_of_bands: Iterator[tuple[torch.Tensor, ...]], bands: list[tuple[int, int]]) -> list[torch.Tensor]:
-    """Whole maps, channels-last, from their rows, which may be made while they are written."""
+    """Maps of all the bands' rows, channels-last, from each band's, which may be made while they are written."""
     feature_maps: list[torch.Tensor] = []
+    start, end = bands[0][0], bands[-1][1]
     for (first, last), rows_of_maps in zip(bands, rows_of_bands, strict=True):
         for index, rows in enumerate(rows_of_maps):
-            if first == 0:
+            if first == start:
                 batch_size, num_channels, _, width = rows.shape
-                feature_map = rows.new_empty(batch_size, bands[-1][1], width, num_channels)
+                feature_map = rows.new_empty(batch_size, end - start, width, num_channels)
                 feature_maps.append(feature_map.permute(0, 3, 1, 2))
-            feature_maps[index][:, :, first:last] = rows
+            feature_maps[index][:, :, first - start : last - start] = rows
     return feature_maps
 
 
@@ -659,7 +669,7 @@ class MaSSFormerEdgeGuidedFusion(nn.Module):
         return self.merge(self.deformable(self.gate(detail, body)), body)
 
     def refine_bands(self, gated: torch.Tensor, bands: list[tuple[int, int]]) -> torch.Tensor:
-        """The deformable convolution of a whole map, band by band."""
+        """Rows of the deformable convolution of a whole map, band by band."""
 
         def read_rows(top: int, bottom: int) -> torch.Tensor:
             return gated[:, :, top:bottom]
@@ -681,7 +691,7 @@ class MaSSFormerPlainFusion(nn.Module):
         return self.gate(detail, body)
 
     def refine_bands(self, gated: torch.Tensor, bands: list[tuple[int, int]]) -> torch.Tensor:
-        return gated
+        return gated[:, :, bands[0][0] : bands[-1][1]]
 
 
 class MaSSFormerPixelDecoder(nn.Module):
@@ -771,10 +781,11 @@ class MaSSFormerPixelDecoder(nn.Module):
     def mask_feature_bands(
         self, refined: torch.Tensor, body: torch.Tensor, bands: list[tuple[int, int]]
     ) -> Iterator[torch.Tensor]:
-        """The mask features, band by band, from what the fusion has refined."""
+        """The mask features, band by band, from what the fusion has refined in these bands, and the whole body."""
+        start = bands[0][0]
         for first, last in bands:
-            body_rows = upsample_rows(body, first, last)
-            yield self.mask_projection(self.edge_guided_fusion.merge(refined[:, :, first:last], body_rows))
+            body_rows, refined_rows = upsample_rows(body, first, last), refined[:, :, first - start : last - start]
+            yield self.mask_projection(self.edge_guided_fusion.merge(refined_rows, body_rows))
 
     def forward(
         self, pixel_values: torch.Tensor, feature_maps: list[torch.Tensor]
@@ -824,14 +835,14 @@ class MaSSFormerTransformerDecoderLayer(GradientCheckpointingLayer):
         self,
         hidden_states: torch.Tensor,
         query_positions: torch.Tensor,
+        keys: torch.Tensor,
         memory: torch.Tensor,
-        memory_positions: torch.Tensor,
         attention_mask: torch.Tensor,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
         residual = hidden_states
         hidden_states, _ = self.cross_attention(
-            hidden_states + query_positions, memory + memory_positions, memory, attention_mask, **kwargs
+            hidden_states + query_positions, keys, memory, attention_mask, **kwargs
         )
         hidden_states = self.cross_attention_layer_norm(residual + hidden_states)
 
@@ -869,14 +880,13 @@ class MaSSFormerTransformerDecoder(nn.Module):
         return mask.masked_fill(outside, torch.finfo(mask.dtype).min)[:, None]
 
     @torch.no_grad()
-    def level_features(self, mask_features: torch.Tensor) -> list[torch.Tensor]:
+    def level_features(self, coarse_features: torch.Tensor) -> list[torch.Tensor]:
         """
-        Features at the sizes of the memories, for the masks that steer the attention. They are reached from half the
-        features' resolution (release).
+        Features at the sizes of the memories, for the masks that steer the attention, from the mask features at a
+        quarter of the image's size (release).
         """
-        height, width = mask_features.shape[-2:]
-        coarse_features = resize(mask_features, (height // 2, width // 2))
-        return [resize(coarse_features, (height // factor, width // factor)) for factor in (16, 8, 4)]
+        height, width = coarse_features.shape[-2:]
+        return [resize(coarse_features, (height // factor, width // factor)) for factor in (8, 4, 2)]
 
     def forward(
         self,
@@ -884,23 +894,26 @@ class MaSSFormerTransformerDecoder(nn.Module):
         level_features: list[torch.Tensor],
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """The list of memories is emptied: at 4K they are hundreds of megabytes, of which a copy is made here."""
         batch_size, hidden_size = memories[0].shape[:2]
-        level_memories, level_positions = [], []
-        for memory, level_embedding in zip(memories, self.level_embeddings.weight, strict=True):
-            level_memories.append(memory.flatten(2).transpose(1, 2) + level_embedding)
+        level_keys, level_memories = [], []
+        for level_embedding in self.level_embeddings.weight:
+            memory = memories.pop(0)
             positions = sine_position_embedding(*memory.shape[-2:], hidden_size, memory.device)
-            level_positions.append(positions.flatten(1).T.to(memory.dtype))
+            level_memories.append(memory.flatten(2).transpose(1, 2) + level_embedding)
+            level_keys.append(level_memories[-1] + positions.flatten(1).T.to(memory.dtype))
+        del memory, positions
 
         hidden_states = self.query_features.weight.expand(batch_size, -1, -1)
         normalized_states = [self.layernorm(hidden_states)]
         mask_embeddings = [self.mask_embedder(normalized_states[-1])]
         for index, layer in enumerate(self.layers):
-            level = index % len(memories)
+            level = index % len(level_memories)
             hidden_states = layer(
                 hidden_states,
                 self.query_positions.weight,
+                level_keys[level],
                 level_memories[level],
-                level_positions[level],
                 self.attention_mask(mask_embeddings[-1], level_features[level]),
                 **kwargs,
             )
@@ -1072,11 +1085,14 @@ class MaSSFormerModel(MaSSFormerPreTrainedModel):
             )
 
     def choose_bands(self, pixel_values: torch.Tensor) -> list[tuple[int, int]]:
-        """The bands of rows in which to compute the half-resolution part; one for gradients and for graphs."""
+        """
+        The bands of rows in which to compute the half-resolution part; one for gradients and for graphs. They have a
+        multiple of 16 rows, so that no position of a memory lies across two of them.
+        """
         height, width = pixel_values.shape[-2] // 2, pixel_values.shape[-1] // 2
         if self.training or torch.is_grad_enabled() or is_tracing(pixel_values):
             return [(0, height)]
-        return row_bands(height, pixel_values.shape[0] * width * self.config.hidden_size)
+        return row_bands(0, height, pixel_values.shape[0] * width * self.config.pixel_decoder_hidden_size, 16)
 
     def predict_in_bands(
         self,
@@ -1086,59 +1102,69 @@ class MaSSFormerModel(MaSSFormerPreTrainedModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> MaSSFormerModelOutput:
         """Mask features exist in bands of rows only: made once for the attention masks and once for the logits."""
-        memories, body, low_level = self.pixel_decoder.semantic_branch(feature_maps)
-        gated, edge_logits = self.pixel_decoder.structure_bands(pixel_values, body, low_level, bands)
+        pixel_decoder, transformer_decoder = self.pixel_decoder, self.transformer_decoder
+        memories, body, low_level = pixel_decoder.semantic_branch(feature_maps)
+        gated, edge_logits = pixel_decoder.structure_bands(pixel_values, body, low_level, bands)
         del low_level
-        refined = self.pixel_decoder.edge_guided_fusion.refine_bands(gated, bands)
+        stripes = [bands[index : index + STRIPE_BANDS] for index in range(0, len(bands), STRIPE_BANDS)]
+        refined = [pixel_decoder.edge_guided_fusion.refine_bands(gated, stripe) for stripe in stripes]
         del gated
-        levels = [
-            self.transformer_decoder.level_features(features)
-            for features in self.pixel_decoder.mask_feature_bands(refined, body, bands)
-        ]
-        level_features = [torch.cat(rows, dim=2) for rows in zip(*levels, strict=True)]
-        hidden_states, mask_embeddings = self.transformer_decoder(memories, level_features, **kwargs)
 
-        features_of_bands = self.pixel_decoder.mask_feature_bands(refined, body, bands)
-        rows_of_bands = ((mask_logits_rows(mask_embeddings[-1], features),) for features in features_of_bands)
-        (masks_queries_logits,) = join_rows(rows_of_bands, bands)
+        # The features have more channels than any map before them, so there are fewer rows in their bands.
+        row_values = pixel_values.shape[0] * pixel_values.shape[-1] // 2 * self.config.hidden_size
+        stripes = [row_bands(stripe[0][0], stripe[-1][1], row_values, 2) for stripe in stripes]
+
+        def level_rows(index: int) -> list[torch.Tensor]:
+            features_of_bands = pixel_decoder.mask_feature_bands(refined[index], body, stripes[index])
+            return transformer_decoder.level_features(torch.cat([halve(x) for x in features_of_bands], dim=2))
+
+        levels = zip(*(level_rows(index) for index in range(len(stripes))), strict=True)
+        level_features = [torch.cat(rows, dim=2) for rows in levels]
+        hidden_states, mask_embeddings = transformer_decoder(memories, level_features, **kwargs)
+
+        def rows_of_bands() -> Iterator[tuple[torch.Tensor]]:
+            for stripe in stripes:
+                for features in pixel_decoder.mask_feature_bands(refined.pop(0), body, stripe):
+                    yield (mask_logits_rows(mask_embeddings[-1], features),)
+
+        (masks_queries_logits,) = join_rows(rows_of_bands(), [band for stripe in stripes for band in stripe])
         return MaSSFormerModelOutput(
             last_hidden_state=hidden_states[-1],
             intermediate_hidden_states=tuple(hidden_states),
             mask_embeddings=tuple(mask_embeddings),
             masks_queries_logits=masks_queries_logits,
             edge_logits=edge_logits,
-            pixel_decoder_hidden_states=tuple(memories),
         )
 
     @capture_outputs(tie_last_hidden_states=False)
     @auto_docstring
     def forward(
-        self, pixel_values: torch.Tensor, output_mask_features: bool = True, **kwargs: Unpack[TransformersKwargs]
+        self, pixel_values: torch.Tensor, output_pixel_features: bool = True, **kwargs: Unpack[TransformersKwargs]
     ) -> MaSSFormerModelOutput:
         r"""
-        output_mask_features (`bool`, *optional*, defaults to `True`):
-            Whether to return the mask features. If not, the mask logits are returned, which at inference are computed
-            in bands of rows: the features, several times as large, never exist whole.
+        output_pixel_features (`bool`, *optional*, defaults to `True`):
+            Whether to return the mask features and the memories. If not, the mask logits are returned, which at
+            inference are computed in bands of rows: the features, several times as large, never exist whole.
         """
         self.check_input(pixel_values)
         pixel_values = pixel_values.to(self.dtype)
         feature_maps = list(self.backbone(pixel_values.contiguous(memory_format=torch.channels_last)).feature_maps)
         self.check_feature_maps(pixel_values, feature_maps)
         bands = self.choose_bands(pixel_values)
-        if not output_mask_features and len(bands) > 1:
+        if not output_pixel_features and len(bands) > 1:
             return self.predict_in_bands(pixel_values, feature_maps, bands, **kwargs)
 
         memories, mask_features, edge_logits = self.pixel_decoder(pixel_values, feature_maps)
-        level_features = self.transformer_decoder.level_features(mask_features)
-        hidden_states, mask_embeddings = self.transformer_decoder(memories, level_features, **kwargs)
+        level_features = self.transformer_decoder.level_features(halve(mask_features))
+        hidden_states, mask_embeddings = self.transformer_decoder(list(memories), level_features, **kwargs)
         return MaSSFormerModelOutput(
             last_hidden_state=hidden_states[-1],
             intermediate_hidden_states=tuple(hidden_states),
             mask_embeddings=tuple(mask_embeddings),
-            mask_features=mask_features if output_mask_features else None,
-            masks_queries_logits=None if output_mask_features else mask_logits(mask_embeddings[-1], mask_features),
+            mask_features=mask_features if output_pixel_features else None,
+            masks_queries_logits=None if output_pixel_features else mask_logits(mask_embeddings[-1], mask_features),
             edge_logits=edge_logits,
-            pixel_decoder_hidden_states=tuple(memories),
+            pixel_decoder_hidden_states=tuple(memories) if output_pixel_features else None,
         )
 
 
@@ -1168,8 +1194,8 @@ class MaSSFormerForSemanticSegmentation(MaSSFormerPreTrainedModel):
         """
         if output_auxiliary_logits is None:
             output_auxiliary_logits = labels is not None
-        output_mask_features = output_auxiliary_logits or labels is not None
-        outputs = self.model(pixel_values, output_mask_features=output_mask_features, **kwargs)
+        output_pixel_features = output_auxiliary_logits or labels is not None
+        outputs = self.model(pixel_values, output_pixel_features=output_pixel_features, **kwargs)
         class_queries_logits = [self.class_predictor(states) for states in outputs.intermediate_hidden_states]
 
         loss = None
@@ -1180,8 +1206,7 @@ class MaSSFormerForSemanticSegmentation(MaSSFormerPreTrainedModel):
 
         auxiliary_logits = None
         if output_auxiliary_logits:
-            height, width = outputs.mask_features.shape[-2:]
-            coarse_features = resize(outputs.mask_features, (height // 2, width // 2))
+            coarse_features = halve(outputs.mask_features)
             auxiliary_logits = [
                 {
                     "class_queries_logits": class_logits,
@@ -1193,7 +1218,7 @@ class MaSSFormerForSemanticSegmentation(MaSSFormerPreTrainedModel):
             ]
 
         masks_queries_logits = outputs.masks_queries_logits
-        if output_mask_features:
+        if output_pixel_features:
             masks_queries_logits = mask_logits(outputs.mask_embeddings[-1], outputs.mask_features)
         return MaSSFormerForSemanticSegmentationOutput(
             loss=loss,
