@@ -3,10 +3,10 @@ import os
 import numpy as np
 import pytest
 import torch
+from deformable import random_inputs, reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import tiny_model
-from torchvision.ops import deform_conv2d
 
 from transformers_massformer import ModulatedDeformConv2d, deform_conv
 from transformers_massformer.deform_conv import banded_deform_conv2d, rows_read, torchvision_deform_conv2d
@@ -33,25 +33,6 @@ def naive_deform_conv(hidden_states, offsets, modulation, weight):
             value = sample(y + i - side // 2 + dy, x + j - side // 2 + dx) * modulation[tap, y, x]
             output[:, y, x] += weight[:, :, i, j] @ (value + np.zeros(len(hidden_states)))
     return output
-
-
-def random_inputs(batch_size, in_channels, out_channels, height, width, side, spread=2.0, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-
-    def normal(*shape):
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-    return (
-        normal(batch_size, in_channels, height, width),
-        spread * normal(batch_size, 2 * side * side, height, width),
-        normal(batch_size, side * side, height, width).sigmoid(),
-        normal(out_channels, in_channels, side, side),
-    )
-
-
-def reference(hidden_states, offsets, modulation, weight):
-    padding = (weight.shape[-1] // 2,) * 2
-    return deform_conv2d(hidden_states, offsets, weight, padding=padding, mask=modulation)
 
 
 @settings(max_examples=30, deadline=None)

@@ -5,9 +5,9 @@ import sys
 import numpy as np
 import pytest
 import torch
+from deformable import random_inputs, reference
 from golden import DATA, golden_pixel_values, golden_state_dict
 from tiny import tiny_model
-from torchvision.ops import deform_conv2d
 
 from transformers_massformer import (
     MaSSFormerForSemanticSegmentation,
@@ -63,20 +63,6 @@ def engine(interpreted_engine, monkeypatch):
     replaced = interpreter._patch_lang(triton.language.sum.fn)
     yield interpreted_engine
     replaced.restore()
-
-
-def random_inputs(batch_size, in_channels, out_channels, height, width, side, spread=2.0, dtype=torch.float64):
-    return (
-        torch.randn(batch_size, in_channels, height, width).to(dtype),
-        spread * torch.randn(batch_size, 2 * side * side, height, width).to(dtype),
-        torch.rand(batch_size, side * side, height, width).to(dtype),
-        (torch.randn(out_channels, in_channels, side, side) / (side * in_channels**0.5)).to(dtype),
-    )
-
-
-def reference(hidden_states, offsets, modulation, weight):
-    padding = (weight.shape[-1] // 2,) * 2
-    return deform_conv2d(hidden_states, offsets, weight, padding=padding, mask=modulation)
 
 
 def output_and_gradients(function, inputs, upstream):

@@ -183,10 +183,10 @@ def test_sine_position_embedding_against_its_formula():
 
 def test_windows_are_row_major_and_merge_back():
     feature_map = torch.arange(2 * 3 * 8 * 12.0).reshape(2, 3, 8, 12)
-    windows = partition_windows(feature_map, 4)
+    windows = partition_windows(feature_map, 4, 2, 3)
     assert windows.shape == (12, 16, 3)
     assert torch.equal(windows[4].T.reshape(3, 4, 4), feature_map[0, :, 4:8, 4:8])
-    assert torch.equal(merge_windows(windows, 4, 8, 12), feature_map)
+    assert torch.equal(merge_windows(windows, 4, 2, 3), feature_map)
 
 
 def test_window_padding_is_neither_read_nor_kept():
@@ -528,6 +528,20 @@ def test_export():
         expected = model(pixel_values)
         exported = torch.export.export(model, (pixel_values,)).module()(pixel_values)
     torch.testing.assert_close(exported["masks_queries_logits"], expected.masks_queries_logits, rtol=1e-4, atol=1e-4)
+
+
+@needs_torch_2_8
+def test_an_export_for_any_size_runs_at_other_sizes():
+    model = tiny_model()
+    sides = {2: 32 * torch.export.Dim("rows", min=2, max=256), 3: 32 * torch.export.Dim("columns", min=2, max=256)}
+    with torch.no_grad():
+        # The windows of the first size do not fit its map; those of the third do.
+        exported = torch.export.export(model, (torch.randn(1, 3, 160, 192),), dynamic_shapes={"pixel_values": sides})
+        for height, width in ((160, 192), (96, 352), (128, 128)):
+            pixel_values = torch.randn(1, 3, height, width)
+            actual, expected = exported.module()(pixel_values), model(pixel_values)
+            for name in ("class_queries_logits", "masks_queries_logits", "edge_logits"):
+                torch.testing.assert_close(actual[name], expected[name], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -48,7 +48,7 @@ from .semantic_readout import semantic_scores
 BAND_VALUES = 2**22
 # Bands in a stripe. A map in stripes is given back piece by piece, and they are large enough for the allocator to
 # return them to the system.
-STRIPE_BANDS = 16
+STRIPE_BANDS = 4
 # Rows beyond a band which a deformable convolution has at hand; it reads more where its offsets reach further.
 READ_AHEAD = 16
 
@@ -228,19 +228,20 @@ def mask_logits_rows(mask_embeddings: torch.Tensor, mask_features: torch.Tensor)
     return logits.unflatten(1, mask_features.shape[-2:]).permute(0, 3, 1, 2)
 
 
-def partition_windows(feature_map: torch.Tensor, window_size: int) -> torch.Tensor:
-    """(B, C, H, W), H and W multiples of the window's side, to (B * windows, window_size ** 2, C), row-major."""
+def partition_windows(feature_map: torch.Tensor, window_size: int, rows: int, columns: int) -> torch.Tensor:
+    """
+    (B, C, H, W) to (B * rows * columns, window_size ** 2, C), row-major. What windows have beyond the map is zeros.
+    """
     batch_size, num_channels, height, width = feature_map.shape
-    rows, columns = height // window_size, width // window_size
-    windows = feature_map.view(batch_size, num_channels, rows, window_size, columns, window_size)
-    return windows.permute(0, 2, 4, 3, 5, 1).reshape(-1, window_size**2, num_channels)
+    feature_map = F.pad(feature_map, (0, columns * window_size - width, 0, rows * window_size - height))
+    windows = feature_map.reshape(batch_size, num_channels, rows, window_size, columns, window_size)
+    return windows.permute(0, 2, 4, 3, 5, 1).reshape(batch_size * rows * columns, window_size**2, num_channels)
 
 
-def merge_windows(windows: torch.Tensor, window_size: int, height: int, width: int) -> torch.Tensor:
-    """The inverse of `partition_windows`."""
-    rows, columns = height // window_size, width // window_size
-    feature_map = windows.view(-1, rows, columns, window_size, window_size, windows.shape[-1])
-    return feature_map.permute(0, 5, 1, 3, 2, 4).reshape(-1, windows.shape[-1], height, width)
+def merge_windows(windows: torch.Tensor, window_size: int, rows: int, columns: int) -> torch.Tensor:
+    """The inverse of `partition_windows`, but for what windows have beyond the map: that is kept."""
+    windows = windows.unflatten(1, (window_size, window_size)).unflatten(0, (-1, rows, columns))
+    return windows.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
 
 
 class MaSSFormerBatchNorm(nn.BatchNorm2d):
@@ -451,32 +452,26 @@ class MaSSFormerCrossSemanticTransmission(nn.Module):
         )
         self.detail_upsample = MaSSFormerUpsampleLayer(config)
 
-    def window_mask(self, height: int, width: int, padding: tuple[int, int], like: torch.Tensor) -> torch.Tensor:
-        """Additive mask (batch * windows, 1, 1, window_size ** 2) over keys, which hides the padding."""
-        hidden = torch.zeros(1, 1, height + padding[0], width + padding[1], dtype=like.dtype, device=like.device)
-        hidden[:, :, height:] = torch.finfo(like.dtype).min
-        hidden[:, :, :, width:] = torch.finfo(like.dtype).min
-        return partition_windows(hidden, self.window_size).transpose(1, 2)[:, None].repeat(like.shape[0], 1, 1, 1)
-
     def attend(self, semantic: torch.Tensor, detail: torch.Tensor) -> torch.Tensor:
-        """Window attention on maps of any size: padded to whole windows, whose padding is neither read nor kept."""
-        height, width = detail.shape[-2:]
-        padding = (-height % self.window_size, -width % self.window_size)
+        """Window attention on maps of any size: what windows have beyond them is neither read nor kept."""
+        num_channels, height, width = detail.shape[1:]
+        counts = (-(-height // self.window_size), -(-width // self.window_size))
         attention_mask = None
-        if padding != (0, 0):
-            attention_mask = self.window_mask(height, width, padding, like=semantic)
-            semantic, detail = (F.pad(x, (0, padding[1], 0, padding[0])) for x in (semantic, detail))
-        position_embeddings = sine_position_embedding(
-            self.window_size, self.window_size, semantic.shape[1], semantic.device
-        )
+        # A graph for any size has the mask always.
+        if is_tracing(detail) or height % self.window_size or width % self.window_size:
+            inside = partition_windows(torch.ones_like(detail[:, :1]), self.window_size, *counts)
+            attention_mask = ((1 - inside) * torch.finfo(inside.dtype).min).transpose(1, 2)[:, None]
+        position_embeddings = sine_position_embedding(self.window_size, self.window_size, num_channels, detail.device)
         windows = self.attention(
-            partition_windows(semantic, self.window_size),
-            partition_windows(detail, self.window_size),
-            position_embeddings.flatten(1).T.to(semantic.dtype),
+            partition_windows(semantic, self.window_size, *counts),
+            partition_windows(detail, self.window_size, *counts),
+            position_embeddings.flatten(1).T.to(detail.dtype),
             attention_mask,
         )
-        attended = merge_windows(windows, self.window_size, height + padding[0], width + padding[1])
-        return attended[:, :, :height, :width]
+        attended = merge_windows(windows, self.window_size, *counts)
+        # A slice would tie a graph for any size to whether this one fills its windows.
+        rows, columns = (torch.arange(size, device=detail.device) for size in (height, width))
+        return attended.index_select(2, rows).index_select(3, columns)
 
     def forward(
         self, semantic: torch.Tensor, detail: torch.Tensor, deepest_features: torch.Tensor
