@@ -238,8 +238,8 @@ def main(
     crop_size: Annotated[str, typer.Option(help="Of training, HEIGHTxWIDTH.")] = "1024x1024",
     batch_size: Annotated[int, typer.Option(help="Of training; MaSSFormer needs two.", min=2)] = 2,
     deformable_size: Annotated[str, typer.Option(help="Image whose maps are convolved, HEIGHTxWIDTH.")] = "2048x2048",
-    large_variants: Annotated[
-        str | None, typer.Option(help="MaSSFormers to run at more than 2048x2048 pixels; by default all.")
+    large_models: Annotated[
+        str | None, typer.Option(help="Variants and other models to run at more than 2048x2048; by default all.")
     ] = None,
     rounds: Annotated[int, typer.Option(help="Each goes through everything once.", min=1)] = 3,
     long: Annotated[float, typer.Option(help="What takes more seconds is measured in one round only.")] = 600,
@@ -261,7 +261,8 @@ def main(
     device = device or default_device()
     kind = torch.device(device).type
     variant_names = check_choices(split(variants), VARIANTS, "--variants")
-    large_names = check_choices(split(large_variants or variants), variant_names, "--large-variants")
+    models = {name: f"massformer-{name}" for name in variant_names} | {name: name for name in PEERS}
+    large_names = check_choices(split(large_models or ",".join(models)), models, "--large-models")
     engine_names = check_choices(split(engines or ",".join(ENGINES[kind])), ENGINES[kind], "--engines")
     dtype_names = check_choices(split(dtypes or ",".join(DTYPES[kind])), DTYPES["cuda"], "--dtypes")
     other_engines = [engine for engine in engine_names if engine != ENGINES[kind][0]]
@@ -274,8 +275,7 @@ def main(
         once = reference_jobs(contestants, image_sizes)
         for height, width in image_sizes:
             large = height * width > LARGE_PIXELS
-            skipped = {f"massformer-{name}" for name in variant_names if large and name not in large_names}
-            taking_part = [contestant for contestant in contestants if contestant.model not in skipped]
+            taking_part = [c for c in contestants if not large or c.model in [models[name] for name in large_names]]
             jobs += contestant_jobs("inference", taking_part, {"size": [height, width]})
     if training:
         contestants = training_contestants(variant_names, other_engines, dtype_names, peers)

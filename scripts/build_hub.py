@@ -9,6 +9,7 @@ import typer
 from transformers.utils import logging
 
 from transformers_massformer.conversion import VARIANTS
+from transformers_massformer.hub_data_set import write_data_set_folder
 from transformers_massformer.hub_folders import write_model_folder
 
 
@@ -19,6 +20,7 @@ def build(output: Path) -> list[Path]:
     """Writes every folder and returns the files written."""
     for variant in VARIANTS:
         write_model_folder(variant, output / f"massformer-{variant}")
+    write_data_set_folder(output / "mass13k")
     return sorted(path for path in output.rglob("*") if path.is_file())
 
 

@@ -4,6 +4,7 @@ import typer
 
 from .convert import convert
 from .segment import segment
+from .stats import stats
 
 
 app = typer.Typer(
@@ -13,3 +14,4 @@ app = typer.Typer(
 )
 app.command()(segment)
 app.command()(convert)
+app.command()(stats)

@@ -1,0 +1,1 @@
+"""Data: the MaSS13K builder, procedural scenes, training transforms and statistics."""

@@ -1,0 +1,248 @@
+"""Statistics of label maps: complexity, pixel shares and sizes (paper, Table 1 and Figure 8)."""
+
+import csv
+import math
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .mass13k import IGNORE_INDEX, LABELS, Pair
+from .reading import read_label
+
+
+# Steps from pixel to pixel in eight directions, sorted by angle. By Crofton's formula the length of a curve is half
+# the integral over directions of its crossings with parallel lines, times the distance between these.
+STEPS = ((0, 1), (1, 2), (1, 1), (2, 1), (1, 0), (2, -1), (1, -1), (1, -2))
+MARGIN = 2
+
+
+@dataclass(frozen=True)
+class ImageStatistics:
+    """
+    Statistics of one label map.
+
+    Attributes:
+        width (`int`), height (`int`): Size in pixels.
+        areas (`np.ndarray` of shape `(num_labels,)`): Pixels of each class.
+        perimeters (`np.ndarray` of shape `(num_labels,)`): Length of each class's boundary in pixels.
+    """
+
+    width: int
+    height: int
+    areas: np.ndarray
+    perimeters: np.ndarray
+
+    @property
+    def diagonal(self) -> float:
+        """Length of the diagonal in pixels."""
+        return math.hypot(self.width, self.height)
+
+    @property
+    def ipq(self) -> np.ndarray:
+        """Isoperimetric quotient L^2 / (4 pi A) of each class, about 1 for a disc; NaN for absent classes."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return self.perimeters**2 / (4 * math.pi * self.areas)
+
+    @property
+    def mipq(self) -> float:
+        """Mean of the quotients of the classes in the image (paper, section 3); NaN if there is none."""
+        present = self.ipq[self.areas > 0]
+        return float(present.mean()) if len(present) else math.nan
+
+
+def crofton_weights() -> list[float]:
+    """What a change of class along each of the steps adds to a length, in pixels."""
+    angles = [math.atan2(down, right) for down, right in STEPS]
+    gaps = np.diff([*angles, angles[0] + math.pi])
+    shares = (gaps + np.roll(gaps, 1)) / 2
+    return [float(share / 2 / math.hypot(*step)) for share, step in zip(shares, STEPS, strict=True)]
+
+
+def crossings(padded: np.ndarray, step: tuple[int, int]) -> np.ndarray:
+    """How often each label's boundary is crossed by the lines that go from pixel to pixel with a step."""
+    height, width = padded.shape
+    left, right, down = max(0, -step[1]), max(0, step[1]), step[0]
+
+    def shifted(y: int, x: int) -> np.ndarray:
+        return padded[y : height - down + y, left + x : width - right + x]
+
+    start, end = shifted(0, 0), shifted(*step)
+    changes = start != end
+    found = [start[changes], end[changes]]
+    if abs(step[1]) + down == 3:
+        # A long step leads between two pixels. What has both, but neither end, is crossed twice: so is a thin wire.
+        middle = (step[0] // 2, int(step[1] / 2))
+        one, other = shifted(*middle), shifted(step[0] - middle[0], step[1] - middle[1])
+        bridge = one[(one == other) & (one != start) & (one != end)]
+        gap = start[~changes & (one != start) & (other != start)]
+        found += [bridge, bridge, gap, gap]
+    return np.bincount(np.concatenate(found), minlength=IGNORE_INDEX + 1)
+
+
+def class_perimeters(label_map: np.ndarray, num_labels: int) -> np.ndarray:
+    """
+    Length of the boundary of each class, by Crofton's formula in eight directions: right for a large disc, and within
+    1.5 % for straight edges of any direction. The border of the image, and of what is ignored, is boundary.
+
+    Args:
+        label_map (`np.ndarray` of shape `(height, width)`): Class ids. What is not below `num_labels` is no class.
+        num_labels (`int`): Number of classes.
+
+    Returns:
+        `np.ndarray` of shape `(num_labels,)`: Pixels.
+    """
+    padded = np.full([side + 2 * MARGIN for side in label_map.shape], IGNORE_INDEX, dtype=np.uint8)
+    padded[MARGIN:-MARGIN, MARGIN:-MARGIN] = np.where(label_map < num_labels, label_map, IGNORE_INDEX)
+    lengths = np.zeros(IGNORE_INDEX + 1)
+    for step, weight in zip(STEPS, crofton_weights(), strict=True):
+        lengths += weight * crossings(padded, step)
+    return lengths[:num_labels]
+
+
+def image_statistics(label_map: np.ndarray, num_labels: int = len(LABELS)) -> ImageStatistics:
+    """
+    Statistics of one label map.
+
+    Args:
+        label_map (`np.ndarray` of shape `(height, width)`): Class ids in `uint8`; 255 is ignored.
+        num_labels (`int`, *optional*, defaults to 7): Number of classes.
+
+    Returns:
+        [`ImageStatistics`]
+
+    Raises:
+        ValueError: If there are other labels, or the map is no two-dimensional array of `uint8`.
+    """
+    if label_map.ndim != 2 or label_map.dtype != np.uint8:
+        raise ValueError(
+            f"A label map must be a two-dimensional array of uint8, got {label_map.dtype} of shape {label_map.shape}."
+        )
+    counts = np.bincount(label_map.reshape(-1), minlength=IGNORE_INDEX + 1)
+    unknown = np.flatnonzero(counts[num_labels:IGNORE_INDEX]) + num_labels
+    if len(unknown):
+        raise ValueError(
+            f"Labels must be 0 to {num_labels - 1}, or {IGNORE_INDEX} where there is none; got "
+            f"{', '.join(map(str, unknown))} too."
+        )
+    height, width = label_map.shape
+    return ImageStatistics(width, height, counts[:num_labels], class_perimeters(label_map, num_labels))
+
+
+def file_state(path: Path) -> str:
+    """Another text once a file was written again."""
+    status = path.stat()
+    return f"{status.st_size}-{status.st_mtime_ns}"
+
+
+def columns(labels: Iterable[str] = LABELS) -> list[str]:
+    """Columns of the table of images."""
+    fixed = ["split", "image_id", "label_state", "width", "height", "diagonal", "num_labels", "mipq"]
+    return [*fixed, *(f"{kind}_{label}" for kind in ("area", "perimeter", "ipq") for label in labels)]
+
+
+def table_row(split: str, pair: Pair) -> dict[str, str]:
+    """
+    The row of one image in the table of images; classes that are absent have an area of 0 and no quotient.
+
+    Raises:
+        ValueError: If the label map cannot be read, or has unknown labels.
+    """
+    label, _ = read_label(pair.label, str(pair.label))
+    try:
+        found = image_statistics(label.numpy())
+    except ValueError as error:
+        raise ValueError(f"{pair.label}: {error}") from error
+    row = {
+        "split": split,
+        "image_id": pair.image_id,
+        "label_state": file_state(pair.label),
+        "width": str(found.width),
+        "height": str(found.height),
+        "diagonal": f"{found.diagonal:.2f}",
+        "num_labels": str(int((found.areas > 0).sum())),
+        "mipq": f"{found.mipq:.6g}",
+    }
+    for label, area, perimeter, ipq in zip(LABELS, found.areas, found.perimeters, found.ipq, strict=True):
+        row[f"area_{label}"], row[f"perimeter_{label}"] = str(area), f"{perimeter:.2f}"
+        row[f"ipq_{label}"] = f"{ipq:.6g}" if area else ""
+    return row
+
+
+class StatisticsTable:
+    """
+    The table of images in a file. Rows are appended as they come, so that an interrupted run goes on where it stopped;
+    at the end they are sorted.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.rows: dict[tuple[str, str], dict[str, str]] = {}
+        if self.path.exists():
+            # The last row of an interrupted run may not be whole.
+            with self.path.open(newline="") as file:
+                for row in csv.DictReader(file):
+                    if list(row) == columns() and None not in row.values():
+                        self.rows[row["split"], row["image_id"]] = row
+
+    def is_current(self, split: str, pair: Pair) -> bool:
+        """Whether the table has the image's row, and its label map is the same file still."""
+        row = self.rows.get((split, pair.image_id))
+        return row is not None and row["label_state"] == file_state(pair.label)
+
+    def compute(self, pairs: Iterable[tuple[str, Pair]], map_function: Any = map) -> Iterator[dict[str, str]]:
+        """Computes the rows of pairs, with `map` or what shares the work among threads, and appends them."""
+        self.write()
+        with self.path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, columns())
+            for row in map_function(lambda item: table_row(*item), pairs):
+                self.rows[row["split"], row["image_id"]] = row
+                writer.writerow(row)
+                file.flush()
+                yield row
+
+    def keep(self, keys: Iterable[tuple[str, str]]):
+        """Drops the rows of images that are no longer there."""
+        self.rows = {key: self.rows[key] for key in keys if key in self.rows}
+
+    def write(self):
+        """Writes all rows in order, so that the file is as before or whole."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.path.with_name(f".{self.path.name}.partial")
+        with partial.open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns())
+            writer.writeheader()
+            writer.writerows(self.rows[key] for key in sorted(self.rows))
+        os.replace(partial, self.path)
+
+
+def summarize(rows: Iterable[dict[str, str]]) -> dict[str, Any]:
+    """
+    What the paper reports of a data set: Table 1 (count; mean and standard deviation of diagonal and mIPQ; number of
+    classes) and Figure 8 (share of each class among labelled pixels), and the mean quotient of each class where it is.
+
+    Args:
+        rows (`Iterable[dict[str, str]]`): Rows of the table of images.
+
+    Returns:
+        `dict`: Numbers by name.
+    """
+    rows = list(rows)
+    diagonals, mipq = (np.array([float(row[name]) for row in rows]) for name in ("diagonal", "mipq"))
+    mipq = mipq[~np.isnan(mipq)]
+    areas = {label: sum(int(row[f"area_{label}"]) for row in rows) for label in LABELS}
+    total = sum(areas.values())
+    ipq = {label: [float(row[f"ipq_{label}"]) for row in rows if row[f"ipq_{label}"]] for label in LABELS}
+    return {
+        "images": len(rows),
+        "diagonal_mean": float(diagonals.mean()),
+        "diagonal_std": float(diagonals.std()),
+        "classes": sum(area > 0 for area in areas.values()),
+        "mipq_mean": float(mipq.mean()) if len(mipq) else math.nan,
+        "mipq_std": float(mipq.std()) if len(mipq) else math.nan,
+        "pixel_share": {label: area / total if total else 0.0 for label, area in areas.items()},
+        "ipq_mean": {label: float(np.mean(values)) if values else math.nan for label, values in ipq.items()},
+    }

@@ -1,0 +1,83 @@
+"""Checks every file of a data set in MaSS13K's layout."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from .mass13k import LABELS, PUBLISHED_COUNTS, Fault, Pair, Split, is_ambiguous, read_header
+from .reading import read_label, read_photo
+from .statistics import image_statistics
+
+
+@dataclass
+class Report:
+    """What is wrong with a data set, and what to know about it."""
+
+    faults: list[Fault] = field(default_factory=list)
+    notes: list[Fault] = field(default_factory=list)
+
+
+def verify_pair(pair: Pair) -> Report:
+    """Decodes both files of a pair, and checks labels."""
+    report = Report()
+    try:
+        read_photo(pair.image, str(pair.image))
+    except (OSError, ValueError) as error:
+        report.faults.append(Fault("corrupt image", str(pair.image), str(error)))
+    try:
+        label, _ = read_label(pair.label, str(pair.label))
+    except (OSError, ValueError) as error:
+        report.faults.append(Fault("corrupt label", str(pair.label), str(error)))
+        return report
+    try:
+        image_statistics(label.numpy(), len(LABELS))
+    except ValueError as error:
+        report.faults.append(Fault("unknown labels", str(pair.label), str(error)))
+    return report
+
+
+def orientation_notes(pair: Pair) -> list[Fault]:
+    """Whether the pair's sizes leave open how the label map lies."""
+    try:
+        image, label = read_header(pair.image), read_header(pair.label)
+    except (OSError, ValueError):
+        return []
+    if not is_ambiguous(image, label):
+        return []
+    detail = f"EXIF orientation {image.orientation}; the label map is taken as it is stored"
+    return [Fault("turned image whose label may lie otherwise", str(pair.image), detail)]
+
+
+def count_notes(splits: dict[str, Split]) -> list[Fault]:
+    """Splits that have another number of images than the release."""
+    notes = []
+    for name, published in PUBLISHED_COUNTS.items():
+        found = len(splits[name].pairs) if name in splits else 0
+        if found != published:
+            notes.append(Fault("split of another size than the release's", name, f"{found:,} of {published:,} images"))
+    return notes
+
+
+def verify(
+    splits: dict[str, Split], map_function: Callable[[Callable, Iterable[Any]], Iterable[Report]] = map
+) -> Iterator[Report]:
+    """
+    Checks a data set, pair by pair.
+
+    Args:
+        splits (`dict[str, Split]`): From [`find_splits`].
+        map_function (`Callable`, *optional*): `map`, or what shares the work among threads in the same order.
+
+    Yields:
+        [`Report`]: First what is wrong with names and sizes, then of each pair.
+    """
+    first = Report([fault for split in splits.values() for fault in split.faults], count_notes(splits))
+    pairs = [pair for split in splits.values() for pair in split.pairs]
+    for pair in pairs:
+        first.notes += orientation_notes(pair)
+    yield first
+    # What cannot be opened is reported already.
+    unreadable = {fault.name for fault in first.faults}
+    yield from map_function(
+        verify_pair, [pair for pair in pairs if not unreadable & {str(pair.image), str(pair.label)}]
+    )
