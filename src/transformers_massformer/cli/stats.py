@@ -3,7 +3,7 @@
 import csv
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +21,7 @@ from .console import console, error_console, fail
 
 
 @contextmanager
-def worker_threads(count: int) -> Iterator[Callable[[Callable, Iterable[Any]], Iterator[Any]]]:
+def worker_threads(count: int) -> Generator[Callable[[Callable, Iterable[Any]], Iterator[Any]]]:
     """`map` over threads; what has not begun is dropped when the block ends early."""
     executor = ThreadPoolExecutor(count)
     try:
