@@ -30,6 +30,7 @@ from rich.console import Console
 from rich.progress import track
 
 from transformers_massformer.conversion import VARIANTS
+from transformers_massformer.files import written_whole
 from transformers_massformer.inference import available_memory, default_device
 
 
@@ -177,10 +178,8 @@ def describe(measurement: dict[str, Any]) -> str:
 
 def write_whole(path: Path, text: str):
     """Writes a file that is either as before or whole, also when interrupted."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text)
-    os.replace(partial, path)
+    with written_whole(path) as partial:
+        partial.write_text(text)
 
 
 def describe_run(device: str, rounds: int, memory_limit: int | None, time_limit: float) -> dict[str, Any]:

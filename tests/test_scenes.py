@@ -10,12 +10,11 @@ import time
 import numpy as np
 import PIL.Image
 import pytest
-import typer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from transformers_massformer.cli.scenes import scenes
+from transformers_massformer.cli import app
 from transformers_massformer.data.mass13k import LABELS, load_mass13k
 from transformers_massformer.data.scenes import furniture, load_scenes, nature, people, render_scene, structures
 from transformers_massformer.data.scenes.camera import Camera, Frame, Light, Site
@@ -28,9 +27,6 @@ from transformers_massformer.data.statistics import image_statistics
 
 SAMPLES = 16
 FEET = np.array([[-3.0, 0, 6], [2, 0, 12], [3, 0, 50]])
-app = typer.Typer()
-app.command()(scenes)
-runner = CliRunner()
 
 
 def inside(polygon, x, y):
@@ -229,7 +225,7 @@ def test_data_set_that_cannot_be(arguments, message):
 
 
 def run(output, *arguments):
-    return runner.invoke(app, ["--output", str(output), "--size", "96x64", *arguments])
+    return CliRunner().invoke(app, ["scenes", "--output", str(output), "--size", "96x64", *arguments])
 
 
 def contents(folder):
@@ -306,8 +302,8 @@ def test_command_refuses_a_file_as_folder_other_sizes_and_the_same_scene_in_two_
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 @pytest.mark.parametrize("processes", ["1", pytest.param("2", marks=pytest.mark.slow)])
 def test_interrupted_command_leaves_whole_files(tmp_path, processes):
-    code = "import typer; from transformers_massformer.cli.scenes import scenes; typer.run(scenes)"
-    arguments = ["--output", str(tmp_path), "--count", "500", "--size", "96x64", "--processes", processes]
+    code = "from transformers_massformer.cli import app; app()"
+    arguments = ["scenes", "--output", str(tmp_path), "--count", "500", "--size", "96x64", "--processes", processes]
     command = subprocess.Popen([sys.executable, "-c", code, *arguments], stderr=subprocess.PIPE, text=True)
     labels, deadline = tmp_path / "annotations" / "train", time.monotonic() + 60
     while not (labels.is_dir() and any(labels.iterdir())) and time.monotonic() < deadline:

@@ -3,6 +3,7 @@
 import typer
 
 from .convert import convert
+from .scenes import scenes
 from .segment import segment
 from .stats import stats
 
@@ -15,3 +16,4 @@ app = typer.Typer(
 app.command()(segment)
 app.command()(convert)
 app.command()(stats)
+app.command()(scenes)

@@ -2,7 +2,6 @@
 
 import glob
 import itertools
-import os
 import time
 from dataclasses import dataclass
 from enum import StrEnum
@@ -16,6 +15,7 @@ from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 from transformers.utils import logging
 
 from ..editing import label_map_image, overlay_image
+from ..files import written_whole
 from ..image_processing_massformer import open_image
 from ..inference import Segmenter
 from .console import console, error_console, fail
@@ -93,13 +93,8 @@ def plan_jobs(arguments: list[str], output: Path, overlay: bool) -> list[Job]:
 
 def write_image(image: PIL.Image.Image, path: Path):
     """Writes a PNG that is either whole or absent, also when interrupted."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
+    with written_whole(path) as partial:
         image.save(partial, format="PNG")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def segment_photo(segmenter: Segmenter, job: Job) -> str:

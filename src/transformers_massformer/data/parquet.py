@@ -1,13 +1,13 @@
 """MaSS13K, or data in its layout, as Parquet files that hold the images themselves."""
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import datasets
 
+from ..files import written_whole
 from .mass13k import MaSS13K, Pair, Split, check_faults, fingerprint, label_orientation, read_header, turned_png
 
 
@@ -48,13 +48,9 @@ def check_manifest(folder: Path, manifest: dict[str, Any]):
 
 def write_shard(pairs: list[Pair], path: Path):
     """Writes a Parquet file that is either whole or absent."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
+    with written_whole(path) as partial:
         examples = datasets.Dataset.from_list([embedded_example(pair) for pair in pairs], features=MaSS13K.features())
         examples.to_parquet(str(partial), batch_size=ROW_GROUP_IMAGES)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def write_parquet(

@@ -2,7 +2,6 @@
 
 import csv
 import math
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..files import written_whole
 from .mass13k import IGNORE_INDEX, LABELS, Pair
 from .reading import read_label
 
@@ -210,13 +210,10 @@ class StatisticsTable:
 
     def write(self):
         """Writes all rows in order, so that the file is as before or whole."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_name(f".{self.path.name}.partial")
-        with partial.open("w", newline="") as file:
+        with written_whole(self.path) as partial, partial.open("w", newline="") as file:
             writer = csv.DictWriter(file, columns())
             writer.writeheader()
             writer.writerows(self.rows[key] for key in sorted(self.rows))
-        os.replace(partial, self.path)
 
 
 def summarize(rows: Iterable[dict[str, str]]) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Scenes as a `datasets` data set, and as files in the layout of MaSS13K."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import datasets
 import numpy as np
 from PIL import Image
 
+from ...files import partial_path, written_whole
 from ..mass13k import LABELS, SPLIT_FOLDERS
 from .photograph import encode_jpeg
 from .rendering import Scene, check_size, render_scene
@@ -125,7 +125,8 @@ class SceneFiles:
 
     def write(self, scene: Scene):
         """Writes every file whole or not at all; the label map last, because it marks the scene as finished."""
-        write_whole(self.image, encode_jpeg(scene.image, JPEG_QUALITY))
+        with written_whole(self.image) as partial:
+            partial.write_bytes(encode_jpeg(scene.image, JPEG_QUALITY))
         alphas = {**dict(zip(LABELS, scene.alpha, strict=True)), **scene.objects}
         for name, path in self.alphas.items():
             write_png(path, alphas[name])
@@ -141,25 +142,6 @@ def split_folder(split: str) -> str:
     raise ValueError(f"There is no split {split}: choose from {', '.join(known)}.")
 
 
-def partial_path(path: Path) -> Path:
-    return path.with_name(f".{path.name}.partial")
-
-
-def write_whole(path: Path, content: bytes):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = partial_path(path)
-    try:
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def write_png(path: Path, values: np.ndarray):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = partial_path(path)
-    try:
+    with written_whole(path) as partial:
         Image.fromarray(values).save(partial, format="PNG", compress_level=4)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
