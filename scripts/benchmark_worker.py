@@ -129,7 +129,7 @@ def spread_offsets(model: nn.Module):
             hooks.append(layer.offset.register_forward_hook(rescale))
     if hooks:
         # Not in inference mode, where MaSSFormer may compute its maps in bands.
-        model(pixel_values=torch.randn(1, 3, 128, 128))
+        model(pixel_values=torch.randn(1, 3, 512, 512))
     for hook in hooks:
         hook.remove()
 
