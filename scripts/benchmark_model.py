@@ -78,8 +78,8 @@ def inference_contestants(
 ) -> list[Contestant]:
     """
     In the first type: the peers, every variant fused, and the first variant also as it is loaded and with each engine
-    that is not the automatic choice. In the other types: every variant fused. Then, if asked for, all but the two last
-    compiled.
+    that is not the automatic choice. In the other types: every variant fused. If asked for, the peers and the fused
+    variants once more, compiled.
     """
     contestants = [Contestant(peer, dtypes[0]) for peer in PEERS if peers]
     contestants += [Contestant(f"massformer-{variant}", dtype, fuse=True) for dtype in dtypes for variant in variants]

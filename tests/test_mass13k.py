@@ -277,7 +277,6 @@ numpy.savez(sys.argv[3], **arrays)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not os.environ.get("RUN_SLOW"), reason="installs datasets 3.6; set RUN_SLOW=1")
 def test_the_loading_script_under_datasets_3(tmp_path):
     data = tmp_path / "MaSS13K"
     expected = write_replica(data, (4096, 3072))

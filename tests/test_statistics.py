@@ -117,7 +117,7 @@ def compute_all(path, splits):
     table = StatisticsTable(path)
     pairs = [(name, pair) for name, split in splits.items() for pair in split.pairs]
     rows = list(table.compute(pair for pair in pairs if not table.is_current(*pair)))
-    table.keep((name, pair.image_id) for name, pair in pairs)
+    table.drop_missing(splits)
     table.write()
     return rows
 
@@ -150,13 +150,13 @@ def test_rows_of_changed_and_removed_files_are_made_again(tmp_path):
     compute_all(tmp_path / "images.csv", find_splits(tmp_path / "data"))
     write_pair(tmp_path / "data", "train", "plain", (60, 60), seed=9)
     for kind, suffix in (("images_pad", "jpg"), ("annotations", "png")):
-        (tmp_path / "data" / kind / "test" / f"last.{suffix}").unlink()
-        (tmp_path / "data" / kind / "test").rmdir()
+        (tmp_path / "data" / kind / "train" / f"turned.{suffix}").unlink()
     rows = compute_all(tmp_path / "images.csv", find_splits(tmp_path / "data"))
     assert [row["image_id"] for row in rows] == ["plain"]
     with (tmp_path / "images.csv").open() as file:
         table = {row["image_id"]: row for row in csv.DictReader(file)}
-    assert "last" not in table
+    assert "turned" not in table
+    assert "last" in table
     assert table["plain"]["width"] == "60"
 
 
@@ -202,9 +202,11 @@ def test_the_command_writes_and_goes_on(tmp_path):
     assert other.exit_code == again.exit_code == 0
     for folder in ("out", "other"):
         assert {path.name: path.read_bytes() for path in (tmp_path / folder).iterdir()} == first
-    part = run(tmp_path / "data", "--output", tmp_path / "part", "--split", "val")
-    assert list(json.loads((tmp_path / "part" / "statistics.json").read_text())) == ["validation"]
+    part = run(tmp_path / "data", "--output", tmp_path / "out", "--split", "val")
     assert part.exit_code == 0
+    assert list(json.loads((tmp_path / "out" / "statistics.json").read_text())) == ["validation"]
+    # What was measured of the other splits is kept.
+    assert (tmp_path / "out" / "images.csv").read_bytes() == first["images.csv"]
 
 
 def test_the_command_names_what_is_missing(tmp_path):

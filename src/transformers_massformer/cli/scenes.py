@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from ..data.scenes import SceneFiles, check_size, render_scene, split_folder
-from .console import console, error_console, fail
+from .console import console, fail, progress_bar
 
 
 @dataclass(frozen=True)
@@ -124,8 +123,7 @@ def scenes(
     if not jobs:
         return
     start = time.perf_counter()
-    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=error_console, transient=True) as progress:
+    with progress_bar() as progress:
         try:
             for _ in progress.track(run_jobs(jobs, processes), total=len(jobs), description="rendering"):
                 pass

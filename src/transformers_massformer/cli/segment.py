@@ -11,14 +11,13 @@ from typing import Annotated
 import PIL.Image
 import torch
 import typer
-from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 from transformers.utils import logging
 
 from ..editing import label_map_image, overlay_image
 from ..files import written_whole
 from ..image_processing_massformer import open_image
 from ..inference import Segmenter
-from .console import console, error_console, fail
+from .console import console, error_console, fail, progress_bar
 
 
 PHOTO_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
@@ -142,8 +141,7 @@ def segment(
     console.print(f"{len(open_jobs)} to do on {segmenter.device} in {dtype}", markup=False)
 
     failed, start = 0, time.perf_counter()
-    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=error_console, transient=True) as progress:
+    with progress_bar() as progress:
         try:
             for job in progress.track(open_jobs, description="segmenting"):
                 try:

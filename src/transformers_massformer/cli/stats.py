@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
-from ..data.mass13k import LABELS, Fault, Pair, Split, describe_faults, find_splits
+from ..data.mass13k import LABELS, Fault, Pair, Split, check_faults, describe_faults, find_splits
 from ..data.statistics import StatisticsTable, summarize
 from ..data.statistics_plot import plot_distributions
 from ..data.verification import verify
-from .console import console, error_console, fail
+from .console import console, fail, progress_bar
 
 
 @contextmanager
@@ -28,11 +27,6 @@ def worker_threads(count: int) -> Generator[Callable[[Callable, Iterable[Any]], 
         yield executor.map
     finally:
         executor.shutdown(cancel_futures=True)
-
-
-def progress_bar() -> Progress:
-    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=error_console, transient=True)
 
 
 def choose_splits(directory: Path, names: list[str]) -> dict[str, Split]:
@@ -96,8 +90,7 @@ def print_table(rows: list[list[str]]):
 def run_statistics(splits: dict[str, Split], output: Path, threads: int):
     """Writes the table of images, the summaries and the picture."""
     for name, split in splits.items():
-        if split.faults:
-            raise ValueError(f"Split {name} is not whole. {describe_faults(split.faults)}.")
+        check_faults(name, split)
     table = StatisticsTable(output / "images.csv")
     pairs: list[tuple[str, Pair]] = [(name, pair) for name, split in splits.items() for pair in split.pairs]
     open_pairs = [item for item in pairs if not table.is_current(*item)]
@@ -108,13 +101,14 @@ def run_statistics(splits: dict[str, Split], output: Path, threads: int):
             table.compute(open_pairs, map_function), total=len(open_pairs), description="measuring"
         ):
             pass
-    table.keep((name, pair.image_id) for name, pair in pairs)
+    table.drop_missing(splits)
     table.write()
-    summaries = {name: summarize(row for row in table.rows.values() if row["split"] == name) for name in splits}
+    rows = [table.rows[name, pair.image_id] for name, pair in pairs]
+    summaries = {name: summarize(row for row in rows if row["split"] == name) for name in splits}
     if len(splits) > 1:
-        summaries["all"] = summarize(table.rows.values())
+        summaries["all"] = summarize(rows)
     (output / "statistics.json").write_text(json.dumps(summaries, indent=2) + "\n")
-    plot_distributions(list(table.rows.values()), output / "distributions.png")
+    plot_distributions(rows, output / "distributions.png")
     print_table(summary_table(summaries))
     console.print(f"Written to {output}: images.csv, statistics.json, distributions.png", markup=False)
 

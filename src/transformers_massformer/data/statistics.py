@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..files import written_whole
-from .mass13k import IGNORE_INDEX, LABELS, Pair
+from .mass13k import IGNORE_INDEX, LABELS, Pair, Split
 from .reading import read_label
 
 
@@ -204,9 +204,10 @@ class StatisticsTable:
                 file.flush()
                 yield row
 
-    def keep(self, keys: Iterable[tuple[str, str]]):
-        """Drops the rows of images that are no longer there."""
-        self.rows = {key: self.rows[key] for key in keys if key in self.rows}
+    def drop_missing(self, splits: dict[str, Split]):
+        """Drops the rows of images that these splits no longer have; rows of other splits stay."""
+        present = {(name, pair.image_id) for name, split in splits.items() for pair in split.pairs}
+        self.rows = {key: row for key, row in self.rows.items() if key in present or key[0] not in splits}
 
     def write(self):
         """Writes all rows in order, so that the file is as before or whole."""
