@@ -182,13 +182,15 @@ def write_whole(path: Path, text: str):
         partial.write_text(text)
 
 
-def describe_run(device: str, rounds: int, memory_limit: int | None, time_limit: float) -> dict[str, Any]:
+def describe_run(
+    device: str, rounds: int, memory_limit: int | None, time_limit: float, script: str = "benchmark_model.py"
+) -> dict[str, Any]:
     """What is to be known about the figures of a run."""
     return {
         "machine": machine(device),
         "versions": versions(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(sep=" ", timespec="minutes"),
-        "command": shlex.join(["python", "scripts/benchmark_model.py", *sys.argv[1:]]),
+        "command": shlex.join(["python", f"scripts/{script}", *sys.argv[1:]]),
         "rounds": rounds,
         "memory_limit": "none" if memory_limit is None else memory_text(memory_limit),
         "time_limit": time_limit,

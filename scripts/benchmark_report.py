@@ -26,6 +26,12 @@ SECTION_TITLES = {
     "shares": "their share",
     "flops": "operations",
     "ceilings": "the machine's best",
+    "metrics": "metrics",
+}
+METRIC_TITLES = {
+    "counts": "IoU, Boundary IoU and BF1 by `transformers_massformer.metrics`",
+    "literal": "IoU, Boundary IoU and BF1 by erosions (OpenCV) and distance transforms (scipy)",
+    "iou-histograms": "IoU alone by histograms, as `evaluate`'s mean_iou",
 }
 
 # {device: {section: {"source": {...}, "rows": [{"key": {...}, "status": str, "values": {name: [number per round]}}]}}}
@@ -311,15 +317,38 @@ def ceiling_table(results: Results) -> str:
     return table(["", *[NAMES[device] for device in NAMES]], lines)
 
 
+def metric_table(results: Results) -> str:
+    """Time and memory of the metrics' methods, as multiples of this package's."""
+    rows = section_rows(results, "cpu", "metrics")
+    if not rows:
+        return f"{NOT_MEASURED.capitalize()}."
+    own = value(find_row(rows, {**rows[0]["key"], "method": "counts"}), "seconds")
+    cells = []
+    for row in rows:
+        seconds, memory = value(row, "seconds"), value(row, "peak_bytes")
+        cells.append(
+            [
+                METRIC_TITLES[row["key"]["method"]],
+                missing(row) if seconds is None else f"{seconds:.3f} s",
+                ratio_text(ratio(seconds, own)),
+                "" if memory is None else memory_text(memory),
+            ]
+        )
+    header = [f"a pair of {size_text(rows[0]['key']['size'])} pixels", "CPU time", "times the first", "peak memory"]
+    return table(header, cells)
+
+
 def source_text(device: str, sections: list[str], source: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in source["versions"].items())
+    limits = ""
+    if source["time_limit"]:
+        limits = f"; memory limit {source['memory_limit']}, time limit {source['time_limit']:g} s"
     return "\n".join(
         [
             f"* {NAMES[device]}: {', '.join(SECTION_TITLES[section] for section in sections)}",
             f"  * {source['machine']}",
             f"  * {versions}",
-            f"  * {source['date']}; rounds: {source['rounds']}; memory limit {source['memory_limit']}, "
-            f"time limit {source['time_limit']:g} s",
+            f"  * {source['date']}; rounds: {source['rounds']}{limits}",
             f"  * `{source['command']}`",
         ]
     )
@@ -431,6 +460,13 @@ above, with post-processing, whose operations are not counted.
 
 {ceilings}
 
+## Metrics
+
+Label maps of seven classes, a scene's and a prediction with ragged boundaries, to scores. The three give the same
+numbers. Peak memory is the whole process's.
+
+{metrics}
+
 {failures}"""
 
 
@@ -450,6 +486,7 @@ def render(results: Results, results_name: str) -> str:
         operations=operations_table(results),
         achieved=for_each_device(results, achieved_table),
         ceilings=ceiling_table(results),
+        metrics=metric_table(results),
         failures=failures(results),
     )
     return text.rstrip() + "\n"

@@ -12,19 +12,17 @@ import sys
 import time
 from collections.abc import Callable
 from typing import Any
-from unittest import mock
 
 import torch
-import torch.nn.functional as F
 import transformers
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils.flop_counter import FlopCounterMode
 from torchvision.ops import deform_conv2d
 
 from transformers_massformer import MASS13K_LABELS, MaSSFormerForSemanticSegmentation, MaSSFormerImageProcessor
 from transformers_massformer.conversion import variant_config
 from transformers_massformer.deform_conv import ModulatedDeformConv2d
+from transformers_massformer.evaluation.profiling import count_operations
 from transformers_massformer.inference import PeakMemory
 from transformers_massformer.modeling_massformer import MaSSFormerDeformableConvLayer
 
@@ -128,8 +126,11 @@ def spread_offsets(model: nn.Module):
             nn.init.normal_(layer.offset.weight)
             hooks.append(layer.offset.register_forward_hook(rescale))
     if hooks:
-        # Not in inference mode, where MaSSFormer may compute its maps in bands.
+        # Not in inference mode, where MaSSFormer may compute its maps in bands; but nothing is kept for a backward
+        # pass, which would count in the peak of what is measured.
+        model.requires_grad_(False)
         model(pixel_values=torch.randn(1, 3, 512, 512))
+        model.requires_grad_(True)
     for hook in hooks:
         hook.remove()
 
@@ -231,23 +232,11 @@ def training(key: dict[str, Any], device: str) -> dict[str, float]:
     return time_and_memory(lambda: step(inputs), device)
 
 
-def plain_convolution(layer: ModulatedDeformConv2d, hidden_states: torch.Tensor, *ignored) -> torch.Tensor:
-    """The convolution whose matrix product is that of the deformable one."""
-    return F.conv2d(hidden_states, layer.weight, padding=layer.weight.shape[-1] // 2)
-
-
 def flops(key: dict[str, Any], device: str) -> dict[str, float]:
-    """
-    Floating-point operations of one forward, two per multiply-add: of convolutions, matrix products and attention.
-    A deformable convolution counts as its matrix product. Nothing is computed.
-    """
-    with FakeTensorMode(), mock.patch.object(ModulatedDeformConv2d, "forward", plain_convolution):
+    """Operations of one forward, see `count_operations`."""
+    with FakeTensorMode():
         model, _ = create(key["model"])
-        model.requires_grad_(False)
-        # Not in inference mode, where MaSSFormer may compute some rows twice.
-        with FlopCounterMode(display=False) as counter:
-            model(pixel_values=torch.zeros(1, 3, *key["size"]))
-    return {"flops": counter.get_total_flops()}
+    return {"flops": count_operations(model, {"pixel_values": torch.Size([1, 3, *key["size"]])})}
 
 
 def deformable_function(engine: str, weight: nn.Parameter) -> Callable[..., torch.Tensor]:

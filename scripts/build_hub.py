@@ -11,6 +11,8 @@ from transformers.utils import logging
 from transformers_massformer.conversion import VARIANTS
 from transformers_massformer.hub_data_set import write_data_set_folder
 from transformers_massformer.hub_folders import write_model_folder
+from transformers_massformer.hub_metric import NAME as METRIC
+from transformers_massformer.hub_metric import write_metric_folder
 
 
 HUB = Path(__file__).parent.parent / "hub"
@@ -21,6 +23,7 @@ def build(output: Path) -> list[Path]:
     for variant in VARIANTS:
         write_model_folder(variant, output / f"massformer-{variant}")
     write_data_set_folder(output / "mass13k")
+    write_metric_folder(output / METRIC)
     return sorted(path for path in output.rglob("*") if path.is_file())
 
 

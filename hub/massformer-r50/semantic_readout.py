@@ -13,6 +13,8 @@
 # limitations under the License.
 """From class and mask queries to semantic maps, at any size and in bounded memory"""
 
+from collections.abc import Iterator
+
 import torch
 
 
@@ -21,7 +23,7 @@ BAND_VALUES = 4_000_000
 
 
 def bilinear_plan(
-    output_size: int, valid_size: int, input_size: int, stride: int = 2
+    output_size: int, valid_size: int, input_size: int, stride: float = 2
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """
     Where an axis of the output reads the mask logits: output position `y` lies at
@@ -31,7 +33,7 @@ def bilinear_plan(
         output_size (`int`): Length of the output axis.
         valid_size (`int`): The part of the model's input axis that shows the image, in pixels.
         input_size (`int`): Length of the logits' axis.
-        stride (`int`, *optional*, defaults to 2): Input pixels per position of the logits.
+        stride (`float`, *optional*, defaults to 2): Input pixels per position of the logits.
 
     Returns:
         `tuple(torch.Tensor)`: lower and upper index and the weight of the upper, each of shape `(output_size,)`.
@@ -94,6 +96,38 @@ def resize_axis(
     return torch.lerp(values.index_select(dim, lower), values.index_select(dim, upper), weight)
 
 
+def resized_bands(
+    maps: torch.Tensor, target_size: tuple[int, int], valid_size: tuple[int, int], strides: tuple[float, float]
+) -> Iterator[tuple[slice, torch.Tensor]]:
+    """
+    Maps of some channels at another size, bilinearly, in bands of rows.
+
+    Args:
+        maps (`torch.Tensor` of shape `(num_channels, height, width)`): Maps over the model's padded input.
+        target_size (`tuple[int, int]`): Height and width of the resized maps.
+        valid_size (`tuple[int, int]`): Height and width of the image within the model's padded input.
+        strides (`tuple[float, float]`): Input pixels per position of the maps, down and to the right.
+
+    Yields:
+        `tuple`: the rows, and these rows of the resized maps, a float32 `torch.Tensor` of shape
+        `(num_rows, target_width, num_channels)`, which may be overwritten.
+    """
+    num_channels, height, width = maps.shape
+    row_plan = bilinear_plan(target_size[0], valid_size[0], height, strides[0])
+    column_plan = bilinear_plan(target_size[1], valid_size[1], width, strides[1])
+    doubles = [
+        valid == target and stride == 2 for valid, target, stride in zip(valid_size, target_size, strides, strict=True)
+    ]
+    left, right = int(column_plan[0][0]), int(column_plan[1][-1])
+    rows_per_band = max(1, BAND_VALUES // (num_channels * max(target_size[1], width)))
+    for start in range(0, target_size[0], rows_per_band):
+        rows = slice(start, start + rows_per_band)
+        top, bottom, weight = (values[rows] for values in row_plan)
+        band = maps[:, int(top[0]) : int(bottom[-1]) + 1, left : right + 1].permute(1, 2, 0).contiguous().float()
+        band = resize_axis(band, 0, (top, bottom, weight), start, doubles[0])
+        yield rows, resize_axis(band, 1, column_plan, 0, doubles[1])
+
+
 def combine_queries(class_probabilities: torch.Tensor, mask_probabilities: torch.Tensor) -> torch.Tensor:
     """
     Per-class scores: the sum over queries of class probability times mask probability (MaskFormer, section 3.4).
@@ -132,7 +166,7 @@ def read_semantic_map(
     masks_queries_logits: torch.Tensor,
     target_size: tuple[int, int],
     valid_size: tuple[int, int],
-    stride: int = 2,
+    stride: float | tuple[float, float] = 2,
     return_scores: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """
@@ -145,7 +179,8 @@ def read_semantic_map(
         masks_queries_logits (`torch.Tensor` of shape `(num_queries, height, width)`): Mask logits.
         target_size (`tuple[int, int]`): Height and width of the label map.
         valid_size (`tuple[int, int]`): Height and width of the image within the model's padded input.
-        stride (`int`, *optional*, defaults to 2): Input pixels per position of the mask logits.
+        stride (`float` or `tuple[float, float]`, *optional*, defaults to 2):
+            Input pixels per position of the mask logits; or down and to the right.
         return_scores (`bool`, *optional*, defaults to `False`): Whether to return the scores too.
 
     Returns:
@@ -153,23 +188,11 @@ def read_semantic_map(
         float32 `torch.Tensor` of shape `(num_labels, target_height, target_width)`, or `None`.
     """
     device = masks_queries_logits.device
-    num_queries, height, width = masks_queries_logits.shape
     class_probabilities = class_queries_logits.float().softmax(dim=-1)[:, :-1]
-    row_plan = bilinear_plan(target_size[0], valid_size[0], height, stride)
-    column_plan = bilinear_plan(target_size[1], valid_size[1], width, stride)
-    doubles = [valid == target and stride == 2 for valid, target in zip(valid_size, target_size, strict=True)]
-    left, right = int(column_plan[0][0]), int(column_plan[1][-1])
-
     label_map = torch.empty(target_size, dtype=torch.int64, device=device)
     scores = torch.empty(class_probabilities.shape[1], *target_size, device=device) if return_scores else None
-    rows_per_band = max(1, BAND_VALUES // (num_queries * max(target_size[1], width)))
-    for start in range(0, target_size[0], rows_per_band):
-        rows = slice(start, start + rows_per_band)
-        top, bottom, weight = (values[rows] for values in row_plan)
-        band = masks_queries_logits[:, int(top[0]) : int(bottom[-1]) + 1, left : right + 1]
-        band = band.permute(1, 2, 0).contiguous().float()
-        band = resize_axis(band, 0, (top, bottom, weight), start, doubles[0])
-        band = resize_axis(band, 1, column_plan, 0, doubles[1])
+    strides = stride if isinstance(stride, tuple) else (stride, stride)
+    for rows, band in resized_bands(masks_queries_logits, target_size, valid_size, strides):
         band_scores = combine_queries(class_probabilities, band.sigmoid_())
         label_map[rows] = band_scores.max(dim=1).indices
         if scores is not None:
@@ -177,4 +200,4 @@ def read_semantic_map(
     return label_map, scores
 
 
-__all__ = ["bilinear_plan", "combine_queries", "read_semantic_map", "semantic_scores"]
+__all__ = ["bilinear_plan", "combine_queries", "read_semantic_map", "resized_bands", "semantic_scores"]

@@ -7,12 +7,24 @@ import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
 import psutil
 import torch
-from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModelForSemanticSegmentation,
+    AutoModelForUniversalSegmentation,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING,
+    MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING,
+)
 
 
 try:
@@ -25,11 +37,65 @@ except ImportError:  # Windows
 OUT_OF_MEMORY = ("out of memory", "you tried to allocate", "bad_alloc")
 
 
+@contextlib.contextmanager
+def out_of_memory(message: str):
+    """Turns what libraries raise when memory is short into a MemoryError with this message."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        # Only GPUs have a type of their own for it.
+        if not isinstance(error, MemoryError) and not any(words in str(error) for words in OUT_OF_MEMORY):
+            raise
+        raise MemoryError(message) from error
+
+
 def default_device() -> str:
     """The device that computes fastest here: CUDA, Apple's GPU, or the CPU."""
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def auto_class(config: PreTrainedConfig) -> Any:
+    """The Auto class that has a segmentation model of this kind."""
+    for mapping, found in (
+        (MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING, AutoModelForSemanticSegmentation),
+        (MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING, AutoModelForUniversalSegmentation),
+    ):
+        if type(config) in mapping:
+            return found
+    raise ValueError(f"A model of type {config.model_type} segments no classes.")
+
+
+def load_model(model: str | Path) -> tuple[PreTrainedModel, Any]:
+    """
+    A segmentation model in float32, ready for inference, and its image processor.
+
+    Args:
+        model (`str` or `Path`): A folder (or Hub name) with both.
+
+    Raises:
+        FileNotFoundError: If there is no such model, or it has no weights.
+        ValueError: If it is no segmentation model.
+    """
+    path = Path(model)
+    is_hub_name = isinstance(model, str) and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model)
+    if not path.is_dir() and not is_hub_name:
+        raise FileNotFoundError(f"There is no folder {model} with a model.")
+    if path.is_dir() and not list(path.glob("*.safetensors")):
+        raise FileNotFoundError(
+            f"{model} holds no weights (*.safetensors). Convert a checkpoint with `massformer convert`, or name a "
+            "folder that a training saved."
+        )
+    try:
+        found = auto_class(AutoConfig.from_pretrained(model))
+        processor = AutoImageProcessor.from_pretrained(model)
+        network = found.from_pretrained(model, dtype=torch.float32)
+    except OSError as error:
+        raise FileNotFoundError(f"There is no model at {model}: {error}") from error
+    if hasattr(network, "fuse"):
+        network.fuse()
+    return network.eval(), processor
 
 
 class PeakMemory:
@@ -160,27 +226,12 @@ class Segmenter:
         if tile is not None and tile < 64:
             raise ValueError(f"Tiles must have 64 pixels or more, got {tile}.")
         self.device, self.dtype, self.tile = torch.device(device or default_device()), dtype, tile
-        path = Path(model)
-        is_hub_name = isinstance(model, str) and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model)
-        if not path.is_dir() and not is_hub_name:
-            raise FileNotFoundError(f"There is no folder {model} with a model.")
-        if path.is_dir() and not list(path.glob("*.safetensors")):
-            raise FileNotFoundError(
-                f"{model} holds no weights (*.safetensors). Convert a checkpoint with `massformer convert`, or name a "
-                "folder that a training saved."
-            )
-        try:
-            self.processor = AutoImageProcessor.from_pretrained(model)
-            self.model = AutoModelForSemanticSegmentation.from_pretrained(model, dtype=torch.float32)
-        except OSError as error:
-            raise FileNotFoundError(f"There is no model at {model}: {error}") from error
-        if hasattr(self.model, "fuse"):
-            self.model.fuse()
-        self.model.to(self.device, dtype)
+        self.model, self.processor = load_model(model)
+        self.model.to(device=self.device, dtype=dtype)
 
     @property
     def num_labels(self) -> int:
-        return self.model.config.num_labels
+        return len(self.model.config.id2label or ())
 
     def check_memory(self, width: int, height: int):
         """Refuses what surely cannot fit. Most systems promise more memory than they have, and end who takes it."""
@@ -201,18 +252,13 @@ class Segmenter:
     def segment_whole(self, image: PIL.Image.Image) -> np.ndarray:
         """The label map of an image, made in one piece."""
         self.check_memory(*image.size)
-        try:
+        with out_of_memory(
+            f"{image.width} x {image.height} pixels do not fit into the memory of {self.device} in {self.dtype}. "
+            f"{self.remedies()}"
+        ):
             outputs = self.model(**self.processor(images=image, return_tensors="pt").to(self.device, self.dtype))
             target_sizes = [(image.height, image.width)]
             label_map = self.processor.post_process_semantic_segmentation(outputs, target_sizes=target_sizes)[0]
-        except (RuntimeError, MemoryError) as error:
-            # Only GPUs have a type of their own for it.
-            if not any(words in str(error) for words in OUT_OF_MEMORY) and not isinstance(error, MemoryError):
-                raise
-            raise MemoryError(
-                f"{image.width} x {image.height} pixels do not fit into the memory of {self.device} in {self.dtype}. "
-                f"{self.remedies()}"
-            ) from error
         return label_map.to(torch.uint8).cpu().numpy()
 
     def segment_tiles(self, image: PIL.Image.Image, tile: int) -> np.ndarray:

@@ -2,7 +2,9 @@
 
 import typer
 
+from .compare import compare
 from .convert import convert
+from .evaluate import evaluate
 from .scenes import scenes
 from .segment import segment
 from .stats import stats
@@ -15,5 +17,7 @@ app = typer.Typer(
 )
 app.command()(segment)
 app.command()(convert)
+app.command()(evaluate)
+app.command()(compare)
 app.command()(stats)
 app.command()(scenes)

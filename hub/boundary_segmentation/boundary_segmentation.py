@@ -1,0 +1,176 @@
+"""IoU, Boundary IoU and boundary F1 of label maps, for `evaluate.load`."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import datasets
+import evaluate
+import numpy as np
+import torch
+
+from .counts import Counts, CountSettings, count_image
+from .scores import score
+
+
+DESCRIPTION = """
+How well label maps agree: mean intersection over union (IoU), Boundary IoU, which looks at a narrow band along the
+boundaries, and the boundary F1 score (BF1), which matches boundary pixels within a tolerance, as MaSS13K reports them.
+"""
+
+INPUTS = """
+Args:
+    predictions (`list` of label maps):
+        Arrays, tensors or lists of shape `(height, width)`, of any sizes, with class ids.
+    references (`list` of label maps): The same of the truth; `ignore_index` where there is none.
+    num_labels (`int`, *optional*):
+        Number of classes, for `compute`. By default one more than the largest id there is.
+    ignore_index (`int`, *optional*, defaults to 255): Label that is left out, or `None`.
+    boundary_ratio (`float`, *optional*, defaults to 0.001): Width of the band of Boundary IoU, per image diagonal.
+    bf1_tolerance (`float`, *optional*, defaults to 2): Distance in pixels within which boundary pixels match.
+    bf1_distance (`str`, *optional*, defaults to `"euclidean"`): How it is measured, or `"chebyshev"`.
+    release_compatible (`bool`, *optional*, defaults to `False`):
+        Whether predicted bands keep ignored pixels, as in the release of MaSS13K.
+
+    The settings after `num_labels` are those of `evaluate.load`. `compute` takes them too, with predictions.
+
+Returns:
+    `mean_iou`, `mean_boundary_iou`, `mean_bf1`, `overall_accuracy` and other means as floats; `per_category_iou`,
+    `per_category_boundary_iou`, `per_category_bf1` as lists with a float per class, NaN where it is absent;
+    `settings`.
+
+Examples:
+    >>> metric = evaluate.load("boundary_segmentation")
+    >>> metric.add_batch(predictions=[[[0, 0, 1], [0, 1, 1]]], references=[[[0, 0, 1], [0, 0, 1]]])
+    >>> metric.compute(num_labels=2)["mean_iou"]
+    0.7083333333333333
+"""
+
+CITATION = """
+@inproceedings{xie2025mass13k,
+  title={MaSS13K: A Matting-level Semantic Segmentation Benchmark},
+  author={Xie, Chenxi and Li, Minghan and Zeng, Hui and Luo, Jun and Zhang, Lei},
+  booktitle={Proceedings of the IEEE/CVF Conference on Computer Vision and Pattern Recognition},
+  year={2025}
+}
+"""
+
+
+def as_label_map(values: Any) -> torch.Tensor:
+    """A tensor of what may be an array, an image or lists."""
+    if isinstance(values, torch.Tensor):
+        return values
+    array = np.array(values)
+    return torch.from_numpy(array.astype(np.int64) if array.dtype.kind == "u" and array.itemsize > 1 else array)
+
+
+def largest_class(label_map: torch.Tensor, ignore_index: int | None) -> int:
+    """The largest id that is not ignored, at least 0."""
+    valid = label_map if ignore_index is None else label_map[label_map != ignore_index]
+    return max(0, int(valid.max())) if valid.numel() else 0
+
+
+class BoundarySegmentation(evaluate.Metric):
+    """
+    Keeps counts of each image, a few hundred numbers, not the label maps.
+
+    Args:
+        ignore_index, boundary_ratio, bf1_tolerance, bf1_distance, release_compatible: see [`CountSettings`].
+        kwargs: those of `evaluate.Metric`.
+    """
+
+    def __init__(
+        self,
+        ignore_index: int | None = 255,
+        boundary_ratio: float = 0.001,
+        bf1_tolerance: float = 2.0,
+        bf1_distance: str = "euclidean",
+        release_compatible: bool = False,
+        **kwargs: Any,
+    ):
+        self.settings = CountSettings(ignore_index, boundary_ratio, bf1_tolerance, bf1_distance, release_compatible)
+        super().__init__(**kwargs)
+
+    def _info(self) -> evaluate.MetricInfo:
+        # What is stored of an image: its counts, and the settings they were made with.
+        stored = {
+            "predictions": datasets.Sequence(datasets.Sequence(datasets.Value("int64"))),
+            "references": datasets.Value("string"),
+        }
+        return evaluate.MetricInfo(
+            description=DESCRIPTION,
+            citation=CITATION,
+            inputs_description=INPUTS,
+            features=datasets.Features(stored),
+            reference_urls=["https://arxiv.org/abs/2503.18364", "https://arxiv.org/abs/2103.16562"],
+        )
+
+    def count(self, predictions: Sequence[Any] | None, references: Sequence[Any] | None, settings: CountSettings):
+        """Counts pairs of label maps and stores the counts, all or none."""
+        if predictions is None or references is None:
+            raise ValueError("Give both predictions and references.")
+        if len(predictions) != len(references):
+            raise ValueError(f"There are {len(predictions)} predictions for {len(references)} references.")
+        counts = []
+        for index, pair in enumerate(zip(predictions, references, strict=True)):
+            prediction, label = map(as_label_map, pair)
+            num_labels = 1 + max(largest_class(prediction, None), largest_class(label, settings.ignore_index))
+            try:
+                counts.append(count_image(prediction, label, num_labels, settings))
+            except ValueError as error:
+                raise ValueError(f"Pair {index}: {error}") from error
+        if counts:
+            written = json.dumps(dataclasses.asdict(settings), sort_keys=True)
+            rows = [each.to_tensor().tolist() for each in counts]
+            super().add_batch(predictions=rows, references=[written] * len(rows))
+
+    def add_batch(self, *, predictions=None, references=None, **kwargs):
+        """Counts pairs of label maps."""
+        if kwargs:
+            raise ValueError(
+                f"add_batch takes predictions and references only, got {', '.join(kwargs)} too: settings are given to "
+                "`evaluate.load`, `num_labels` to `compute`."
+            )
+        self.count(predictions, references, self.settings)
+
+    def add(self, *, prediction=None, reference=None, **kwargs):
+        """Counts one pair of label maps."""
+        self.add_batch(predictions=[prediction], references=[reference], **kwargs)
+
+    def compute(self, *, predictions=None, references=None, num_labels=None, **settings):
+        """Computes the scores of all pairs counted, and of those given here."""
+        settings = dataclasses.replace(self.settings, **self.known_settings(settings))
+        if settings != self.settings and (len(self) or predictions is None):
+            raise ValueError(
+                f"What was added was counted with {self.settings}, not with {settings}. Give the settings to "
+                "`evaluate.load`, before anything is added."
+            )
+        if predictions is not None or references is not None:
+            self.count(predictions, references, settings)
+        return super().compute(num_labels=num_labels)
+
+    @staticmethod
+    def known_settings(settings: dict[str, Any]) -> dict[str, Any]:
+        """The same; raises a ValueError if there is one that does not exist."""
+        names = [field.name for field in dataclasses.fields(CountSettings)]
+        unknown = [name for name in settings if name not in names]
+        if unknown:
+            raise ValueError(f"There is no setting {', '.join(unknown)}; there are {', '.join(names)} and num_labels.")
+        return settings
+
+    # Metrics of the library narrow this signature in the same way.
+    def _compute(  # ty: ignore[incompatible-method-override]
+        self, *, predictions: list[list[list[int]]], references: list[str], num_labels: int | None = None
+    ) -> dict[str, Any]:
+        if len(set(references)) > 1:
+            raise ValueError(f"The processes counted with different settings: {'; '.join(sorted(set(references)))}.")
+        found = max(len(rows[0]) for rows in predictions)
+        if num_labels is None:
+            num_labels = found
+        if found > num_labels:
+            raise ValueError(f"There is a class {found - 1}, but `num_labels` is {num_labels}.")
+        counts = torch.zeros(len(predictions), len(predictions[0]), num_labels, dtype=torch.int64)
+        for image, rows in zip(counts, predictions, strict=True):
+            image[:, : len(rows[0])] = torch.tensor(rows)
+        return score(Counts.from_tensor(counts), CountSettings(**json.loads(references[0])))

@@ -1,0 +1,209 @@
+"""massformer evaluate: scores of a model, or of label maps from elsewhere, on a split."""
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from accelerate import PartialState
+from rich.progress import TextColumn
+from transformers.utils import logging
+
+from ..data.mass13k import LABELS, Pair, check_faults
+from ..evaluation.label_spaces import class_lookup, read_label_map_file
+from ..evaluation.panels import error_panel
+from ..evaluation.prediction import FolderPredictor, ModelPredictor, PredictionOptions
+from ..evaluation.profiling import backbone_name, cost_cells, cost_note, profile
+from ..evaluation.records import ImageRecord, RecordWriter, begin, read_records
+from ..evaluation.report import (
+    SCORES,
+    class_table,
+    format_score,
+    markdown_table,
+    results,
+    worst_images,
+    write_json,
+    write_report,
+)
+from ..evaluation.run import Evaluator, describe, pair_state
+from ..files import written_whole
+from ..inference import default_device
+from ..metrics import Counts, CountSettings, class_scores
+from .console import console, fail, progress_bar
+from .scenes import parse_size
+from .segment import DType
+from .stats import choose_splits
+
+
+def is_prediction_folder(model: str) -> bool:
+    """Whether it holds label maps, not a model."""
+    path = Path(model)
+    return path.is_dir() and not (path / "config.json").exists()
+
+
+def running_scores(counts: list[Counts]) -> str:
+    """The scores of what has been counted so far."""
+    if not counts:
+        return ""
+    scores = class_scores(Counts.stack(counts).sum())
+    return "  ".join(
+        f"{title} {format_score(name, getattr(scores, name).nanmean().item())}" for name, title in SCORES.items()
+    )
+
+
+def count_all(evaluator: Evaluator, pairs: list[Pair], output: Path, state: PartialState) -> list[ImageRecord]:
+    """Counts what is not in the folder yet, this process its share, and returns all records in order."""
+    states = {pair.image_id: pair_state(pair, evaluator.predictor) for pair in pairs}
+    done = read_records(output, states)
+    # Nobody writes before everybody has read, or the shares would differ.
+    state.wait_for_everyone()
+    remaining = [pair for pair in pairs if pair.image_id not in done]
+    if state.is_main_process and done:
+        console.print(f"{len(done)} of {len(pairs)} are in {output} already.", markup=False)
+    share = remaining[state.process_index :: state.num_processes]
+    counts = [record.counts for record in done.values()]
+    with RecordWriter(output, state.process_index) as writer, progress_bar(TextColumn("{task.fields[scores]}")) as bar:
+        task = bar.add_task("evaluating", total=len(share), scores=running_scores(counts))
+        bar.update(task, visible=state.is_main_process)
+        for record in evaluator.records(share):
+            writer.write(record)
+            counts.append(record.counts)
+            bar.update(task, advance=1, scores=running_scores(counts))
+    state.wait_for_everyone()
+    records = read_records(output, states)
+    return [records[pair.image_id] for pair in pairs]
+
+
+def write_panels(evaluator: Evaluator, pairs: list[Pair], records: list[ImageRecord], count: int, output: Path):
+    """Pictures of the images with the worst boundaries; those of an earlier run go."""
+    folder = output / "worst"
+    for old in folder.glob("*.jpg"):
+        old.unlink()
+    by_id = {pair.image_id: pair for pair in pairs}
+    for rank, image_id in enumerate(worst_images(records, count), start=1):
+        _, image, label, prediction = evaluator(by_id[image_id])
+        image = image or evaluator.read_photo(by_id[image_id])
+        panel = error_panel(image, label, prediction, evaluator.num_labels, evaluator.settings.ignore_index)
+        with written_whole(folder / f"{rank:02d}_{image_id}.jpg") as partial:
+            panel.save(partial, format="JPEG", quality=90)
+
+
+def write_profile(predictor: ModelPredictor, title: str, size: tuple[int, int], scores: dict[str, Any], output: Path):
+    """The model's row in the form of the paper's Table 2."""
+    costs = profile(predictor, *size)
+    write_json(costs, output / "profile.json")
+    header = ["Method", "Backbone", *SCORES.values(), "Param", "FLOPs", "Time", "Memory"]
+    cells = [format_score(name, scores[f"mean_{name}"]) if scores else "-" for name in SCORES]
+    table = markdown_table([header, [title, backbone_name(predictor.model), *cells, *cost_cells(costs)]])
+    with written_whole(output / "profile.md") as partial:
+        partial.write_text(f"{table}\n{cost_note(costs)}\n")
+    console.print(table + "\n" + cost_note(costs), markup=False)
+
+
+def make_predictor(
+    model: str, device: torch.device, dtype: torch.dtype, options: PredictionOptions
+) -> ModelPredictor | FolderPredictor:
+    """What `--model` names."""
+    if not is_prediction_folder(model):
+        return ModelPredictor(model, device, dtype, options)
+    if options != PredictionOptions():
+        raise ValueError(f"{model} holds label maps, not a model: windows, scales, flips and the like do not apply.")
+    return FolderPredictor(model)
+
+
+def lookup_of(predictor: ModelPredictor | FolderPredictor, mapping: dict[str, Any] | None) -> torch.Tensor:
+    """The data's class for each of the predictor's."""
+    if isinstance(predictor, ModelPredictor):
+        return class_lookup(predictor.labels, LABELS, mapping)
+    if mapping is None:
+        return torch.arange(len(LABELS))
+    ids = {index: str(index) for index in range(256)}
+    return class_lookup(ids, LABELS, {"*": LABELS[0], **mapping}).where(named_ids(mapping), -1)
+
+
+def named_ids(mapping: dict[str, Any]) -> torch.Tensor:
+    """Which of 256 ids a mapping of label maps names."""
+    return torch.tensor(["*" in mapping or str(index) in mapping for index in range(256)])
+
+
+def evaluate(
+    model: Annotated[str, typer.Option(help="A model's folder or Hub name, or a folder of label maps (PNG).")],
+    data: Annotated[Path | None, typer.Option(help="Folder of MaSS13K, or of data in its layout.")] = None,
+    split: Annotated[str, typer.Option(help="train, validation or test.")] = "validation",
+    output: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("evaluation"),
+    title: Annotated[str | None, typer.Option(help="What tables call the model; by default its folder.")] = None,
+    label_map: Annotated[Path | None, typer.Option(help="JSON: the model's classes to the data's.")] = None,
+    tile: Annotated[int | None, typer.Option(help="Slide a window of so many pixels.")] = None,
+    overlap: Annotated[int, typer.Option(help="Pixels that windows have in common.")] = 0,
+    scales: Annotated[str, typer.Option(help="Average over sizes, such as 0.5,0.75,1,1.25,1.5,1.75.")] = "1",
+    flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored photograph.")] = False,
+    native_input: Annotated[
+        bool, typer.Option("--native-input", help="Do not let the image processor resize the photograph.")
+    ] = False,
+    peer_postprocess: Annotated[
+        bool, typer.Option("--peer-postprocess", help="Read label maps with the model's own image processor.")
+    ] = False,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by default the fastest.")] = None,
+    dtype: Annotated[DType, typer.Option(help="Precision of the weights.")] = DType.float32,
+    boundary_ratio: Annotated[float, typer.Option(help="Width of BIoU's band, per diagonal.")] = 0.001,
+    bf1_tolerance: Annotated[float, typer.Option(help="Pixels within which boundaries match.")] = 2.0,
+    release_compatible: Annotated[
+        bool, typer.Option("--release-compatible", help="Keep ignored pixels in predicted bands, as the release.")
+    ] = False,
+    worst: Annotated[int, typer.Option(help="Draw so many of the worst images.", min=0)] = 5,
+    profile_size: Annotated[
+        str, typer.Option(help="Photograph for time, memory and operations, WIDTHxHEIGHT; 0 for none.")
+    ] = "4096x3072",
+    profile_only: Annotated[bool, typer.Option("--profile-only", help="Measure costs only; no data.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew.")] = False,
+):
+    """
+    Scores a segmentation model of transformers, or label maps, at the photographs' own size. Several processes share
+    the images: accelerate launch (or torchrun) -m transformers_massformer.cli evaluate ...
+    """
+    logging.disable_progress_bar()
+    try:
+        size = None if profile_size == "0" else parse_size(profile_size)
+        options = PredictionOptions(
+            native_input, peer_postprocess, tile, overlap, tuple(float(x) for x in scales.split(",")), flip
+        )
+        device = device or default_device()
+        state = PartialState(cpu=device == "cpu")
+        chosen = torch.device(str(state.device) if state.num_processes > 1 else device)
+        predictor = make_predictor(model, chosen, getattr(torch, dtype), options)
+        title = title or Path(model).name
+        if profile_only:
+            if isinstance(predictor, FolderPredictor) or size is None:
+                raise ValueError("--profile-only takes a model, and the size of a photograph.")
+            output.mkdir(parents=True, exist_ok=True)
+            write_profile(predictor, title, size, {}, output)
+            return
+        if data is None:
+            raise ValueError("Name the data with --data, or measure costs alone with --profile-only.")
+        mapping = None if label_map is None else read_label_map_file(label_map)
+        settings = CountSettings(
+            boundary_ratio=boundary_ratio, bf1_tolerance=bf1_tolerance, release_compatible=release_compatible
+        )
+        evaluator = Evaluator(predictor, lookup_of(predictor, mapping), len(LABELS), settings)
+        ((name, found),) = choose_splits(data, [split]).items()
+        check_faults(name, found)
+        identity = describe(model, name, LABELS, settings, mapping, predictor)
+        if state.is_main_process:
+            begin(output, identity, overwrite)
+        state.wait_for_everyone()
+        start = time.perf_counter()
+        records = count_all(evaluator, found.pairs, output, state)
+        if not state.is_main_process:
+            return
+        result = results(identity, records)
+        write_report(title, result, records, output)
+        write_panels(evaluator, found.pairs, records, worst, output)
+        console.print(markdown_table(class_table(title, LABELS, result["scores"])), markup=False)
+        console.print(f"{len(records)} images, {time.perf_counter() - start:.1f} s. Written to {output}", markup=False)
+        if size is not None and isinstance(predictor, ModelPredictor):
+            write_profile(predictor, title, size, result["scores"], output)
+    except (OSError, ValueError, MemoryError) as error:
+        fail(error)
+    except KeyboardInterrupt:
+        fail("interrupted. What is finished is kept; the same command goes on from there.", code=130)

@@ -1,0 +1,130 @@
+"""What a model costs: parameters, operations, time and memory."""
+
+import statistics
+import time
+from typing import Any
+from unittest import mock
+
+import PIL.Image
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import PreTrainedModel
+
+from ..deform_conv import ModulatedDeformConv2d
+from ..inference import PeakMemory
+from .prediction import ModelPredictor
+
+
+# Longest side of the photograph that warms the machine up, and how often the whole one is timed.
+WARM_UP_SIDE, RUNS = 512, 3
+
+
+def plain_convolution(layer: ModulatedDeformConv2d, hidden_states: torch.Tensor, *ignored: Any) -> torch.Tensor:
+    """The convolution whose matrix product is that of the deformable one."""
+    return F.conv2d(hidden_states, layer.weight, padding=layer.weight.shape[-1] // 2)
+
+
+def count_operations(model: PreTrainedModel, inputs: dict[str, torch.Size]) -> int:
+    """
+    Floating-point operations of one forward, two per multiply-add: of convolutions, matrix products and attention. A
+    deformable convolution counts as its matrix product. Nothing is computed.
+
+    Args:
+        model (`PreTrainedModel`): The model; one of its kind and configuration is run, on tensors without data.
+        inputs (`dict[str, torch.Size]`): Shapes of its inputs, of which `pixel_values` is of floating point.
+    """
+    with FakeTensorMode(), mock.patch.object(ModulatedDeformConv2d, "forward", plain_convolution):
+        twin = type(model)(model.config).eval()
+        twin.requires_grad_(False)
+        tensors = {
+            name: torch.zeros(shape, dtype=torch.float32 if name == "pixel_values" else torch.int64)
+            for name, shape in inputs.items()
+        }
+        # Not in inference mode, where MaSSFormer may compute some rows twice.
+        with FlopCounterMode(display=False) as counter:
+            twin(**tensors)
+    return counter.get_total_flops()
+
+
+def blank_photo(width: int, height: int) -> PIL.Image.Image:
+    """A photograph of nothing, but of the size."""
+    return PIL.Image.linear_gradient("L").resize((width, height)).convert("RGB")
+
+
+def synchronize(device: torch.device):
+    if device.type != "cpu":
+        torch.accelerator.synchronize()
+
+
+def profile(predictor: ModelPredictor, width: int, height: int) -> dict[str, Any]:
+    """
+    Costs of a model, as photographs go through it.
+
+    Args:
+        predictor ([`ModelPredictor`]): The model.
+        width (`int`), height (`int`): Size of the photograph in pixels.
+
+    Returns:
+        `dict`: `parameters`; `flops` of one forward at the size that the model gets, see [`count_operations`]; the
+        median `seconds` from photograph to label map; `peak_bytes` of memory meanwhile, see [`PeakMemory`]; and
+        `width`, `height`, `input_size` (height and width that the model gets), `device` and `dtype`.
+
+    Raises:
+        MemoryError: If the photograph does not fit into memory.
+    """
+    photo = blank_photo(width, height)
+    inputs = {**predictor.inputs_of(photo), **predictor.constant_inputs}
+    shapes = {name: value.shape for name, value in inputs.items()}
+    predictor(blank_photo(min(width, WARM_UP_SIDE), min(height, WARM_UP_SIDE)))
+    seconds = []
+    with PeakMemory(predictor.device) as memory:
+        for _ in range(RUNS):
+            synchronize(predictor.device)
+            start = time.perf_counter()
+            predictor(photo)
+            synchronize(predictor.device)
+            seconds.append(time.perf_counter() - start)
+    return {
+        "width": width,
+        "height": height,
+        "input_size": list(shapes["pixel_values"][-2:]),
+        "parameters": predictor.model.num_parameters(),
+        "flops": count_operations(predictor.model, shapes),
+        "seconds": statistics.median(seconds),
+        "peak_bytes": memory.bytes,
+        "device": predictor.device.type,
+        "dtype": str(predictor.dtype).removeprefix("torch."),
+    }
+
+
+def backbone_name(model: nn.Module) -> str:
+    """What tables call the backbone."""
+    config: Any = getattr(model.config, "backbone_config", None) or model.config
+    return getattr(config, "backbone", None) or config.model_type
+
+
+def cost_cells(costs: dict[str, Any]) -> list[str]:
+    """Parameters, operations, time and memory as the paper's Table 2 writes them."""
+    peak = costs["peak_bytes"]
+    return [
+        f"{costs['parameters'] / 1e6:.2f}M",
+        f"{costs['flops'] / 1e9:.0f}G",
+        f"{costs['seconds']:.2f} s",
+        "unknown" if peak is None else f"{peak / 2**30:.2f} GiB",
+    ]
+
+
+def cost_note(costs: dict[str, Any]) -> str:
+    """The conventions behind a row of costs."""
+    height, width = costs["input_size"]
+    what = "process with everything in it" if costs["device"] == "cpu" else "allocator"
+    return (
+        f"For a photograph of {costs['width']} x {costs['height']} pixels (width x height), which the model gets as "
+        f"{width} x {height}, on {costs['device']} in {costs['dtype']}. FLOPs: two per multiply-add, of convolutions, "
+        "matrix products and attention in one forward; deformable convolutions are counted, as the matrix product "
+        "they end in. Time: from photograph to label map of its size, median of "
+        f"{RUNS}. Memory: peak of the {what}."
+    )

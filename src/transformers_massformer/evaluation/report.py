@@ -1,0 +1,155 @@
+"""Results as JSON, tables and a CSV."""
+
+import csv
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..files import written_whole
+from ..metrics import Counts, CountSettings, class_scores, score
+from .records import ImageRecord
+
+
+# Names of the scores in tables, as the paper has them; its BF1 is not in percent.
+SCORES = {"iou": "mIoU", "boundary_iou": "BIoU", "bf1": "BF1"}
+
+
+def results(identity: Mapping[str, Any], records: Sequence[ImageRecord]) -> dict[str, Any]:
+    """
+    Everything about an evaluation that does not depend on when and where it ran: what was evaluated, scores, and the
+    counts of each image, from which they can be computed again and compared.
+
+    Args:
+        identity (`Mapping[str, Any]`): What was evaluated, and how.
+        records (`Sequence[ImageRecord]`): Of all images.
+    """
+    counts = Counts.stack([record.counts for record in records])
+    return {
+        **identity,
+        "scores": score(counts, CountSettings(**identity["counting"])),
+        "images": {record.image_id: record.counts.to_tensor().tolist() for record in records},
+    }
+
+
+def write_json(values: Any, path: Path):
+    with written_whole(path) as partial:
+        partial.write_text(json.dumps(values, indent=1) + "\n")
+
+
+def format_score(name: str, value: float) -> str:
+    """As in the paper's tables: percent, but BF1 as a fraction; a dash for absent classes."""
+    if math.isnan(value):
+        return "-"
+    return f"{value:.4f}" if name == "bf1" else f"{100 * value:.2f}"
+
+
+def class_table(title: str, labels: Sequence[str], scores: Mapping[str, Any]) -> list[list[str]]:
+    """
+    Header and row in the form of the paper's Tables 6 and 7: three scores of each class, and here their means first.
+
+    Args:
+        title (`str`): What stands in the first column.
+        labels (`Sequence[str]`): Names of the classes.
+        scores (`Mapping[str, Any]`): Of [`score`].
+    """
+    header, row = ["Method"], [title]
+    header += [f"Mean {title}" for title in SCORES.values()]
+    row += [format_score(name, scores[f"mean_{name}"]) for name in SCORES]
+    for index, label in enumerate(labels):
+        header += [f"{label.capitalize()} {'IoU' if name == 'iou' else title}" for name, title in SCORES.items()]
+        row += [format_score(name, scores[f"per_category_{name}"][index]) for name in SCORES]
+    return [header, row]
+
+
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows, the first of which is the header, as a Markdown table; numbers to the right."""
+    lines = [
+        "| " + " | ".join(rows[0]) + " |",
+        "| " + " | ".join(["---"] + ["---:"] * (len(rows[0]) - 1)) + " |",
+        *("| " + " | ".join(row) + " |" for row in rows[1:]),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def latex_escaped(text: str) -> str:
+    return "".join(f"\\{character}" if character in "&%$#_{}" else character for character in text)
+
+
+def latex_class_table(title: str, labels: Sequence[str], scores: Mapping[str, Any]) -> str:
+    """The table of classes in LaTeX (package booktabs), with a head of two lines as in the paper."""
+    _, row = class_table(title, labels, scores)
+    heads = " & ".join(
+        f"\\multicolumn{{3}}{{c}}{{{latex_escaped(head)}}}" for head in ["Mean", *map(str.capitalize, labels)]
+    )
+    names = " & ".join([" & ".join(SCORES.values())] * (len(labels) + 1))
+    return "\n".join(
+        [
+            f"\\begin{{tabular}}{{l*{{{3 * (len(labels) + 1)}}}{{r}}}}",
+            "\\toprule",
+            f"Method & {heads} \\\\",
+            f" & {names} \\\\",
+            "\\midrule",
+            " & ".join(map(latex_escaped, row)) + " \\\\",
+            "\\bottomrule",
+            "\\end{tabular}",
+            "",
+        ]
+    )
+
+
+def image_rows(records: Iterable[ImageRecord], labels: Sequence[str]) -> list[dict[str, str]]:
+    """A row with the scores of each image; empty where a class is absent."""
+    rows = []
+    for record in records:
+        scores = class_scores(record.counts)
+        row = {"image_id": record.image_id, "width": str(record.width), "height": str(record.height)}
+        for name in SCORES:
+            row[f"mean_{name}"] = f"{getattr(scores, name).nanmean().item():.6f}"
+        correct, labelled = record.counts.intersection.sum().item(), record.counts.label_area.sum().item()
+        row["accuracy"] = f"{correct / labelled:.6f}" if labelled else ""
+        for name in SCORES:
+            for label, value in zip(labels, getattr(scores, name).tolist(), strict=True):
+                row[f"{name}_{label}"] = "" if math.isnan(value) else f"{value:.6f}"
+        rows.append(row)
+    return rows
+
+
+def write_image_csv(records: Sequence[ImageRecord], labels: Sequence[str], path: Path):
+    rows = image_rows(records, labels)
+    with written_whole(path) as partial, partial.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_report(title: str, result: Mapping[str, Any], records: Sequence[ImageRecord], folder: Path):
+    """
+    Writes results.json, classes.md, classes.tex and images.csv.
+
+    Args:
+        title (`str`): What tables call the model.
+        result (`Mapping[str, Any]`): Of [`results`].
+        records (`Sequence[ImageRecord]`): Of all images.
+        folder (`Path`): Where to.
+    """
+    labels, scores = result["labels"], result["scores"]
+    write_json(result, folder / "results.json")
+    for name, text in (
+        ("classes.md", markdown_table(class_table(title, labels, scores))),
+        ("classes.tex", latex_class_table(title, labels, scores)),
+    ):
+        with written_whole(folder / name) as partial:
+            partial.write_text(text)
+    write_image_csv(records, labels, folder / "images.csv")
+
+
+def worst_images(records: Iterable[ImageRecord], count: int) -> list[str]:
+    """Names of the images with the lowest mean Boundary IoU, the lowest first."""
+
+    def mean(record: ImageRecord) -> float:
+        value = class_scores(record.counts).boundary_iou.nanmean().item()
+        return math.inf if math.isnan(value) else value
+
+    return [record.image_id for record in sorted(records, key=mean)[:count]]

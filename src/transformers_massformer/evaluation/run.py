@@ -1,0 +1,133 @@
+"""Counting image by image, in one process of several."""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+import torch
+
+from ..data.mass13k import Pair, read_header
+from ..data.reading import lay_on_photo, read_label, read_photo
+from ..data.statistics import file_state
+from ..metrics import CountSettings, count_image
+from .prediction import FolderPredictor, ModelPredictor
+from .records import ImageRecord
+
+
+Predictor = ModelPredictor | FolderPredictor
+
+
+def model_state(model: str | Path) -> list[list[str]]:
+    """Names and states of a model's files; empty for a name on the Hub."""
+    files = sorted(path for path in Path(model).glob("*") if path.suffix in (".json", ".safetensors"))
+    return [[path.name, file_state(path)] for path in files]
+
+
+def pair_state(pair: Pair, predictor: Predictor) -> str:
+    """Another text once the photograph, its label map or its prediction was written again."""
+    files = [pair.image, pair.label]
+    if isinstance(predictor, FolderPredictor):
+        files.append(predictor.file(pair.image_id))
+    return " ".join(file_state(path) for path in files)
+
+
+class Evaluator:
+    """
+    Compares predictions with label maps.
+
+    Args:
+        predictor ([`ModelPredictor`] or [`FolderPredictor`]): Where predictions come from.
+        lookup (`torch.Tensor`): The data's class for each of the predictor's, -1 for what has none.
+        num_labels (`int`): Number of classes of the data.
+        settings ([`CountSettings`]): What is counted.
+    """
+
+    def __init__(self, predictor: Predictor, lookup: torch.Tensor, num_labels: int, settings: CountSettings):
+        self.predictor, self.lookup = predictor, lookup
+        self.num_labels, self.settings = num_labels, settings
+
+    def read(self, pair: Pair) -> tuple[PIL.Image.Image | None, torch.Tensor]:
+        """The photograph, if a model is to see it, and the label map that lies on it."""
+        image: PIL.Image.Image | None = None
+        if isinstance(self.predictor, ModelPredictor):
+            image, orientation = read_photo(pair.image, str(pair.image))
+            size = (image.height, image.width)
+        else:
+            header = read_header(pair.image)
+            size, orientation = header.upright_size[::-1], header.orientation or 1
+        label, label_turn = read_label(pair.label, str(pair.label))
+        label = lay_on_photo(label, label_turn, size, orientation, (str(pair.image), str(pair.label)))
+        return image, label.as_subclass(torch.Tensor)
+
+    def read_photo(self, pair: Pair) -> PIL.Image.Image:
+        """The photograph alone, upright."""
+        return read_photo(pair.image, str(pair.image))[0]
+
+    def predict(self, pair: Pair, image: PIL.Image.Image | None, size: tuple[int, int]) -> torch.Tensor:
+        """The prediction in the data's classes, on the CPU."""
+        if isinstance(self.predictor, ModelPredictor):
+            photo = self.read_photo(pair) if image is None else image
+            predicted, name = self.predictor(photo), f"the prediction for {pair.image}"
+        else:
+            predicted, name = self.predictor(pair.image_id, size), str(self.predictor.file(pair.image_id))
+        predicted = predicted.cpu()
+        known = predicted < len(self.lookup)
+        mapped = self.lookup[predicted.where(known, 0)].where(known, -1)
+        if (mapped < 0).any():
+            unknown = ", ".join(map(str, predicted[mapped < 0].unique().tolist()[:10]))
+            raise ValueError(
+                f"{name} has values that are none of the {self.num_labels} classes: {unknown}. Map them with a label "
+                "map."
+            )
+        return mapped
+
+    def __call__(self, pair: Pair) -> tuple[ImageRecord, PIL.Image.Image | None, torch.Tensor, torch.Tensor]:
+        """
+        The record of an image, with photograph (if a model has seen it), label map and prediction.
+
+        Raises:
+            FileNotFoundError: If a file is missing.
+            ValueError: If a file cannot be used.
+            MemoryError: If the photograph does not fit into memory.
+        """
+        image, label = self.read(pair)
+        prediction = self.predict(pair, image, (label.shape[0], label.shape[1]))
+        try:
+            counts = count_image(prediction, label, self.num_labels, self.settings)
+        except ValueError as error:
+            raise ValueError(f"{pair.label}: {error}") from error
+        height, width = label.shape
+        record = ImageRecord(pair.image_id, pair_state(pair, self.predictor), width, height, counts)
+        return record, image, label, prediction
+
+    def records(self, pairs: Sequence[Pair]) -> Iterator[ImageRecord]:
+        """The records of images, one after the other."""
+        for pair in pairs:
+            yield self(pair)[0]
+
+
+def describe(
+    model: str,
+    split: str,
+    labels: Sequence[str],
+    settings: CountSettings,
+    mapping: Mapping[str, Any] | None,
+    predictor: Predictor,
+) -> dict[str, Any]:
+    """What is evaluated, and how: by this an evaluation is known again."""
+    described: dict[str, Any] = {
+        "model": model,
+        "split": split,
+        "labels": list(labels),
+        "label_map": mapping,
+        "counting": dataclasses.asdict(settings),
+    }
+    if isinstance(predictor, ModelPredictor):
+        described["dtype"] = str(predictor.dtype).removeprefix("torch.")
+        described["device"] = predictor.device.type
+        described["prediction"] = dataclasses.asdict(predictor.options)
+        described["files"] = model_state(model)
+    return json.loads(json.dumps(described))

@@ -1,0 +1,121 @@
+"""Small models of other architectures, with their image processors, as folders that `from_pretrained` reads."""
+
+from pathlib import Path
+
+import torch
+import transformers
+from tiny import TINY_RESNET, TINY_SWIN, tiny_model
+
+from transformers_massformer import MASS13K_LABELS, MaSSFormerImageProcessor
+
+
+LABELS = dict(enumerate(MASS13K_LABELS))
+NAMES = {"id2label": LABELS, "label2id": {label: index for index, label in LABELS.items()}}
+DECODER = {"hidden_size": 16, "num_queries": 6}
+
+
+def massformer():
+    return tiny_model(), MaSSFormerImageProcessor()
+
+
+def mask2former():
+    config = transformers.Mask2FormerConfig(
+        backbone_config={**TINY_RESNET, "out_features": ["stage1", "stage2", "stage3", "stage4"]},
+        feature_size=32,
+        mask_feature_size=32,
+        hidden_dim=32,
+        encoder_feedforward_dim=16,
+        dim_feedforward=16,
+        encoder_layers=1,
+        decoder_layers=3,
+        num_attention_heads=2,
+        num_queries=6,
+        **NAMES,
+    )
+    model = transformers.Mask2FormerForUniversalSegmentation(config)
+    return model, transformers.Mask2FormerImageProcessor(size={"shortest_edge": 64, "longest_edge": 128})
+
+
+def maskformer():
+    decoder = {
+        "model_type": "detr",
+        "d_model": 16,
+        "num_queries": 6,
+        "encoder_layers": 1,
+        "decoder_layers": 1,
+        "encoder_ffn_dim": 16,
+        "decoder_ffn_dim": 16,
+        "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2,
+    }
+    config = transformers.MaskFormerConfig(
+        backbone_config=TINY_SWIN, decoder_config=decoder, fpn_feature_size=32, mask_feature_size=32, **NAMES
+    )
+    model = transformers.MaskFormerForInstanceSegmentation(config)
+    return model, transformers.MaskFormerImageProcessor(size={"shortest_edge": 64, "longest_edge": 128})
+
+
+def segformer():
+    config = transformers.SegformerConfig(
+        depths=[1, 1, 1, 1],
+        hidden_sizes=[8, 8, 16, 16],
+        num_attention_heads=[1, 1, 2, 2],
+        decoder_hidden_size=16,
+        **NAMES,
+    )
+    model = transformers.SegformerForSemanticSegmentation(config)
+    return model, transformers.SegformerImageProcessor(size={"height": 64, "width": 64})
+
+
+def upernet():
+    config = transformers.UperNetConfig(
+        backbone_config=TINY_RESNET, hidden_size=16, pool_scales=[1, 2], use_auxiliary_head=False, **NAMES
+    )
+    model = transformers.UperNetForSemanticSegmentation(config)
+    return model, transformers.SegformerImageProcessor(size={"height": 64, "width": 64})
+
+
+def eomt():
+    config = transformers.EomtConfig(
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=64,
+        patch_size=8,
+        num_blocks=1,
+        num_queries=6,
+        num_upscale_blocks=1,
+        **NAMES,
+    )
+    model = transformers.EomtForUniversalSegmentation(config)
+    return model, transformers.EomtImageProcessor(
+        size={"shortest_edge": 64, "longest_edge": None}, do_split_image=True, do_pad=False
+    )
+
+
+PEERS = {
+    "massformer": massformer,
+    "mask2former": mask2former,
+    "maskformer": maskformer,
+    "segformer": segformer,
+    "upernet": upernet,
+    "eomt": eomt,
+}
+
+
+def spread(model: torch.nn.Module):
+    """Weights so large that the classes differ by more than rounding."""
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=1.5 / parameter[0].numel() ** 0.5)
+
+
+def write_peer(name: str, folder: Path) -> Path:
+    """Saves a model of random weights and its image processor."""
+    torch.manual_seed(0)
+    model, processor = PEERS[name]()
+    if name != "massformer":
+        spread(model)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
