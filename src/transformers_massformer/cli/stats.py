@@ -67,16 +67,19 @@ def run_verification(splits: dict[str, Split], output: Path, threads: int):
 
 
 def summary_table(summaries: dict[str, dict[str, Any]]) -> list[list[str]]:
-    """Table 1 and Figure 8 of the paper in one: a header and a row for each split."""
-    rows = [["split", "images", "diagonal", "classes", "mIPQ", *LABELS]]
-    for name, summary in summaries.items():
-        mean_and_deviation = (
-            f"{summary[f'{quantity}_mean']:.0f} ± {summary[f'{quantity}_std']:.0f}"
-            for quantity in ("diagonal", "mipq")
+    """Table 1 and Figure 8 of the paper in one: a header, and a row for each quantity; splits beside each other."""
+    columns = list(summaries.values())
+    rows = [["", *summaries], ["images", *(f"{summary['images']:,}" for summary in columns)]]
+    for title, quantity in (("diagonal", "diagonal"), ("mIPQ", "mipq")):
+        rows.append(
+            [title, *(f"{summary[f'{quantity}_mean']:.0f} ± {summary[f'{quantity}_std']:.0f}" for summary in columns)]
         )
-        diagonal, mipq = mean_and_deviation
-        shares = (f"{100 * summary['pixel_share'][label]:.2f} %" for label in LABELS)
-        rows.append([name, f"{summary['images']:,}", diagonal, str(summary["classes"]), mipq, *shares])
+    rows.append(["classes", *(str(summary["classes"]) for summary in columns)])
+    for label in LABELS:
+        shares = (f"{100 * summary['pixel_share'][label]:.2f} %" for summary in columns)
+        rows.append([f"{label}, pixels", *shares])
+    for label in LABELS:
+        rows.append([f"{label}, IPQ", *(f"{summary['ipq_mean'][label]:.0f}" for summary in columns)])
     return rows
 
 
