@@ -27,7 +27,9 @@ def test_the_methods_agree():
         benchmark_metrics.check_equal(found)
 
 
-def test_the_section_is_added_to_the_document(tmp_path):
+def test_the_section_is_added_to_the_document(tmp_path, monkeypatch):
+    # Its processes import the script, too.
+    monkeypatch.syspath_prepend(str(Path(benchmark_metrics.__file__).parent))
     results, document = tmp_path / "benchmarks.json", tmp_path / "benchmarks.md"
     app = typer.Typer()
     app.command()(benchmark_metrics.main)
