@@ -78,10 +78,10 @@ def photo(width=96, height=80, seed=0):
     return PIL.Image.fromarray(pixels).resize((width, height), PIL.Image.Resampling.BICUBIC)
 
 
-def dense_scores(model, pixel_values, valid_size, target_size):
+def dense_scores(model, pixel_values, valid_size, target_size, **inputs):
     """Scores of all classes: everything resized at once, in float64."""
     with torch.no_grad():
-        outputs = model(pixel_values=pixel_values)
+        outputs = model(pixel_values=pixel_values, **inputs)
     is_query_model = hasattr(outputs, "class_queries_logits")
     maps = (outputs.masks_queries_logits if is_query_model else outputs.logits).double()
     height, width = pixel_values.shape[-2:]
@@ -115,7 +115,7 @@ def test_label_maps_are_read_at_native_size_exactly(peers, name):
     inputs = processor(images=image, return_tensors="pt")
     mask = inputs.get("pixel_mask", torch.ones(1, *inputs["pixel_values"].shape[-2:]))[0]
     valid_size = (80, 96) if name == "massformer" else (int(mask[:, 0].sum()), int(mask[0].sum()))
-    scores = dense_scores(predictor.model, inputs["pixel_values"], valid_size, (80, 96))
+    scores = dense_scores(predictor.model, inputs["pixel_values"], valid_size, (80, 96), **predictor.constant_inputs)
     assert_agrees(predictor(image), scores)
 
 
@@ -190,13 +190,14 @@ def test_eomt_looks_at_windows_of_the_resized_photograph(peers):
         ModelPredictor(peers("eomt"), "cpu", options=PredictionOptions(tile=64))
 
 
-@pytest.mark.parametrize("name", ["mask2former", "segformer"])
+@pytest.mark.parametrize("name", ["mask2former", "oneformer", "segformer"])
 def test_the_peer_s_own_post_processing(peers, name):
     image, folder = photo(), peers(name)
     predictor = ModelPredictor(folder, "cpu", options=PredictionOptions(peer_postprocess=True))
     processor = AutoImageProcessor.from_pretrained(folder)
     with torch.no_grad():
-        outputs = predictor.model(**processor(images=image, return_tensors="pt"))
+        inputs = {**processor(images=image, return_tensors="pt"), **predictor.constant_inputs}
+        outputs = predictor.model(**inputs)
     expected = processor.post_process_semantic_segmentation(outputs, target_sizes=[(80, 96)])[0]
     assert torch.equal(predictor(image), expected)
 

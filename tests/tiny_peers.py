@@ -55,6 +55,34 @@ def maskformer():
     return model, transformers.MaskFormerImageProcessor(size={"shortest_edge": 64, "longest_edge": 128})
 
 
+def oneformer():
+    config = transformers.OneFormerConfig(
+        backbone_config=TINY_SWIN,
+        hidden_dim=32,
+        conv_dim=32,
+        mask_dim=32,
+        encoder_feedforward_dim=32,
+        dim_feedforward=32,
+        encoder_layers=1,
+        decoder_layers=2,
+        query_dec_layers=1,
+        num_attention_heads=2,
+        num_queries=6,
+        is_training=False,
+        task_seq_len=16,
+        text_encoder_width=32,
+        text_encoder_num_layers=1,
+        text_encoder_vocab_size=99,
+        **NAMES,
+    )
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    vocabulary = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    tokenizer = transformers.CLIPTokenizer(vocab={text: index for index, text in enumerate(vocabulary)}, merges=[])
+    image_processor = transformers.OneFormerImageProcessor(size={"shortest_edge": 64, "longest_edge": 128})
+    processor = transformers.OneFormerProcessor(image_processor, tokenizer, task_seq_length=16)
+    return transformers.OneFormerForUniversalSegmentation(config), processor
+
+
 def segformer():
     config = transformers.SegformerConfig(
         depths=[1, 1, 1, 1],
@@ -97,6 +125,7 @@ PEERS = {
     "massformer": massformer,
     "mask2former": mask2former,
     "maskformer": maskformer,
+    "oneformer": oneformer,
     "segformer": segformer,
     "upernet": upernet,
     "eomt": eomt,

@@ -166,7 +166,7 @@ class ModelPredictor:
         tensors = {name: x.to(self.device) for name, x in inputs.items() if isinstance(x, torch.Tensor)}
         others = {name: x for name, x in inputs.items() if not isinstance(x, torch.Tensor)}
         tensors["pixel_values"] = tensors["pixel_values"].to(self.dtype)
-        return self.model(**tensors, **others, **self.constant_inputs)
+        return self.model(**{**tensors, **others, **self.constant_inputs})
 
     def native_inputs(self, image: PIL.Image.Image) -> tuple[dict[str, torch.Tensor], tuple[int, int]]:
         """The photograph at its own size, normalised and padded below and to the right."""
