@@ -465,8 +465,11 @@ def test_compare_on_the_command_line(data, peers, tmp_path):
     )
     assert result.exit_code == 0, result.output
     table = (tmp_path / "table.md").read_text()
-    assert "| segformer |" in table
-    assert "| upernet |" in table
+    assert [line.split(" | ")[:2] for line in table.splitlines()[2:4]] == [
+        ["| mIoU", "segformer"],
+        ["| mIoU", "upernet"],
+    ]
+    assert len(table.splitlines()) == 2 + 3 * 2
     refused = run("compare", tmp_path / "nowhere.json")
     assert refused.exit_code == 1
     assert "no file" in refused.output

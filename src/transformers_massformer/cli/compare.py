@@ -9,7 +9,7 @@ from ..evaluation.comparison import compare as compare_results
 from ..evaluation.comparison import comparison_table, read_result
 from ..evaluation.report import markdown_table, write_json
 from ..files import written_whole
-from .console import console, fail
+from .console import console, fail, print_table
 
 
 def unique_names(paths: list[Path]) -> list[str]:
@@ -40,15 +40,15 @@ def compare(
         rows = compare_results(
             {name: read_result(path) for name, path in zip(names, results, strict=True)}, samples, confidence, seed
         )
-        table = markdown_table(comparison_table(rows))
+        table = comparison_table(rows)
         if output is not None and output.suffix == ".json":
             write_json(rows, output)
         elif output is not None:
             with written_whole(output) as partial:
-                partial.write_text(table)
+                partial.write_text(markdown_table(table))
     except (OSError, ValueError) as error:
         fail(error)
-    console.print(table, markup=False)
+    print_table(table)
     console.print(
         f"Intervals hold {100 * confidence:g} % of {samples} samples of images, drawn with replacement, the same for "
         "all; differences are to the first; * marks those whose interval has no zero."

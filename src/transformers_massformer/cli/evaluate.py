@@ -18,10 +18,10 @@ from ..evaluation.profiling import backbone_name, cost_cells, cost_note, profile
 from ..evaluation.records import ImageRecord, RecordWriter, begin, read_records
 from ..evaluation.report import (
     SCORES,
-    class_table,
     format_score,
     markdown_table,
     results,
+    score_rows,
     worst_images,
     write_json,
     write_report,
@@ -30,7 +30,7 @@ from ..evaluation.run import Evaluator, describe, pair_state
 from ..files import written_whole
 from ..inference import default_device
 from ..metrics import Counts, CountSettings, class_scores
-from .console import console, fail, progress_bar
+from .console import console, fail, print_table, progress_bar
 from .scenes import parse_size
 from .segment import DType
 from .stats import choose_splits
@@ -199,7 +199,7 @@ def evaluate(
         result = results(identity, records)
         write_report(title, result, records, output)
         write_panels(evaluator, found.pairs, records, worst, output)
-        console.print(markdown_table(class_table(title, LABELS, result["scores"])), markup=False)
+        print_table(score_rows(LABELS, result["scores"]))
         console.print(f"{len(records)} images, {time.perf_counter() - start:.1f} s. Written to {output}", markup=False)
         if size is not None and isinstance(predictor, ModelPredictor):
             write_profile(predictor, title, size, result["scores"], output)

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from ..data.mass13k import LABELS, Fault, Pair, Split, check_faults, describe_faults, find_splits
 from ..data.statistics import StatisticsTable, summarize
 from ..data.statistics_plot import plot_distributions
 from ..data.verification import verify
-from .console import console, fail, progress_bar
+from .console import console, fail, print_table, progress_bar
 
 
 @contextmanager
@@ -81,13 +80,6 @@ def summary_table(summaries: dict[str, dict[str, Any]]) -> list[list[str]]:
     for label in LABELS:
         rows.append([f"{label}, IPQ", *(f"{summary['ipq_mean'][label]:.0f}" for summary in columns)])
     return rows
-
-
-def print_table(rows: list[list[str]]):
-    table = Table(*rows[0])
-    for row in rows[1:]:
-        table.add_row(*row)
-    console.print(table)
 
 
 def run_statistics(splits: dict[str, Split], output: Path, threads: int):

@@ -136,26 +136,24 @@ def compare(
 
 
 def comparison_table(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """Header and rows; differences are those to the first, and a star marks intervals without zero."""
-    table = [["result"]]
-    for title in SCORES.values():
-        table[0] += [title, "interval", "difference", "interval"]
-    for row in rows:
-        cells = [row["name"]]
-        for name in SCORES:
+    """
+    Header and a row for each score of each result; differences are those to the first, and a star marks intervals
+    without zero.
+    """
+    table = [["score", "result", "value", "interval", "difference", "its interval"]]
+    for name, title in SCORES.items():
+        for row in rows:
             entry = row[name]
-            cells += [
-                format_score(name, entry["value"]),
-                " to ".join(format_score(name, x) for x in entry["interval"]),
-            ]
+            cells = [title, row["name"], format_score(name, entry["value"]), interval_text(name, entry["interval"])]
             if entry["difference"] is None:
                 cells += ["", ""]
             else:
                 low, high = entry["difference_interval"]
-                star = "*" if low > 0 or high < 0 else ""
-                cells.append(
-                    f"{'+' if entry['difference'] >= 0 else ''}{format_score(name, entry['difference'])}{star}"
-                )
-                cells.append(f"{format_score(name, low)} to {format_score(name, high)}")
-        table.append(cells)
+                sign, star = "+" if entry["difference"] >= 0 else "", "*" if low > 0 or high < 0 else ""
+                cells += [f"{sign}{format_score(name, entry['difference'])}{star}", interval_text(name, (low, high))]
+            table.append(cells)
     return table
+
+
+def interval_text(name: str, limits: Sequence[float]) -> str:
+    return " to ".join(format_score(name, limit) for limit in limits)

@@ -63,6 +63,14 @@ def class_table(title: str, labels: Sequence[str], scores: Mapping[str, Any]) ->
     return [header, row]
 
 
+def score_rows(labels: Sequence[str], scores: Mapping[str, Any]) -> list[list[str]]:
+    """The same figures for a terminal: a header, the means, and a row for each class."""
+    rows = [["", *SCORES.values()], ["mean", *(format_score(name, scores[f"mean_{name}"]) for name in SCORES)]]
+    for index, label in enumerate(labels):
+        rows.append([label, *(format_score(name, scores[f"per_category_{name}"][index]) for name in SCORES)])
+    return rows
+
+
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:
     """Rows, the first of which is the header, as a Markdown table; numbers to the right."""
     lines = [
