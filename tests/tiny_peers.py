@@ -11,7 +11,6 @@ from transformers_massformer import MASS13K_LABELS, MaSSFormerImageProcessor
 
 LABELS = dict(enumerate(MASS13K_LABELS))
 NAMES = {"id2label": LABELS, "label2id": {label: index for index, label in LABELS.items()}}
-DECODER = {"hidden_size": 16, "num_queries": 6}
 
 
 def massformer():

@@ -42,11 +42,11 @@ def is_prediction_folder(model: str) -> bool:
     return path.is_dir() and not (path / "config.json").exists()
 
 
-def running_scores(counts: list[Counts]) -> str:
+def running_scores(total: Counts | None) -> str:
     """The scores of what has been counted so far."""
-    if not counts:
+    if total is None:
         return ""
-    scores = class_scores(Counts.stack(counts).sum())
+    scores = class_scores(total)
     return "  ".join(
         f"{title} {format_score(name, getattr(scores, name).nanmean().item())}" for name, title in SCORES.items()
     )
@@ -62,14 +62,14 @@ def count_all(evaluator: Evaluator, pairs: list[Pair], output: Path, state: Part
     if state.is_main_process and done:
         console.print(f"{len(done)} of {len(pairs)} are in {output} already.", markup=False)
     share = remaining[state.process_index :: state.num_processes]
-    counts = [record.counts for record in done.values()]
+    total = Counts.stack([record.counts for record in done.values()]).sum() if done else None
     with RecordWriter(output, state.process_index) as writer, progress_bar(TextColumn("{task.fields[scores]}")) as bar:
-        task = bar.add_task("evaluating", total=len(share), scores=running_scores(counts))
+        task = bar.add_task("evaluating", total=len(share), scores=running_scores(total))
         bar.update(task, visible=state.is_main_process)
         for record in evaluator.records(share):
             writer.write(record)
-            counts.append(record.counts)
-            bar.update(task, advance=1, scores=running_scores(counts))
+            total = record.counts if total is None else Counts.stack([total, record.counts]).sum()
+            bar.update(task, advance=1, scores=running_scores(total))
     state.wait_for_everyone()
     records = read_records(output, states)
     return [records[pair.image_id] for pair in pairs]

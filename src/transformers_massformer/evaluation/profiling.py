@@ -18,8 +18,9 @@ from ..inference import PeakMemory
 from .prediction import ModelPredictor
 
 
-# Longest side of the photograph that warms the machine up, and how often the whole one is timed.
-WARM_UP_SIDE, RUNS = 512, 3
+# Longest side of the photograph that warms the machine up. The whole one is timed so often, or until it has taken so
+# many seconds in all.
+WARM_UP_SIDE, MAX_RUNS, ENOUGH_SECONDS = 512, 3, 10.0
 
 
 def plain_convolution(layer: ModulatedDeformConv2d, hidden_states: torch.Tensor, *ignored: Any) -> torch.Tensor:
@@ -69,8 +70,9 @@ def profile(predictor: ModelPredictor, width: int, height: int) -> dict[str, Any
 
     Returns:
         `dict`: `parameters`; `flops` of one forward at the size that the model gets, see [`count_operations`]; the
-        median `seconds` from photograph to label map; `peak_bytes` of memory meanwhile, see [`PeakMemory`]; and
-        `width`, `height`, `input_size` (height and width that the model gets), `device` and `dtype`.
+        median `seconds` from photograph to label map over `runs`; `peak_bytes` of memory meanwhile, see
+        [`PeakMemory`]; and `width`, `height`, `input_size` (height and width that the model gets), `device` and
+        `dtype`.
 
     Raises:
         MemoryError: If the photograph does not fit into memory.
@@ -79,9 +81,9 @@ def profile(predictor: ModelPredictor, width: int, height: int) -> dict[str, Any
     inputs = {**predictor.inputs_of(photo), **predictor.constant_inputs}
     shapes = {name: value.shape for name, value in inputs.items()}
     predictor(blank_photo(min(width, WARM_UP_SIDE), min(height, WARM_UP_SIDE)))
-    seconds = []
+    seconds: list[float] = []
     with PeakMemory(predictor.device) as memory:
-        for _ in range(RUNS):
+        while not seconds or (len(seconds) < MAX_RUNS and sum(seconds) < ENOUGH_SECONDS):
             synchronize(predictor.device)
             start = time.perf_counter()
             predictor(photo)
@@ -94,6 +96,7 @@ def profile(predictor: ModelPredictor, width: int, height: int) -> dict[str, Any
         "parameters": predictor.model.num_parameters(),
         "flops": count_operations(predictor.model, shapes),
         "seconds": statistics.median(seconds),
+        "runs": len(seconds),
         "peak_bytes": memory.bytes,
         "device": predictor.device.type,
         "dtype": str(predictor.dtype).removeprefix("torch."),
@@ -120,11 +123,12 @@ def cost_cells(costs: dict[str, Any]) -> list[str]:
 def cost_note(costs: dict[str, Any]) -> str:
     """The conventions behind a row of costs."""
     height, width = costs["input_size"]
+    times = "once" if costs["runs"] == 1 else f"median of {costs['runs']} times"
     what = "process with everything in it" if costs["device"] == "cpu" else "allocator"
     return (
         f"For a photograph of {costs['width']} x {costs['height']} pixels (width x height), which the model gets as "
         f"{width} x {height}, on {costs['device']} in {costs['dtype']}. FLOPs: two per multiply-add, of convolutions, "
         "matrix products and attention in one forward; deformable convolutions are counted, as the matrix product "
-        "they end in. Time: from photograph to label map of its size, median of "
-        f"{RUNS}. Memory: peak of the {what}."
+        "they end in. Time: from photograph to label map of its size, "
+        f"{times}. Memory: peak of the {what}."
     )
