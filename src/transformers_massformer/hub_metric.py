@@ -12,9 +12,9 @@ from .metrics import CountSettings, count_images, score
 
 
 NAME = "boundary_segmentation"
-# What `evaluate.load` runs, what that imports, and the page; by what they are called there.
-MODULES = {"boundary_segmentation.py": "boundary_segmentation.py", "counts.py": "counts.py", "scores.py": "scores.py"}
-PAGE = ("space_app.py", "app.py")
+# What `evaluate.load` runs and what that imports; the page, and what a Space calls it.
+MODULES = ("boundary_segmentation.py", "counts.py", "scores.py")
+PAGE, PAGE_IN_SPACE = "space_app.py", "app.py"
 REQUIREMENTS = ("datasets>=3.6", "evaluate>=0.4.6", "gradio>=5.0", "numpy>=1.26", "pillow", "torch>=2.6")
 
 CARD = """---
@@ -124,8 +124,9 @@ def write_metric_folder(folder: str | Path) -> Path:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     source = Path(__file__).parent / "metrics"
-    for name, target in (*MODULES.items(), PAGE):
-        shutil.copyfile(source / name, folder / target)
+    for name in MODULES:
+        shutil.copyfile(source / name, folder / name)
+    shutil.copyfile(source / PAGE, folder / PAGE_IN_SPACE)
     (folder / "README.md").write_text(CARD.format(name=NAME, citation=CITATION.strip()))
     (folder / "requirements.txt").write_text("\n".join(REQUIREMENTS) + "\n")
     cases = json.dumps(test_cases(), indent=4)

@@ -118,13 +118,8 @@ def lookup_of(predictor: ModelPredictor | FolderPredictor, mapping: dict[str, An
         return class_lookup(predictor.labels, LABELS, mapping)
     if mapping is None:
         return torch.arange(len(LABELS))
-    ids = {index: str(index) for index in range(256)}
-    return class_lookup(ids, LABELS, {"*": LABELS[0], **mapping}).where(named_ids(mapping), -1)
-
-
-def named_ids(mapping: dict[str, Any]) -> torch.Tensor:
-    """Which of 256 ids a mapping of label maps names."""
-    return torch.tensor(["*" in mapping or str(index) in mapping for index in range(256)])
+    # Label maps have 8 bits, and none holds all of their values.
+    return class_lookup({index: str(index) for index in range(256)}, LABELS, mapping, allow_missing=True)
 
 
 def evaluate(

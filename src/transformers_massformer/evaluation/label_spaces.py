@@ -38,7 +38,10 @@ def class_id(name: str | int, labels: Mapping[int, str], owner: str) -> int:
 
 
 def class_lookup(
-    model_labels: Mapping[int, str], data_labels: Sequence[str], mapping: Mapping[str, str | int] | None = None
+    model_labels: Mapping[int, str],
+    data_labels: Sequence[str],
+    mapping: Mapping[str, str | int] | None = None,
+    allow_missing: bool = False,
 ) -> torch.Tensor:
     """
     A table of the data's class for each of the model's.
@@ -49,9 +52,10 @@ def class_lookup(
         mapping (`Mapping`, *optional*):
             Names or ids of the model's classes to those of the data's; `"*"` stands for all that are not named. By
             default classes are matched by name, or, where the names differ, by id if there are as many.
+        allow_missing (`bool`, *optional*, defaults to `False`): Whether classes may have no counterpart.
 
     Returns:
-        `torch.Tensor` of shape `(largest model id + 1,)`: int64.
+        `torch.Tensor` of shape `(largest model id + 1,)`: int64, -1 for what has no counterpart.
 
     Raises:
         ValueError: If a class has no counterpart, or the mapping names one that does not exist.
@@ -77,7 +81,7 @@ def class_lookup(
             f'"{data_labels[-1]}", "*": "{data_labels[0]}"}}.'
         )
     missing = [label for index, label in model_labels.items() if table[index] < 0]
-    if missing:
+    if missing and not allow_missing:
         raise ValueError(
             f"The label map leaves out {len(missing)} classes of the model ({', '.join(missing[:5])}). Name them, or "
             f'all others at once with "*".'

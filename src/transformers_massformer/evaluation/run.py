@@ -4,7 +4,7 @@ import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import PIL.Image
 import torch
@@ -68,11 +68,10 @@ class Evaluator:
 
     def predict(self, pair: Pair, image: PIL.Image.Image | None, size: tuple[int, int]) -> torch.Tensor:
         """The prediction in the data's classes, on the CPU."""
-        if isinstance(self.predictor, ModelPredictor):
-            photo = self.read_photo(pair) if image is None else image
-            predicted, name = self.predictor(photo), f"the prediction for {pair.image}"
-        else:
+        if isinstance(self.predictor, FolderPredictor):
             predicted, name = self.predictor(pair.image_id, size), str(self.predictor.file(pair.image_id))
+        else:
+            predicted, name = self.predictor(cast(PIL.Image.Image, image)), f"the prediction for {pair.image}"
         predicted = predicted.cpu()
         known = predicted < len(self.lookup)
         mapped = self.lookup[predicted.where(known, 0)].where(known, -1)
