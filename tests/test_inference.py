@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny import tiny_model
+from tiny_peers import write_peer
 
 from transformers_massformer import MaSSFormerImageProcessor, inference, open_image
 from transformers_massformer.inference import PeakMemory, Segmenter, available_memory, tile_spans
@@ -152,3 +153,8 @@ def test_allocators_errors_are_said_in_words(model_folder, monkeypatch, error):
     error = RuntimeError("something else")
     with pytest.raises(RuntimeError, match="something else"):
         segmenter(PIL.Image.new("RGB", (70, 45)))
+
+
+def test_other_models_are_segmented_too(tmp_path):
+    segmenter = Segmenter(write_peer("segformer", tmp_path / "segformer"), device="cpu")
+    assert segmenter(PIL.Image.new("RGB", (90, 70))).label_map.shape == (70, 90)

@@ -26,6 +26,8 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING,
 )
 
+from .configuration_massformer import MaSSFormerConfig
+
 
 try:
     import resource
@@ -234,7 +236,12 @@ class Segmenter:
         return len(self.model.config.id2label or ())
 
     def check_memory(self, width: int, height: int):
-        """Refuses what surely cannot fit. Most systems promise more memory than they have, and end who takes it."""
+        """
+        Refuses what MaSSFormer surely cannot hold. Most systems promise more memory than they have, and end who takes
+        it. Of other models nothing is known.
+        """
+        if not isinstance(self.model.config, MaSSFormerConfig):
+            return
         needed = least_memory(self.model.config, height, width, self.dtype)
         available = available_memory(self.device)
         if needed > available:
