@@ -110,7 +110,7 @@ def assert_agrees(label_map, scores):
 @pytest.mark.parametrize("name", [name for name in PEERS if name != "eomt"])
 def test_label_maps_are_read_at_native_size_exactly(peers, name):
     image, folder = photo(), peers(name)
-    predictor = ModelPredictor(folder, "cpu")
+    predictor = ModelPredictor.load(folder, "cpu")
     processor = AutoImageProcessor.from_pretrained(folder)
     inputs = processor(images=image, return_tensors="pt")
     mask = inputs.get("pixel_mask", torch.ones(1, *inputs["pixel_values"].shape[-2:]))[0]
@@ -122,7 +122,7 @@ def test_label_maps_are_read_at_native_size_exactly(peers, name):
 @pytest.mark.parametrize("name", ["massformer", "mask2former", "segformer"])
 def test_native_input_is_normalised_and_padded_only(peers, name):
     image, folder = photo(99, 70), peers(name)
-    predictor = ModelPredictor(folder, "cpu", options=PredictionOptions(native_input=True))
+    predictor = ModelPredictor.load(folder, "cpu", options=PredictionOptions(native_input=True))
     processor = AutoImageProcessor.from_pretrained(folder)
     mean, std = (torch.tensor(x).view(3, 1, 1) for x in (processor.image_mean, processor.image_std))
     pixels = (torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255 - mean) / std
@@ -131,7 +131,7 @@ def test_native_input_is_normalised_and_padded_only(peers, name):
 
 
 def test_white_shows_where_a_processor_pads(peers, tmp_path):
-    predictor = ModelPredictor(peers("massformer"), "cpu")
+    predictor = ModelPredictor.load(peers("massformer"), "cpu")
     inputs, valid_size = predictor.processed_inputs(photo(99, 70))
     assert inputs["pixel_values"].shape[-2:] == (96, 128)
     assert valid_size == (70, 99)
@@ -139,7 +139,9 @@ def test_white_shows_where_a_processor_pads(peers, tmp_path):
 
 def test_scales_and_flips_are_averaged(peers):
     image = photo(96, 64)
-    predictor = ModelPredictor(peers("segformer"), "cpu", options=PredictionOptions(scales=(0.5, 1.0, 1.5), flip=True))
+    predictor = ModelPredictor.load(
+        peers("segformer"), "cpu", options=PredictionOptions(scales=(0.5, 1.0, 1.5), flip=True)
+    )
     total = 0
     for scale in (0.5, 1.0, 1.5):
         size = (round(96 * scale), round(64 * scale))
@@ -154,7 +156,7 @@ def test_scales_and_flips_are_averaged(peers):
 
 def test_windows_are_averaged_where_they_overlap(peers):
     image = photo(150, 100)
-    predictor = ModelPredictor(peers("segformer"), "cpu", options=PredictionOptions(tile=64, overlap=24))
+    predictor = ModelPredictor.load(peers("segformer"), "cpu", options=PredictionOptions(tile=64, overlap=24))
     total, count = torch.zeros(7, 100, 150, dtype=torch.float64), torch.zeros(100, 150)
     for top in (0, 36):
         for left in (0, 40, 80, 86):
@@ -176,7 +178,7 @@ def test_windows_cover_everything(size, tile, overlap):
 
 
 def test_eomt_looks_at_windows_of_the_resized_photograph(peers):
-    predictor = ModelPredictor(peers("eomt"), "cpu")
+    predictor = ModelPredictor.load(peers("eomt"), "cpu")
     image = photo(160, 100)
     resized = image.resize((102, 64), PIL.Image.Resampling.BILINEAR)
     total, count = torch.zeros(7, 64, 102, dtype=torch.float64), torch.zeros(102)
@@ -187,13 +189,13 @@ def test_eomt_looks_at_windows_of_the_resized_photograph(peers):
     scores = F.interpolate((total / count)[None], size=(100, 160), mode="bilinear")[0]
     assert_agrees(predictor(image), scores)
     with pytest.raises(ValueError, match="windows of 64 pixels by itself"):
-        ModelPredictor(peers("eomt"), "cpu", options=PredictionOptions(tile=64))
+        ModelPredictor.load(peers("eomt"), "cpu", options=PredictionOptions(tile=64))
 
 
 @pytest.mark.parametrize("name", ["mask2former", "oneformer", "segformer"])
 def test_the_peer_s_own_post_processing(peers, name):
     image, folder = photo(), peers(name)
-    predictor = ModelPredictor(folder, "cpu", options=PredictionOptions(peer_postprocess=True))
+    predictor = ModelPredictor.load(folder, "cpu", options=PredictionOptions(peer_postprocess=True))
     processor = AutoImageProcessor.from_pretrained(folder)
     with torch.no_grad():
         inputs = {**processor(images=image, return_tensors="pt"), **predictor.constant_inputs}
@@ -256,7 +258,7 @@ def test_evaluate_writes_the_scores_and_tables(peers, data, tmp_path, name):
     result = evaluate(peers(name), root, tmp_path / "out", "--title", "A_model")
     assert result.exit_code == 0, result.output
     written = json.loads((tmp_path / "out" / "results.json").read_text())
-    expected = expected_scores(ModelPredictor(peers(name), "cpu"), data)
+    expected = expected_scores(ModelPredictor.load(peers(name), "cpu"), data)
     assert json.dumps(written["scores"]) == json.dumps(expected)
     assert list(written["images"]) == list(labels)
     table = (tmp_path / "out" / "classes.md").read_text()
@@ -407,15 +409,15 @@ def test_costs(peers, tmp_path):
     assert result.exit_code == 0, result.output
     costs = json.loads((tmp_path / "profile.json").read_text())
     assert costs["input_size"] == [96, 160]
-    assert costs["parameters"] == ModelPredictor(peers("massformer"), "cpu").model.num_parameters()
+    assert costs["parameters"] == ModelPredictor.load(peers("massformer"), "cpu").model.num_parameters()
     assert "two per multiply-add" in (tmp_path / "profile.md").read_text()
     assert costs["flops"] > 1e6
-    predictor = ModelPredictor(peers("segformer"), "cpu", options=PredictionOptions(tile=64))
+    predictor = ModelPredictor.load(peers("segformer"), "cpu", options=PredictionOptions(tile=64))
     assert profile(predictor, 200, 100)["input_size"] == [64, 64]
 
 
 def test_operations_are_those_of_the_layers(peers):
-    predictor = ModelPredictor(peers("upernet"), "cpu")
+    predictor = ModelPredictor.load(peers("upernet"), "cpu")
     small, large = (
         count_operations(predictor.model, {"pixel_values": torch.Size([1, 3, side, side])}) for side in (128, 256)
     )

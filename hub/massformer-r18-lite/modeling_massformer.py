@@ -117,6 +117,9 @@ class MaSSFormerForSemanticSegmentationOutput(ModelOutput):
         The queries before the first layer and after each layer, of shape `(batch_size, num_queries, hidden_size)`.
     attentions (`tuple(torch.Tensor)`, *optional*, returned when `output_attentions=True` is passed):
         Cross-attention weights of each layer, of shape `(batch_size, num_heads, num_queries, memory_length)`.
+    loss_dict (`dict[str, torch.Tensor]`, *optional*, returned when `labels` are given):
+        The weighted terms of which `loss` is the sum, as scalars without gradients: `loss_cross_entropy`, `loss_mask`
+        and `loss_dice` of the final step, the same with suffix `_0`, `_1` ... for the earlier ones, and `loss_edge`.
     """
 
     loss: torch.Tensor | None = None
@@ -126,6 +129,7 @@ class MaSSFormerForSemanticSegmentationOutput(ModelOutput):
     auxiliary_logits: list[dict[str, torch.Tensor]] | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
+    loss_dict: dict[str, torch.Tensor] | None = None
 
     @property
     def logits(self) -> torch.Tensor:
@@ -1193,11 +1197,13 @@ class MaSSFormerForSemanticSegmentation(MaSSFormerPreTrainedModel):
         outputs = self.model(pixel_values, output_pixel_features=output_pixel_features, **kwargs)
         class_queries_logits = [self.class_predictor(states) for states in outputs.intermediate_hidden_states]
 
-        loss = None
+        loss, loss_dict = None, None
         if labels is not None:
-            loss = self.criterion(
+            losses = self.criterion(
                 class_queries_logits, outputs.mask_embeddings, outputs.mask_features, outputs.edge_logits, labels
-            )["loss"]
+            )
+            loss = losses.pop("loss")
+            loss_dict = {name: value.detach() for name, value in losses.items()}
 
         auxiliary_logits = None
         if output_auxiliary_logits:
@@ -1223,6 +1229,7 @@ class MaSSFormerForSemanticSegmentation(MaSSFormerPreTrainedModel):
             auxiliary_logits=auxiliary_logits,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
+            loss_dict=loss_dict,
         )
 
 

@@ -8,6 +8,7 @@ from .evaluate import evaluate
 from .scenes import scenes
 from .segment import segment
 from .stats import stats
+from .train import train
 
 
 app = typer.Typer(
@@ -17,6 +18,7 @@ app = typer.Typer(
 )
 app.command()(segment)
 app.command()(convert)
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(train)
 app.command()(evaluate)
 app.command()(compare)
 app.command()(stats)

@@ -106,7 +106,7 @@ def make_predictor(
 ) -> ModelPredictor | FolderPredictor:
     """What `--model` names."""
     if not is_prediction_folder(model):
-        return ModelPredictor(model, device, dtype, options)
+        return ModelPredictor.load(model, device, dtype, options)
     if options != PredictionOptions():
         raise ValueError(f"{model} holds label maps, not a model: windows, scales, flips and the like do not apply.")
     return FolderPredictor(model)

@@ -129,3 +129,22 @@ def lay_on_photo(
             f"{names[0]}."
         ) from None
     return tv_tensors.Mask(turned_upright(turned_upright(label, orientation), turn).contiguous())
+
+
+def read_pair(
+    image: str | os.PathLike | PIL.Image.Image, label: str | os.PathLike | PIL.Image.Image, names: tuple[str, str]
+) -> tuple[PIL.Image.Image, torch.Tensor]:
+    """
+    A photograph, upright, and the label map that lies on it, `(height, width)` in uint8.
+
+    Args:
+        image (`str`, `os.PathLike` or `PIL.Image.Image`): The photograph.
+        label (`str`, `os.PathLike` or `PIL.Image.Image`): Its label map.
+        names (`tuple[str, str]`): What errors call the two.
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        ValueError: If a file cannot be decoded, or the sizes differ.
+    """
+    photo, orientation = read_photo(image, names[0])
+    return photo, lay_on_photo(*read_label(label, names[1]), picture_size(photo), orientation, names)

@@ -1,29 +1,13 @@
 """The training samples of a data set, epoch by epoch."""
 
-import os
-from typing import Any, Protocol
+from collections.abc import Iterator
 
 import numpy as np
-import PIL.Image
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 
-from .reading import lay_on_photo, picture_size, read_label, read_photo
+from .samples import Samples, read_sample
 from .transforms import TrainingTransform
-
-
-class Samples(Protocol):
-    """Anything with a length whose items are mappings, such as a `datasets.Dataset` or a list of dictionaries."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> Any: ...
-
-
-def source_name(source: str | os.PathLike | PIL.Image.Image, what: str, index: int) -> str:
-    """What an error calls a part of a sample: its file where it is known."""
-    path = getattr(source, "filename", "") if isinstance(source, PIL.Image.Image) else os.fspath(source)
-    return os.fspath(path) if path else f"The {what} of sample {index}"
 
 
 class TrainingSet(Dataset):
@@ -31,9 +15,9 @@ class TrainingSet(Dataset):
     Training samples of a data set. A sample is a function of seed, epoch and index alone, whatever the order, the
     number of workers or the number of processes.
 
-    `set_epoch` reaches workers that are running already (`persistent_workers=True`). `transformers.Trainer` calls it,
-    through accelerate, if there is one process; with several, accelerate tells only the sampler, and `set_epoch` is to
-    be called at the beginning of each epoch.
+    `set_epoch` is to be called at the beginning of each epoch; it reaches workers that are running already
+    (`persistent_workers=True`). [`MaSSFormerTrainer`] calls it. `transformers.Trainer` does so through accelerate if
+    there is one process.
 
     Args:
         dataset (`Samples`): Its items have an `"image"` and a `"label"`, each a PIL image or the path of a file, such
@@ -82,12 +66,33 @@ class TrainingSet(Dataset):
             ValueError: If a file cannot be decoded, the sizes differ, or there are unknown labels.
         """
         index = range(len(self))[index]
-        item = self.dataset[index]
-        names = source_name(item["image"], "image", index), source_name(item["label"], "label map", index)
-        image, orientation = read_photo(item["image"], names[0])
-        label = lay_on_photo(*read_label(item["label"], names[1]), picture_size(image), orientation, names)
-        return self.transform(image, label, self.generator(index), names[1])
+        image, label, name = read_sample(self.dataset, index)
+        return self.transform(image, label, self.generator(index), name)
 
     def generator(self, index: int) -> np.random.Generator:
         """The random numbers of a sample in the present epoch."""
         return np.random.Generator(np.random.Philox(key=[self.seed, self.epoch], counter=[0, 0, 0, index]))
+
+    def order(self) -> list[int]:
+        """The indices in the random order of the present epoch."""
+        rng = np.random.Generator(np.random.Philox(key=[self.seed, self.epoch], counter=[0, 0, 1, 0]))
+        return rng.permutation(len(self)).tolist()
+
+
+class EpochSampler(Sampler):
+    """
+    The order of a [`TrainingSet`], which is a function of its seed and its epoch: the same in all processes, and the
+    same again when a training is resumed.
+
+    Args:
+        dataset ([`TrainingSet`]): What is gone through.
+    """
+
+    def __init__(self, dataset: TrainingSet):
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __iter__(self) -> Iterator[int]:
+        yield from self.dataset.order()

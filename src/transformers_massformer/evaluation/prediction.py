@@ -9,7 +9,7 @@ import PIL.Image
 import torch
 import torch.nn.functional as F
 import torchvision.transforms.v2.functional as tvF
-from transformers import AutoProcessor
+from transformers import AutoProcessor, PreTrainedModel
 
 from ..data.reading import read_label
 from ..image_processing_massformer import to_rgb
@@ -113,31 +113,37 @@ def read_logits_map(
     return label_map, scores
 
 
+def task_inputs(model: str | Path, device: torch.device) -> dict[str, torch.Tensor]:
+    """OneFormer is told what to do in words."""
+    processor = AutoProcessor.from_pretrained(model)
+    small = PIL.Image.new("RGB", (SIZE_DIVISOR, SIZE_DIVISOR))
+    inputs = processor(images=small, task_inputs=["semantic"], return_tensors="pt")
+    return {"task_inputs": inputs["task_inputs"].to(device)}
+
+
 class ModelPredictor:
     """
     Segments photographs with a model.
 
     Args:
-        model (`str` or `Path`): A folder (or Hub name) with the model and its image processor.
-        device (`str` or `torch.device`): Where to compute.
-        dtype (`torch.dtype`, *optional*, defaults to `torch.float32`): Type of the weights.
+        model (`PreTrainedModel`): A semantic or universal segmentation model, on its device and in eval mode.
+        processor (`BaseImageProcessor`): Its image processor.
         options ([`PredictionOptions`], *optional*): How photographs go through it.
+        constant_inputs (`dict[str, torch.Tensor]`, *optional*): What the model is given with every photograph.
 
     Raises:
-        FileNotFoundError: If there is no such model, or it has no weights.
-        ValueError: If it is no segmentation model.
+        ValueError: If the options do not go with the model.
     """
 
     def __init__(
         self,
-        model: str | Path,
-        device: str | torch.device,
-        dtype: torch.dtype = torch.float32,
+        model: PreTrainedModel,
+        processor: Any,
         options: PredictionOptions | None = None,
+        constant_inputs: dict[str, torch.Tensor] | None = None,
     ):
-        self.device, self.dtype, self.options = torch.device(device), dtype, options or PredictionOptions()
-        self.model, self.processor = load_model(model)
-        self.model.to(device=self.device, dtype=dtype)
+        self.model, self.processor, self.options = model, processor, options or PredictionOptions()
+        self.constant_inputs = constant_inputs or {}
         self.labels = {int(index): label for index, label in (self.model.config.id2label or {}).items()}
         # EoMT's sees squares of one size.
         self.window = (
@@ -145,17 +151,41 @@ class ModelPredictor:
         )
         if self.window and (self.options.tile or self.options.peer_postprocess):
             raise ValueError(
-                f"{model} looks at windows of {self.window} pixels by itself: it goes with neither `tile` nor its own "
-                "post-processing."
+                f"{type(model).__name__} looks at windows of {self.window} pixels by itself: it goes with neither "
+                "`tile` nor its own post-processing."
             )
-        self.constant_inputs = self.task_inputs(model) if self.model.config.model_type == "oneformer" else {}
 
-    def task_inputs(self, model: str | Path) -> dict[str, torch.Tensor]:
-        """OneFormer is told what to do in words."""
-        processor = AutoProcessor.from_pretrained(model)
-        small = PIL.Image.new("RGB", (SIZE_DIVISOR, SIZE_DIVISOR))
-        inputs = processor(images=small, task_inputs=["semantic"], return_tensors="pt")
-        return {"task_inputs": inputs["task_inputs"].to(self.device)}
+    @classmethod
+    def load(
+        cls,
+        model: str | Path,
+        device: str | torch.device,
+        dtype: torch.dtype = torch.float32,
+        options: PredictionOptions | None = None,
+    ) -> "ModelPredictor":
+        """
+        Args:
+            model (`str` or `Path`): A folder (or Hub name) with the model and its image processor.
+            device (`str` or `torch.device`): Where to compute.
+            dtype (`torch.dtype`, *optional*, defaults to `torch.float32`): Type of the weights.
+            options ([`PredictionOptions`], *optional*): How photographs go through it.
+
+        Raises:
+            FileNotFoundError: If there is no such model, or it has no weights.
+            ValueError: If it is no segmentation model, or the options do not go with it.
+        """
+        network, processor = load_model(model)
+        network.to(device=torch.device(device), dtype=dtype)
+        constant_inputs = task_inputs(model, network.device) if network.config.model_type == "oneformer" else None
+        return cls(network, processor, options, constant_inputs)
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.dtype
 
     def process(self, image: PIL.Image.Image, **options: Any) -> Any:
         """What the model's image processor makes of an image."""

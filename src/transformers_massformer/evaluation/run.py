@@ -10,7 +10,7 @@ import PIL.Image
 import torch
 
 from ..data.mass13k import Pair, read_header
-from ..data.reading import lay_on_photo, read_label, read_photo
+from ..data.reading import lay_on_photo, read_label, read_pair, read_photo
 from ..data.statistics import file_state
 from ..metrics import CountSettings, count_image
 from .prediction import FolderPredictor, ModelPredictor
@@ -51,16 +51,15 @@ class Evaluator:
 
     def read(self, pair: Pair) -> tuple[PIL.Image.Image | None, torch.Tensor]:
         """The photograph, if a model is to see it, and the label map that lies on it."""
-        image: PIL.Image.Image | None = None
+        names = str(pair.image), str(pair.label)
         if isinstance(self.predictor, ModelPredictor):
-            image, orientation = read_photo(pair.image, str(pair.image))
-            size = (image.height, image.width)
-        else:
-            header = read_header(pair.image)
-            size, orientation = header.upright_size[::-1], header.orientation or 1
-        label, label_turn = read_label(pair.label, str(pair.label))
-        label = lay_on_photo(label, label_turn, size, orientation, (str(pair.image), str(pair.label)))
-        return image, label.as_subclass(torch.Tensor)
+            image, label = read_pair(pair.image, pair.label, names)
+            return image, label.as_subclass(torch.Tensor)
+        header = read_header(pair.image)
+        label = lay_on_photo(
+            *read_label(pair.label, names[1]), header.upright_size[::-1], header.orientation or 1, names
+        )
+        return None, label.as_subclass(torch.Tensor)
 
     def read_photo(self, pair: Pair) -> PIL.Image.Image:
         """The photograph alone, upright."""

@@ -1,0 +1,75 @@
+"""Photographs and label maps as items of a data set."""
+
+import os
+from typing import Any, Protocol
+
+import PIL.Image
+import torch
+from torch.utils.data import Dataset
+
+from .reading import read_pair
+
+
+class Samples(Protocol):
+    """Anything with a length whose items are mappings, such as a `datasets.Dataset` or a list of dictionaries."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+def source_name(source: str | os.PathLike | PIL.Image.Image, what: str, index: int) -> str:
+    """What an error calls a part of a sample: its file where it is known."""
+    path = getattr(source, "filename", "") if isinstance(source, PIL.Image.Image) else os.fspath(source)
+    return os.fspath(path) if path else f"The {what} of sample {index}"
+
+
+def read_sample(dataset: Samples, index: int) -> tuple[PIL.Image.Image, torch.Tensor, str]:
+    """
+    The photograph of an item, upright, the label map that lies on it, `(height, width)` in uint8, and what errors are
+    to call the label map.
+
+    Args:
+        dataset (`Samples`): Its items have an `"image"` and a `"label"`, each a PIL image or the path of a file.
+        index (`int`): Which item.
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        ValueError: If a file cannot be decoded, or the sizes differ.
+    """
+    item = dataset[index]
+    names = source_name(item["image"], "image", index), source_name(item["label"], "label map", index)
+    return *read_pair(item["image"], item["label"], names), names[1]
+
+
+class EvaluationSet(Dataset):
+    """
+    Photographs with label maps at their own size.
+
+    Args:
+        dataset (`Samples`): Its items have an `"image"` and a `"label"`, each a PIL image or the path of a file, such
+            as those of a `datasets.Dataset`.
+    """
+
+    def __init__(self, dataset: Samples):
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """
+        Args:
+            index (`int`): Which item; negative ones count from the end.
+
+        Returns:
+            `dict`: `image`, an upright `PIL.Image.Image`; `label`, a uint8 `torch.Tensor` of shape `(height, width)`;
+            `name`, what errors are to call the label map.
+
+        Raises:
+            IndexError: If there is no such item.
+            FileNotFoundError: If a file is missing.
+            ValueError: If a file cannot be decoded, or the sizes differ.
+        """
+        image, label, name = read_sample(self.dataset, range(len(self))[index])
+        return {"image": image, "label": label.as_subclass(torch.Tensor), "name": name}

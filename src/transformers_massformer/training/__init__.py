@@ -1,0 +1,16 @@
+"""Training: arguments, parameter groups, backbone weights and a Trainer."""
+
+from .arguments import DataArguments, MaSSFormerTrainingArguments, ModelArguments
+from .backbone_weights import load_backbone_weights
+from .parameters import parameter_groups
+from .trainer import MaSSFormerTrainer
+
+
+__all__ = [
+    "DataArguments",
+    "MaSSFormerTrainer",
+    "MaSSFormerTrainingArguments",
+    "ModelArguments",
+    "load_backbone_weights",
+    "parameter_groups",
+]

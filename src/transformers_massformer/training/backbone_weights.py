@@ -1,0 +1,169 @@
+"""Starting a backbone from weights that were trained on images before."""
+
+import re
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import AutoBackbone
+from transformers.utils import logging
+
+from ..configuration_massformer import MaSSFormerConfig
+from ..conversion.checkpoints import load_checkpoint
+from ..conversion.massformer import convert_massformer_state_dict
+from ..modeling_massformer import MaSSFormerPreTrainedModel
+
+
+logger = logging.get_logger(__name__)
+
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+# What checkpoints put before the names of a backbone's weights.
+PREFIXES = ("module.", "model.", "backbone.", "_backbone.", "encoder.", "resnet.", "swin.")
+# Weights that a backbone has beyond a classifier's; they start as they are.
+OWN = re.compile(r"(^|\.)hidden_states_norms\.|num_batches_tracked$")
+# The first two numbers in the name of a timm block: its stage, and its place in it.
+BLOCK = re.compile(r"(?:^|\.)blocks\.(\d+)\.(\d+)\.")
+# Names of the original EfficientNet-PyTorch, to timm's. In the first stage's blocks nothing is expanded.
+EFFICIENTNET_RENAMES = [
+    (r"^_conv_stem\.", "conv_stem."),
+    (r"^_bn0\.", "bn1."),
+    (r"^(blocks\.0\.\d+)\._depthwise_conv\.", r"\1.conv_dw."),
+    (r"^(blocks\.0\.\d+)\._project_conv\.", r"\1.conv_pw."),
+    (r"^(blocks\.0\.\d+)\._bn([12])\.", r"\1.bn\2."),
+    (r"^(blocks\.\d+\.\d+)\._expand_conv\.", r"\1.conv_pw."),
+    (r"^(blocks\.\d+\.\d+)\._depthwise_conv\.", r"\1.conv_dw."),
+    (r"^(blocks\.\d+\.\d+)\._project_conv\.", r"\1.conv_pwl."),
+    (r"^(blocks\.\d+\.\d+)\._bn(\d)\.", lambda m: f"{m[1]}.bn{int(m[2]) + 1}."),
+    (r"^(blocks\.\d+\.\d+)\._se_reduce\.", r"\1.se.conv_reduce."),
+    (r"^(blocks\.\d+\.\d+)\._se_expand\.", r"\1.se.conv_expand."),
+]
+
+
+def rename_efficientnet(weights: dict[str, torch.Tensor], target: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights of the original EfficientNet-PyTorch by timm's names, which count the blocks of each stage anew."""
+    blocks = sorted({tuple(map(int, match.groups())) for name in target if (match := BLOCK.search(name))})
+    renamed = {}
+    for name, value in weights.items():
+        if match := re.match(r"_blocks\.(\d+)\.", name):
+            index = int(match[1])
+            if index >= len(blocks):
+                continue
+            name = "blocks.{}.{}.".format(*blocks[index]) + name[match.end() :]
+        for pattern, replacement in EFFICIENTNET_RENAMES:
+            name = re.sub(pattern, replacement, name)
+        renamed[name] = value
+    return renamed
+
+
+def rename_torchvision(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights of torchvision's ResNets by the names of transformers."""
+    converted = convert_massformer_state_dict({f"backbone.{name}": value for name, value in weights.items()})
+    return {name.removeprefix("model.backbone."): value for name, value in converted.items()}
+
+
+def bare(name: str) -> str:
+    """A weight's name without what stands before it in some checkpoints."""
+    while prefix := next((prefix for prefix in PREFIXES if name.startswith(prefix)), ""):
+        name = name.removeprefix(prefix)
+    return name
+
+
+def candidates(weights: dict[str, torch.Tensor], target: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
+    """The weights by the names that they may have here."""
+    stripped = {bare(name): value for name, value in weights.items()}
+    return [weights, stripped, rename_torchvision(stripped), rename_efficientnet(weights, target)]
+
+
+def match_weights(
+    weights: dict[str, torch.Tensor], target: dict[str, torch.Tensor], source: str
+) -> dict[str, torch.Tensor]:
+    """
+    The weights by a backbone's names.
+
+    Args:
+        weights (`dict[str, torch.Tensor]`): By the names of their source.
+        target (`dict[str, torch.Tensor]`): The backbone's own.
+        source (`str`): What errors call it.
+
+    Raises:
+        ValueError: If one is missing or has another shape.
+    """
+    needed = {bare(name): name for name in target if not OWN.search(name)}
+    found = max(
+        ({bare(name): value for name, value in names.items()} for names in candidates(weights, target)),
+        key=lambda names: len(names.keys() & needed.keys()),
+    )
+    missing = sorted(needed.keys() - found.keys())
+    misshapen = [
+        f"{name} is {tuple(found[short].shape)}, expected {tuple(target[name].shape)}"
+        for short, name in needed.items()
+        if short in found and found[short].shape != target[name].shape
+    ]
+    if missing or misshapen:
+        details = [f"missing ({len(missing)}): {', '.join(missing[:5])}"] if missing else []
+        details += [f"of another shape ({len(misshapen)}): {', '.join(misshapen[:5])}"] if misshapen else []
+        raise ValueError(
+            f"The weights in {source} do not fit the backbone: {'; '.join(details)}. Are they of the same architecture?"
+        )
+    return {name: found[short] for short, name in needed.items()}
+
+
+def weight_file(source: str) -> Path | None:
+    """The file that a path names, itself or within a folder; nothing for a name."""
+    path = Path(source)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        for name in WEIGHT_FILES:
+            if (path / name).is_file():
+                return path / name
+        raise FileNotFoundError(f"{source} holds none of {', '.join(WEIGHT_FILES)}.")
+    if path.suffix in SUFFIXES or source.startswith((".", "/", "~")):
+        raise FileNotFoundError(f"There are no weights at {source}.")
+    return None
+
+
+def named_weights(name: str, config: MaSSFormerConfig) -> dict[str, torch.Tensor]:
+    """The weights of a model on the Hub, or, for a timm backbone, of that name in timm."""
+    backbone_config = config.backbone_config
+    try:
+        if backbone_config.model_type == "timm_backbone":
+            import timm
+
+            return timm.create_model(name, pretrained=True).state_dict()
+        return AutoBackbone.from_pretrained(name, config=backbone_config).state_dict()
+    except Exception as error:
+        # Whatever hub, network and file formats raise.
+        raise ValueError(
+            f"There are no weights named {name} to be had ({error}). Without a network, name a local file."
+        ) from error
+
+
+def load_backbone_weights(model: MaSSFormerPreTrainedModel, source: str | Path) -> nn.Module:
+    """
+    Starts a model's backbone from pretrained weights. All of its weights are replaced, or none.
+
+    Args:
+        model ([`MaSSFormerPreTrainedModel`]): The model, changed in place.
+        source (`str` or `Path`):
+            A safetensors or PyTorch file (nothing in it is executed), a folder with one, the Hub name of a model that
+            transformers knows, or, if the backbone is timm's, a model's name in timm. Names of weights may be those of
+            transformers, timm, torchvision's ResNets or the original EfficientNet-PyTorch. Classifiers are left out.
+
+    Returns:
+        `nn.Module`: The backbone.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it cannot be read, or does not fit the backbone.
+    """
+    source = str(source)
+    backbone = model.base_model.backbone
+    file = weight_file(source)
+    weights = named_weights(source, model.config) if file is None else load_checkpoint(file)
+    target = backbone.state_dict()
+    matched = match_weights(weights, target, source)
+    backbone.load_state_dict({**target, **matched})
+    logger.info(f"The backbone starts from {source} ({len(matched)} tensors).")
+    return backbone

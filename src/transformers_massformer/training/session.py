@@ -1,0 +1,279 @@
+"""A whole training, from files to a folder with a model: what `massformer train` does."""
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoImageProcessor, set_seed
+from transformers.utils import logging
+
+from ..configuration_massformer import MASS13K_LABELS, MaSSFormerConfig
+from ..conversion import VARIANTS, variant_config
+from ..data.mass13k import Pair, check_faults, find_splits
+from ..data.training_set import TrainingSet
+from ..data.transforms import TrainingTransform
+from ..files import written_whole
+from ..image_processing_massformer import MaSSFormerImageProcessor
+from ..modeling_massformer import MaSSFormerForSemanticSegmentation
+from .arguments import DataArguments, MaSSFormerTrainingArguments, ModelArguments
+from .backbone_weights import load_backbone_weights
+from .checkpoints import last_checkpoint, remove_checkpoints
+from .model_card import write_model_card
+from .trainer import MaSSFormerTrainer
+
+
+logger = logging.get_logger(__name__)
+
+IDENTITY_FILE, RESULTS_FILE = "training.json", "eval_results.json"
+# Arguments that change what is trained, so that a training with others is another one.
+DEFINING = (
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "backbone_learning_rate_factor",
+    "bf16",
+    "data_seed",
+    "fixed_norm_statistics",
+    "fp16",
+    "freeze_backbone",
+    "gradient_accumulation_steps",
+    "learning_rate",
+    "lr_scheduler_type",
+    "max_grad_norm",
+    "max_steps",
+    "num_train_epochs",
+    "optim",
+    "per_device_train_batch_size",
+    "seed",
+    "train_backbone_norms",
+    "warmup_steps",
+    "weight_decay",
+    "world_size",
+)
+
+
+def label_names(labels: Sequence[str]) -> dict[str, dict]:
+    """The fields of a configuration that name its classes."""
+    id2label = dict(enumerate(labels))
+    return {"id2label": id2label, "label2id": {label: index for index, label in id2label.items()}}
+
+
+def build_model(arguments: ModelArguments) -> tuple[MaSSFormerForSemanticSegmentation, Any]:
+    """
+    The model to train, in float32, and its image processor.
+
+    Raises:
+        FileNotFoundError: If there is no such model or file.
+        ValueError: If it is no MaSSFormer, or its configuration or weights do not fit.
+    """
+    names = label_names(arguments.labels) if arguments.labels else {}
+    overrides = {**(arguments.model_config or {}), **names}
+    source = arguments.model
+    if source is None or source in VARIANTS:
+        config = MaSSFormerConfig(**overrides) if source is None else variant_config(source, **overrides)
+        model = MaSSFormerForSemanticSegmentation(config)
+        processor = MaSSFormerImageProcessor(num_labels=model.criterion.num_labels, ignore_index=config.ignore_index)
+    else:
+        model, processor = load_for_training(source, overrides)
+    if arguments.backbone_weights is not None:
+        load_backbone_weights(model, arguments.backbone_weights)
+    return model, processor
+
+
+def load_for_training(source: str, overrides: dict[str, Any]) -> tuple[MaSSFormerForSemanticSegmentation, Any]:
+    """A model from a folder or a Hub name; without weights it starts anew."""
+    folder = Path(source)
+    try:
+        config = AutoConfig.from_pretrained(source, **overrides)
+        if config.model_type != MaSSFormerConfig.model_type:
+            raise ValueError(f"{source} is a model of type {config.model_type}, not {MaSSFormerConfig.model_type}.")
+        if folder.exists() and not list(folder.glob("*.safetensors")):
+            model = MaSSFormerForSemanticSegmentation(config)
+        else:
+            # Classes of another number start anew.
+            model = MaSSFormerForSemanticSegmentation.from_pretrained(
+                source, config=config, dtype=torch.float32, ignore_mismatched_sizes=True
+            )
+        processor = AutoImageProcessor.from_pretrained(source, num_labels=model.criterion.num_labels)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"There is no model at {source}: name one of {', '.join(VARIANTS)}, or a folder with a configuration "
+            f"({error})"
+        ) from error
+    return model, processor
+
+
+def read_pairs(data: str, split: str) -> list[Pair] | None:
+    """
+    The files of a split; nothing if there is no such split.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If something is wrong with its files.
+    """
+    splits = find_splits(data)
+    name = "validation" if split == "val" else split
+    if name not in splits:
+        return None
+    check_faults(name, splits[name])
+    return splits[name].pairs
+
+
+def items(pairs: Sequence[Pair]) -> list[dict[str, Path]]:
+    """Pairs as items of a data set."""
+    return [{"image": pair.image, "label": pair.label} for pair in pairs]
+
+
+def evenly(pairs: list[Pair], count: int | None) -> list[Pair]:
+    """So many of them, evenly spread."""
+    if count is None or count >= len(pairs):
+        return pairs
+    return [pairs[index * len(pairs) // count] for index in range(count)]
+
+
+class TrainingSession:
+    """
+    A training on a folder of data, which writes checkpoints and at the end a model to `args.output_dir`. Begun there
+    before, it goes on from the last checkpoint.
+
+    Args:
+        model_arguments ([`ModelArguments`]): Which model.
+        data_arguments ([`DataArguments`]): Which data.
+        args ([`MaSSFormerTrainingArguments`]): How.
+        overwrite (`bool`, *optional*, defaults to `False`): Whether to forget what is in the folder.
+
+    Raises:
+        FileNotFoundError: If a file or folder is missing.
+        ValueError: If something does not fit, or the folder holds another training.
+    """
+
+    def __init__(
+        self,
+        model_arguments: ModelArguments,
+        data_arguments: DataArguments,
+        args: MaSSFormerTrainingArguments,
+        overwrite: bool = False,
+    ):
+        self.model_arguments, self.data_arguments, self.args = model_arguments, data_arguments, args
+        self.output = Path(args.output_dir)
+        if data_arguments.data is None:
+            raise ValueError("Name the data with --data: a folder in the layout of MaSS13K.")
+        train_pairs = read_pairs(data_arguments.data, data_arguments.train_split)
+        if train_pairs is None:
+            raise ValueError(f"{data_arguments.data} has no split {data_arguments.train_split}.")
+        self.eval_pairs = read_pairs(data_arguments.data, data_arguments.eval_split) or []
+        if not self.eval_pairs and args.eval_strategy != "no":
+            logger.warning(f"{data_arguments.data} has no split {data_arguments.eval_split}: nothing is evaluated.")
+            args.eval_strategy, args.load_best_model_at_end = "no", False
+        with args.main_process_first(desc="preparing the folder"):
+            if self.is_main_process:
+                self.prepare_folder(overwrite)
+        set_seed(args.seed)
+        self.model, self.processor = build_model(model_arguments)
+        transform = TrainingTransform(
+            crop_size=data_arguments.crop_size,
+            num_labels=self.model.criterion.num_labels,
+            ignore_index=self.model.config.ignore_index,
+            short_sides=tuple(data_arguments.short_sides),
+            max_long_side=data_arguments.max_long_side,
+        )
+        seed = args.seed if args.data_seed is None else args.data_seed
+        self.trainer = MaSSFormerTrainer(
+            model=self.model,
+            args=args,
+            train_dataset=TrainingSet(items(train_pairs), transform, seed),
+            eval_dataset=items(evenly(self.eval_pairs, data_arguments.max_eval_images)) or None,
+            processing_class=self.processor,
+        )
+
+    @property
+    def is_main_process(self) -> bool:
+        return self.args.process_index == 0
+
+    def identity(self) -> dict[str, Any]:
+        """By what a training is known again."""
+        data = {**vars(self.data_arguments), "data": str(Path(str(self.data_arguments.data)).resolve())}
+        how = {name: getattr(self.args, name) for name in DEFINING}
+        return json.loads(json.dumps({**vars(self.model_arguments), **data, **how}, default=str))
+
+    def prepare_folder(self, overwrite: bool):
+        """
+        Raises:
+            OSError: If the folder cannot be written to.
+            ValueError: If it holds another training.
+        """
+        path, identity = self.output / IDENTITY_FILE, self.identity()
+        if overwrite:
+            remove_checkpoints(self.output)
+            for name in (IDENTITY_FILE, RESULTS_FILE):
+                (self.output / name).unlink(missing_ok=True)
+        elif path.exists():
+            found = json.loads(path.read_text())
+            differing = sorted(name for name in {**found, **identity} if found.get(name) != identity.get(name))
+            if differing:
+                raise ValueError(
+                    f"{self.output} holds another training (other {', '.join(differing)}). Choose another --output, or "
+                    "--overwrite it."
+                )
+            return
+        elif last_checkpoint(self.output, 1) is not None:
+            raise ValueError(
+                f"{self.output} holds checkpoints of unknown origin. Choose another --output, or --overwrite them."
+            )
+        with written_whole(path) as partial:
+            partial.write_text(json.dumps(identity, indent=1) + "\n")
+
+    def finished_metrics(self) -> dict[str, float] | None:
+        """The results of a training that has come to its end before."""
+        path = self.output / RESULTS_FILE
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def run(self) -> dict[str, Any]:
+        """
+        Trains, evaluates on the whole split, and saves model, processor, results and card.
+
+        Returns:
+            `dict`: What was measured.
+        """
+        finished = self.finished_metrics()
+        if finished is not None:
+            logger.warning(f"{self.output} is finished already; begin anew with --overwrite.")
+            return finished
+        start = time.time()
+        checkpoint = last_checkpoint(self.output, self.args.world_size)
+        if checkpoint is not None:
+            logger.warning(f"Going on from {checkpoint}.")
+        trained = self.trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        metrics = {**trained.metrics, "train_seconds_of_last_run": time.time() - start}
+        if self.eval_pairs:
+            metrics |= self.trainer.evaluate(items(self.eval_pairs))
+        self.save(metrics)
+        return metrics
+
+    def save(self, metrics: dict[str, Any]):
+        """Writes the model and what belongs to it; each file takes its place when it is whole."""
+        partial = self.output / ".model.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        self.trainer.save_model(str(partial))
+        if not self.is_main_process:
+            return
+        write_model_card(partial, self, metrics)
+        for path in sorted(partial.iterdir()):
+            path.replace(self.output / path.name)
+        partial.rmdir()
+        with written_whole(self.output / RESULTS_FILE) as file:
+            finite = {name: value for name, value in metrics.items() if not _is_nan(value)}
+            file.write_text(json.dumps(finite, indent=1) + "\n")
+
+    def end(self):
+        """Leaves the process group; after everything that needs the other processes."""
+        self.trainer.end()
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)

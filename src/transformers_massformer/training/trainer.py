@@ -1,0 +1,231 @@
+"""Fine-tuning and training with `transformers.Trainer`."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch.utils.data import Dataset, Sampler
+from transformers import Trainer, TrainerCallback
+from transformers.trainer_utils import EvalPrediction
+from transformers.utils import logging
+
+from ..data.samples import EvaluationSet, Samples
+from ..data.training_set import EpochSampler, TrainingSet
+from ..evaluation.prediction import ModelPredictor, PredictionOptions
+from ..metrics import Counts, CountSettings, count_image, score
+from .arguments import MaSSFormerTrainingArguments
+from .parameters import fix_statistics, freeze, parameter_groups, synchronize_statistics
+
+
+logger = logging.get_logger(__name__)
+
+# How torch says that a file could not be written.
+WRITE_FAILURES = ("PytorchStreamWriter", "No space left", "unexpected pos", "File too large")
+
+
+def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Training samples as stacked tensors; photographs and label maps, which differ in size, as lists."""
+    batch: dict[str, Any] = {name: [sample[name] for sample in samples] for name in samples[0]}
+    return {
+        name: torch.stack(values) if name in ("pixel_values", "labels") else values for name, values in batch.items()
+    }
+
+
+def evaluation_set(dataset: Samples | Mapping[str, Samples] | None) -> Any:
+    """Data sets of images and labels, for evaluation."""
+    if dataset is None or isinstance(dataset, EvaluationSet | str):
+        return dataset
+    if isinstance(dataset, dict):
+        return {name: evaluation_set(each) for name, each in dataset.items()}
+    return EvaluationSet(dataset)
+
+
+class EpochCallback(TrainerCallback):
+    """Tells a training set the epoch; with several processes accelerate would tell nobody."""
+
+    def __init__(self, train_dataset: TrainingSet):
+        self.train_dataset = train_dataset
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        # A fraction where a training is resumed within an epoch.
+        self.train_dataset.set_epoch(int(state.epoch or 0))
+
+
+class MaSSFormerTrainer(Trainer):
+    """
+    `transformers.Trainer` for MaSSFormer: the release's parameter groups and frozen parts, every loss term in the log,
+    evaluation of whole photographs, and data in an order that does not depend on the number of processes.
+
+    Evaluation segments photographs at their own size and keeps counts, never logits; `eval_mean_iou`,
+    `eval_mean_boundary_iou`, `eval_mean_bf1` and the same of each class (`eval_iou_sky`) are those of
+    `massformer evaluate`. It works for every model that [`ModelPredictor`] segments with; the others' images are given to
+    them at their own size, too.
+
+    Args:
+        model (`PreTrainedModel`): The model; its backbone is frozen as the arguments say.
+        args ([`MaSSFormerTrainingArguments`]): What is to be done.
+        train_dataset (`Dataset`, *optional*):
+            Yields `pixel_values` and `labels`, such as a [`TrainingSet`], whose epochs and order are then followed.
+        eval_dataset (`Samples`, *optional*):
+            Its items have an `"image"` and a `"label"`, each a PIL image or the path of a file; or several by name.
+        processing_class (`BaseImageProcessor`, *optional*): The model's image processor, needed for evaluation.
+        count_settings ([`CountSettings`], *optional*): What evaluation counts; by default as the paper does.
+        kwargs: Further arguments of `transformers.Trainer`.
+
+    Raises:
+        ValueError: If there are fewer training images than a step needs.
+    """
+
+    args: MaSSFormerTrainingArguments
+
+    def __init__(
+        self,
+        model: Any = None,
+        args: MaSSFormerTrainingArguments | None = None,
+        train_dataset: Dataset | None = None,
+        eval_dataset: Samples | Mapping[str, Samples] | None = None,
+        processing_class: Any = None,
+        count_settings: CountSettings | None = None,
+        **kwargs: Any,
+    ):
+        args = args or MaSSFormerTrainingArguments(output_dir="trainer_output")
+        freeze(model, args)
+        synchronize_statistics(model, args)
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=kwargs.pop("data_collator", collate),
+            train_dataset=train_dataset,
+            eval_dataset=evaluation_set(eval_dataset),
+            processing_class=processing_class,
+            compute_metrics=self.scores,
+            **kwargs,
+        )
+        self.count_settings = count_settings or CountSettings()
+        self.labels = [label for _, label in sorted((model.config.id2label or {}).items())]
+        self.loss_terms: dict[str, torch.Tensor] = {}
+        self.num_loss_terms = 0
+        if isinstance(train_dataset, TrainingSet):
+            self.add_callback(EpochCallback(train_dataset))
+
+    def get_train_dataloader(self) -> Any:
+        """As the base class; raises a ValueError if there are fewer images than a step takes."""
+        needed = self.args.train_batch_size * self.args.world_size
+        if self.args.dataloader_drop_last and len(self.train_dataset) < needed:  # ty: ignore[invalid-argument-type]
+            raise ValueError(
+                f"There are {len(self.train_dataset)} training images, and a step takes {needed}. "  # ty: ignore[invalid-argument-type]
+                "Lower per_device_train_batch_size."
+            )
+        return super().get_train_dataloader()
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        dataset = train_dataset if train_dataset is not None else self.train_dataset
+        if isinstance(dataset, TrainingSet) and self.args.train_sampling_strategy == "random":
+            return EpochSampler(dataset)
+        return super()._get_train_sampler(train_dataset)
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        """The optimiser of the arguments, over [`parameter_groups`]."""
+        if self.optimizer is None:
+            trained = self.model if model is None else model
+            optimizer_class, options = self.optimizer_cls_and_kwargs or self.get_optimizer_cls_and_kwargs(
+                self.args, trained
+            )
+            options = {name: value for name, value in options.items() if name != "lr"}
+            groups = parameter_groups(
+                trained, self.args.learning_rate, self.args.weight_decay, self.args.backbone_learning_rate_factor
+            )
+            self.optimizer = optimizer_class(groups, lr=self.args.learning_rate, **options)
+        return self.optimizer
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """As the base class; its terms are kept for the log."""
+        if model.training:
+            fix_statistics(model, self.args)
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        if model.training:
+            self.num_loss_terms += 1
+            for name, value in (outputs.get("loss_dict") or {}).items():
+                self.loss_terms[name] = self.loss_terms.get(name, 0) + value.detach().mean()
+        return (loss, outputs) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As the base class; with every loss term, averaged over steps and processes."""
+        if "loss" in logs and self.loss_terms:
+            means = torch.stack(list(self.loss_terms.values())) / self.num_loss_terms
+            means = self.accelerator.reduce(means, "mean")
+            logs |= dict(zip(self.loss_terms, means.tolist(), strict=True))
+            self.loss_terms, self.num_loss_terms = {}, 0
+        super().log(logs, start_time)
+
+    def evaluate(
+        self,
+        eval_dataset: Samples | Mapping[str, Samples] | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """As the base class, for data sets of images and labels."""
+        return super().evaluate(evaluation_set(eval_dataset), ignore_keys, metric_key_prefix)
+
+    def predictor(self) -> ModelPredictor:
+        """Segments photographs with the model as it is now."""
+        if self.processing_class is None:
+            raise ValueError("Evaluation needs the model's image processor: pass it as `processing_class`.")
+        return ModelPredictor(self.model, self.processing_class, PredictionOptions(True, tile=self.args.eval_tile))
+
+    @torch.no_grad()
+    def prediction_step(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[None, torch.Tensor, torch.Tensor]:
+        """
+        The counts of some photographs.
+
+        Returns:
+            `tuple`: no loss; counts, an int64 `torch.Tensor` of shape `(batch_size, 10, num_labels)`; and of them the
+            pixels of each class, without which the loop would compute no metrics.
+        """
+        predictor, counts = self.predictor(), []
+        for image, label, name in zip(inputs["image"], inputs["label"], inputs["name"], strict=True):
+            prediction = predictor(image)
+            try:
+                counts.append(count_image(prediction.cpu(), label.cpu(), len(self.labels), self.count_settings))
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
+        stacked = Counts.stack(counts)
+        return None, stacked.to_tensor().to(self.args.device), stacked.label_area.to(self.args.device)
+
+    def scores(self, prediction: EvalPrediction) -> dict[str, float]:
+        """Scores of all photographs from their counts."""
+        scores = score(Counts.from_tensor(torch.as_tensor(prediction.predictions)))
+        metrics = {name: value for name, value in scores.items() if isinstance(value, float)}
+        for name in ("iou", "boundary_iou", "bf1"):
+            for label, value in zip(self.labels, scores[f"per_category_{name}"], strict=True):
+                metrics[f"{name}_{label}"] = value
+        return metrics
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        """As the base class; what fails to be written is removed, and earlier checkpoints stay."""
+        try:
+            super()._save_checkpoint(model, trial)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            if isinstance(error, RuntimeError) and not any(words in str(error) for words in WRITE_FAILURES):
+                raise
+            folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+            shutil.rmtree(folder, ignore_errors=True)
+            raise OSError(
+                f"The checkpoint of step {self.state.global_step} could not be written to {folder} ({error}). Earlier "
+                "checkpoints are intact: make room there, and resume."
+            ) from error
