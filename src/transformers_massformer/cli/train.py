@@ -7,14 +7,10 @@ from typing import Annotated, Any
 import typer
 import yaml
 from transformers import HfArgumentParser
-from transformers.utils import logging
 
 from ..training.arguments import DataArguments, MaSSFormerTrainingArguments, ModelArguments
 from ..training.session import TrainingSession
 from .console import console, fail
-
-
-HELP = "Every other option is one of transformers.TrainingArguments, or of those below (--help-all lists them)."
 
 
 def read_recipe(path: Path | None) -> dict[str, Any]:
@@ -47,7 +43,8 @@ def parse_arguments(
     Raises:
         ValueError: If the recipe has an option that there is not.
     """
-    parser = HfArgumentParser((ModelArguments, DataArguments, MaSSFormerTrainingArguments), prog="massformer train")
+    groups: Any = (ModelArguments, DataArguments, MaSSFormerTrainingArguments)
+    parser = HfArgumentParser(groups, prog="massformer train")
     known = {action.dest for action in parser._actions}
     unknown = sorted(recipe.keys() - known)
     if unknown:
@@ -56,7 +53,8 @@ def parse_arguments(
     for action in parser._actions:
         if action.dest in recipe:
             action.required = False
-    return parser.parse_args_into_dataclasses(given, look_for_args_file=False)
+    parsed: Any = parser.parse_args_into_dataclasses(given, look_for_args_file=False)
+    return parsed
 
 
 def in_few_words(error: Exception) -> str:
@@ -84,11 +82,11 @@ def train(
     help_all: Annotated[bool, typer.Option("--help-all", help="List all other options.")] = False,
 ):
     """
-    Trains or fine-tunes a model on the training split of a folder in the layout of MaSS13K, and keeps the checkpoint with
-    the best Boundary IoU on the validation split. The same command goes on after an interruption.
+    Trains or fine-tunes a model on the training split of a folder in the layout of MaSS13K, and keeps the checkpoint
+    with the best Boundary IoU on the validation split. The same command goes on after an interruption.
 
-    Further options, such as --learning_rate 1e-4 --max_steps 20000 --bf16, are those of transformers.TrainingArguments and
-    the package's own; --help-all lists them. Several GPUs: accelerate launch -m transformers_massformer.cli train ...
+    Further options, such as --learning_rate 1e-4 --max_steps 20000 --bf16, are those of transformers.TrainingArguments
+    and the package's own; --help-all lists them. Several GPUs: accelerate launch -m transformers_massformer.cli train
     """
     given = [*context.args, "--output_dir", str(output)]
     if help_all:

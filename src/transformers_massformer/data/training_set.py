@@ -86,13 +86,24 @@ class EpochSampler(Sampler):
 
     Args:
         dataset ([`TrainingSet`]): What is gone through.
+        batch_size (`int`, *optional*, defaults to 1): Images of all processes that belong together. What is left over
+            at the end of an epoch is dropped.
+
+    Raises:
+        ValueError: If there are fewer images than belong together.
     """
 
-    def __init__(self, dataset: TrainingSet):
+    def __init__(self, dataset: TrainingSet, batch_size: int = 1):
+        if len(dataset) < batch_size:
+            raise ValueError(
+                f"There are {len(dataset)} training images, and a step takes {batch_size}: lower "
+                "per_device_train_batch_size."
+            )
         self.dataset = dataset
+        self.batch_size = batch_size
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return len(self.dataset) // self.batch_size * self.batch_size
 
     def __iter__(self) -> Iterator[int]:
-        yield from self.dataset.order()
+        yield from self.dataset.order()[: len(self)]

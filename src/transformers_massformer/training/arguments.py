@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, field
+from typing import Any
 
 from transformers import TrainingArguments
 
@@ -16,8 +17,8 @@ FIXED_STATISTICS = ("none", "backbone", "all")
 class MaSSFormerTrainingArguments(TrainingArguments):
     """
     `transformers.TrainingArguments` with the release's recipe as defaults (AdamW, learning rate 3e-4, weight decay
-    0.05, gradients clipped to 0.01, cosine over 80,000 steps without warm-up), the best checkpoint by Boundary IoU, and
-    what is this model's own.
+    0.05, gradients clipped to 0.01, cosine over 80,000 steps without warm-up), the best checkpoint by Boundary IoU,
+    and what is this model's own.
 
     Args:
         backbone_learning_rate_factor (`float`, *optional*, defaults to 0.1):
@@ -53,7 +54,6 @@ class MaSSFormerTrainingArguments(TrainingArguments):
     metric_for_best_model: str | None = field(default="mean_boundary_iou", metadata={"help": "What is best."})
     greater_is_better: bool | None = field(default=True, metadata={"help": "Whether more of it is better."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Columns are read by the data sets."})
-    dataloader_drop_last: bool = field(default=True, metadata={"help": "A last batch may be too small to normalise."})
     dataloader_num_workers: int = field(default=4, metadata={"help": "Processes that read photographs."})
     dataloader_persistent_workers: bool = field(default=True, metadata={"help": "Keep them between epochs."})
     ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "All parameters are used."})
@@ -81,7 +81,8 @@ class MaSSFormerTrainingArguments(TrainingArguments):
         super().__post_init__()
         if self.fixed_norm_statistics not in FIXED_STATISTICS:
             raise ValueError(
-                f"fixed_norm_statistics is {self.fixed_norm_statistics!r}; choose one of {', '.join(FIXED_STATISTICS)}."
+                f"fixed_norm_statistics is {self.fixed_norm_statistics!r}; choose one of "
+                f"{', '.join(FIXED_STATISTICS)}."
             )
         if self.backbone_learning_rate_factor < 0:
             raise ValueError(
@@ -109,7 +110,8 @@ class ModelArguments:
 
     Args:
             model (`str`, *optional*):
-            A published variant (r50, r18-lite, swin-t, swin-b), or the folder or Hub name of a model or a configuration.
+            A published variant (r50, r18-lite, swin-t, swin-b), or the folder or Hub name of a model or a
+            configuration.
         model_config (`dict`, *optional*):
             Fields of a [`MaSSFormerConfig`] to be set otherwise; without `model`, the configuration.
         backbone_weights (`str`, *optional*): See [`load_backbone_weights`].
@@ -125,9 +127,22 @@ class ModelArguments:
     )
     labels: list[str] | None = field(default=None, metadata={"help": "Names of the classes; by default MaSS13K's."})
 
-    def __post_init__(self):
-        if isinstance(self.model_config, str):
-            self.model_config = json.loads(self.model_config)
+    def config_fields(self) -> dict[str, Any]:
+        """
+        `model_config`, which the command line gives as JSON.
+
+        Raises:
+            ValueError: If it is none.
+        """
+        fields = self.model_config or {}
+        if isinstance(fields, str):
+            try:
+                fields = json.loads(fields)
+            except ValueError as error:
+                raise ValueError(f"model_config is no JSON ({error}): {self.model_config}") from error
+        if not isinstance(fields, dict):
+            raise ValueError(f"model_config must hold fields by name, got {fields!r}.")
+        return fields
 
 
 @dataclass

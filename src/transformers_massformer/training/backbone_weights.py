@@ -2,16 +2,16 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoBackbone
+from transformers import AutoBackbone, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
-from ..configuration_massformer import MaSSFormerConfig
 from ..conversion.checkpoints import load_checkpoint
 from ..conversion.massformer import convert_massformer_state_dict
-from ..modeling_massformer import MaSSFormerPreTrainedModel
+from .parameters import backbone_of
 
 
 logger = logging.get_logger(__name__)
@@ -104,7 +104,7 @@ def match_weights(
         details = [f"missing ({len(missing)}): {', '.join(missing[:5])}"] if missing else []
         details += [f"of another shape ({len(misshapen)}): {', '.join(misshapen[:5])}"] if misshapen else []
         raise ValueError(
-            f"The weights in {source} do not fit the backbone: {'; '.join(details)}. Are they of the same architecture?"
+            f"The weights in {source} do not fit the backbone: {'; '.join(details)}. Are they of its architecture?"
         )
     return {name: found[short] for short, name in needed.items()}
 
@@ -124,9 +124,8 @@ def weight_file(source: str) -> Path | None:
     return None
 
 
-def named_weights(name: str, config: MaSSFormerConfig) -> dict[str, torch.Tensor]:
+def named_weights(name: str, backbone_config: PreTrainedConfig) -> dict[str, torch.Tensor]:
     """The weights of a model on the Hub, or, for a timm backbone, of that name in timm."""
-    backbone_config = config.backbone_config
     try:
         if backbone_config.model_type == "timm_backbone":
             import timm
@@ -140,12 +139,12 @@ def named_weights(name: str, config: MaSSFormerConfig) -> dict[str, torch.Tensor
         ) from error
 
 
-def load_backbone_weights(model: MaSSFormerPreTrainedModel, source: str | Path) -> nn.Module:
+def load_backbone_weights(model: PreTrainedModel, source: str | Path) -> nn.Module:
     """
     Starts a model's backbone from pretrained weights. All of its weights are replaced, or none.
 
     Args:
-        model ([`MaSSFormerPreTrainedModel`]): The model, changed in place.
+        model (`PreTrainedModel`): The model, changed in place.
         source (`str` or `Path`):
             A safetensors or PyTorch file (nothing in it is executed), a folder with one, the Hub name of a model that
             transformers knows, or, if the backbone is timm's, a model's name in timm. Names of weights may be those of
@@ -159,9 +158,9 @@ def load_backbone_weights(model: MaSSFormerPreTrainedModel, source: str | Path) 
         ValueError: If it cannot be read, or does not fit the backbone.
     """
     source = str(source)
-    backbone = model.base_model.backbone
+    backbone: Any = backbone_of(model)
     file = weight_file(source)
-    weights = named_weights(source, model.config) if file is None else load_checkpoint(file)
+    weights = named_weights(source, backbone.config) if file is None else load_checkpoint(file)
     target = backbone.state_dict()
     matched = match_weights(weights, target, source)
     backbone.load_state_dict({**target, **matched})

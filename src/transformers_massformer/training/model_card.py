@@ -26,8 +26,8 @@ tags:
 
 # {title}
 
-MaSSFormer ([arXiv:2503.18364](https://arxiv.org/abs/2503.18364)) with {parameters:,} parameters, for {num_labels} classes:
-{labels}.
+MaSSFormer ([arXiv:2503.18364](https://arxiv.org/abs/2503.18364)) with {parameters:,} parameters, for {num_labels}
+classes: {labels}.
 
 ## Use
 
@@ -72,7 +72,7 @@ def describe_training(session: "TrainingSession", metrics: dict[str, Any]) -> st
     precision = "bfloat16 (mixed)" if args.bf16 else "float16 (mixed)" if args.fp16 else "float32"
     start = model.backbone_weights or ("the given model" if model.model is not None else "random weights")
     lines = {
-        "Data": f"{len(session.trainer.train_dataset)} images of `{Path(str(data.data)).name}`, split `{data.train_split}`",
+        "Data": f"{len(session.train_pairs)} images of `{Path(str(data.data)).name}`, split `{data.train_split}`",
         "Samples": f"crops of {data.crop_size} x {data.crop_size} pixels; short sides of {min(data.short_sides)} to "
         f"{max(data.short_sides)} pixels; seed {args.seed}",
         "Steps": f"{session.trainer.state.global_step:,}, {batch} crops each, on {args.world_size} process(es)",

@@ -18,13 +18,13 @@ UNDECAYED = (_BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.Embedding)
 
 def backbone_of(model: nn.Module) -> nn.Module:
     """
-    The backbone of a model, whatever wraps it.
+    The backbone of a model, whatever wraps it; MaskFormer and Mask2Former call it their pixel-level module's encoder.
 
     Raises:
         ValueError: If it has none.
     """
     for name, module in model.named_modules():
-        if name.rpartition(".")[2] == "backbone":
+        if name.rpartition(".")[2] == "backbone" or name.endswith("pixel_level_module.encoder"):
             return module
     raise ValueError(f"{type(model).__name__} has no backbone.")
 
@@ -38,8 +38,8 @@ def parameter_groups(
     model: nn.Module, learning_rate: float, weight_decay: float, backbone_factor: float
 ) -> list[dict[str, object]]:
     """
-    The trained parameters for an optimiser: those of the backbone learn more slowly, and neither normalisations nor the
-    embeddings of queries and levels decay (release).
+    The trained parameters for an optimiser: those of the backbone learn more slowly, and neither normalisations nor
+    the embeddings of queries and levels decay (release).
 
     Args:
         model (`nn.Module`): A model with a backbone.

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoConfig, AutoImageProcessor, set_seed
 from transformers.utils import logging
 
-from ..configuration_massformer import MASS13K_LABELS, MaSSFormerConfig
+from ..configuration_massformer import MaSSFormerConfig
 from ..conversion import VARIANTS, variant_config
 from ..data.mass13k import Pair, check_faults, find_splits
 from ..data.training_set import TrainingSet
@@ -57,7 +57,7 @@ DEFINING = (
 )
 
 
-def label_names(labels: Sequence[str]) -> dict[str, dict]:
+def label_names(labels: Sequence[str]) -> dict[str, Any]:
     """The fields of a configuration that name its classes."""
     id2label = dict(enumerate(labels))
     return {"id2label": id2label, "label2id": {label: index for index, label in id2label.items()}}
@@ -72,7 +72,7 @@ def build_model(arguments: ModelArguments) -> tuple[MaSSFormerForSemanticSegment
         ValueError: If it is no MaSSFormer, or its configuration or weights do not fit.
     """
     names = label_names(arguments.labels) if arguments.labels else {}
-    overrides = {**(arguments.model_config or {}), **names}
+    overrides = {**arguments.config_fields(), **names}
     source = arguments.model
     if source is None or source in VARIANTS:
         config = MaSSFormerConfig(**overrides) if source is None else variant_config(source, **overrides)
@@ -160,12 +160,13 @@ class TrainingSession:
         overwrite: bool = False,
     ):
         self.model_arguments, self.data_arguments, self.args = model_arguments, data_arguments, args
-        self.output = Path(args.output_dir)
+        self.output = Path(str(args.output_dir))
         if data_arguments.data is None:
             raise ValueError("Name the data with --data: a folder in the layout of MaSS13K.")
         train_pairs = read_pairs(data_arguments.data, data_arguments.train_split)
         if train_pairs is None:
             raise ValueError(f"{data_arguments.data} has no split {data_arguments.train_split}.")
+        self.train_pairs = train_pairs
         self.eval_pairs = read_pairs(data_arguments.data, data_arguments.eval_split) or []
         if not self.eval_pairs and args.eval_strategy != "no":
             logger.warning(f"{data_arguments.data} has no split {data_arguments.eval_split}: nothing is evaluated.")
@@ -217,8 +218,8 @@ class TrainingSession:
             differing = sorted(name for name in {**found, **identity} if found.get(name) != identity.get(name))
             if differing:
                 raise ValueError(
-                    f"{self.output} holds another training (other {', '.join(differing)}). Choose another --output, or "
-                    "--overwrite it."
+                    f"{self.output} holds another training (other {', '.join(differing)}). Choose another --output, "
+                    "or --overwrite it."
                 )
             return
         elif last_checkpoint(self.output, 1) is not None:

@@ -34,7 +34,7 @@ def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def evaluation_set(dataset: Samples | Mapping[str, Samples] | None) -> Any:
+def evaluation_set(dataset: Any) -> Any:
     """Data sets of images and labels, for evaluation."""
     if dataset is None or isinstance(dataset, EvaluationSet | str):
         return dataset
@@ -61,14 +61,15 @@ class MaSSFormerTrainer(Trainer):
 
     Evaluation segments photographs at their own size and keeps counts, never logits; `eval_mean_iou`,
     `eval_mean_boundary_iou`, `eval_mean_bf1` and the same of each class (`eval_iou_sky`) are those of
-    `massformer evaluate`. It works for every model that [`ModelPredictor`] segments with; the others' images are given to
-    them at their own size, too.
+    `massformer evaluate`. It works for every model that [`ModelPredictor`] segments with, which all are given the
+    photographs at their own size.
 
     Args:
         model (`PreTrainedModel`): The model; its backbone is frozen as the arguments say.
         args ([`MaSSFormerTrainingArguments`]): What is to be done.
         train_dataset (`Dataset`, *optional*):
-            Yields `pixel_values` and `labels`, such as a [`TrainingSet`], whose epochs and order are then followed.
+            Yields `pixel_values` and `labels`, such as a [`TrainingSet`], whose epochs and order are then followed; what
+            is left of an epoch beyond whole batches is dropped, because a single image cannot be normalised.
         eval_dataset (`Samples`, *optional*):
             Its items have an `"image"` and a `"label"`, each a PIL image or the path of a file; or several by name.
         processing_class (`BaseImageProcessor`, *optional*): The model's image processor, needed for evaluation.
@@ -80,6 +81,7 @@ class MaSSFormerTrainer(Trainer):
     """
 
     args: MaSSFormerTrainingArguments
+    model: Any
 
     def __init__(
         self,
@@ -111,29 +113,18 @@ class MaSSFormerTrainer(Trainer):
         if isinstance(train_dataset, TrainingSet):
             self.add_callback(EpochCallback(train_dataset))
 
-    def get_train_dataloader(self) -> Any:
-        """As the base class; raises a ValueError if there are fewer images than a step takes."""
-        needed = self.args.train_batch_size * self.args.world_size
-        if self.args.dataloader_drop_last and len(self.train_dataset) < needed:  # ty: ignore[invalid-argument-type]
-            raise ValueError(
-                f"There are {len(self.train_dataset)} training images, and a step takes {needed}. "  # ty: ignore[invalid-argument-type]
-                "Lower per_device_train_batch_size."
-            )
-        return super().get_train_dataloader()
-
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         dataset = train_dataset if train_dataset is not None else self.train_dataset
         if isinstance(dataset, TrainingSet) and self.args.train_sampling_strategy == "random":
-            return EpochSampler(dataset)
+            return EpochSampler(dataset, self.args.train_batch_size * self.args.world_size)
         return super()._get_train_sampler(train_dataset)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """The optimiser of the arguments, over [`parameter_groups`]."""
         if self.optimizer is None:
-            trained = self.model if model is None else model
-            optimizer_class, options = self.optimizer_cls_and_kwargs or self.get_optimizer_cls_and_kwargs(
-                self.args, trained
-            )
+            trained: Any = self.model if model is None else model
+            chosen: Any = self.optimizer_cls_and_kwargs or self.get_optimizer_cls_and_kwargs(self.args, trained)
+            optimizer_class, options = chosen
             options = {name: value for name, value in options.items() if name != "lr"}
             groups = parameter_groups(
                 trained, self.args.learning_rate, self.args.weight_decay, self.args.backbone_learning_rate_factor
@@ -169,7 +160,7 @@ class MaSSFormerTrainer(Trainer):
 
     def evaluate(
         self,
-        eval_dataset: Samples | Mapping[str, Samples] | None = None,
+        eval_dataset: Any = None,
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:

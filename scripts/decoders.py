@@ -1,0 +1,153 @@
+"""Segmentation models that differ in their decoder alone: one backbone, one size of things, one way to train them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+from transformers import AutoBackbone, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
+
+from transformers_massformer import MASS13K_LABELS, MaSSFormerConfig, MaSSFormerForSemanticSegmentation
+from transformers_massformer.training.session import label_names
+from transformers_massformer.training.trainer import collate
+
+
+NAMES = label_names(MASS13K_LABELS)
+# The rows of the paper's Table 4: each adds a module to the one before.
+ABLATION = {
+    "MaSSFormer, none of the modules": (),
+    "+ CST": ("use_cross_semantic_transmission",),
+    "+ RFB": ("use_cross_semantic_transmission", "use_receptive_field_broadening"),
+    "+ LSE": ("use_cross_semantic_transmission", "use_receptive_field_broadening", "use_low_level_structure"),
+}
+SWITCHES = (
+    "use_cross_semantic_transmission",
+    "use_receptive_field_broadening",
+    "use_low_level_structure",
+    "use_edge_guided_fusion",
+)
+MASSFORMER, PEERS = "MaSSFormer", ("Mask2Former", "MaskFormer", "SegFormer")
+DECODERS = (MASSFORMER, *PEERS, *ABLATION)
+
+
+class BackboneEncoder(nn.Module):
+    """Any backbone in the place of SegFormer's encoder."""
+
+    def __init__(self, backbone_config: Any):
+        super().__init__()
+        self.backbone: Any = AutoBackbone.from_config(backbone_config)
+
+    def forward(self, pixel_values: torch.Tensor, **kwargs: Any) -> BaseModelOutput:
+        feature_maps = self.backbone(pixel_values).feature_maps
+        return BaseModelOutput(last_hidden_state=feature_maps[-1], hidden_states=tuple(feature_maps))
+
+
+def backbone_fields(config: MaSSFormerConfig) -> dict[str, Any]:
+    """The configuration of the backbone, for another model."""
+    backbone_config: Any = config.backbone_config
+    return backbone_config.to_dict()
+
+
+def build_mask2former(config: MaSSFormerConfig) -> PreTrainedModel:
+    """Mask2Former with the widths, queries and points of a MaSSFormer."""
+    width = config.hidden_size
+    return transformers.Mask2FormerForUniversalSegmentation(
+        transformers.Mask2FormerConfig(
+            backbone_config=backbone_fields(config),
+            feature_size=width,
+            mask_feature_size=width,
+            hidden_dim=width,
+            encoder_layers=3,
+            encoder_feedforward_dim=config.intermediate_size,
+            dim_feedforward=config.intermediate_size,
+            # Its count includes the prediction before the first layer.
+            decoder_layers=config.num_hidden_layers + 1,
+            num_attention_heads=config.num_attention_heads,
+            num_queries=config.num_queries,
+            train_num_points=config.train_num_points,
+            **NAMES,
+        )
+    )
+
+
+def build_maskformer(config: MaSSFormerConfig) -> PreTrainedModel:
+    """MaskFormer with the widths and queries of a MaSSFormer."""
+    width = config.hidden_size
+    decoder_config = {
+        "model_type": "detr",
+        "d_model": width,
+        "num_queries": config.num_queries,
+        "decoder_layers": config.num_hidden_layers,
+        "decoder_ffn_dim": config.intermediate_size,
+        "decoder_attention_heads": config.num_attention_heads,
+        "encoder_attention_heads": config.num_attention_heads,
+    }
+    return transformers.MaskFormerForInstanceSegmentation(
+        transformers.MaskFormerConfig(
+            backbone_config=backbone_fields(config),
+            decoder_config=decoder_config,
+            fpn_feature_size=width,
+            mask_feature_size=width,
+            use_auxiliary_loss=True,
+            **NAMES,
+        )
+    )
+
+
+def build_segformer(config: MaSSFormerConfig) -> PreTrainedModel:
+    """SegFormer's head, four times as wide as its published smallest would be here, on any backbone."""
+    encoder = BackboneEncoder(config.backbone_config)
+    model = transformers.SegformerForSemanticSegmentation(
+        transformers.SegformerConfig(
+            hidden_sizes=list(encoder.backbone.channels),
+            depths=[1, 1, 1, 1],
+            num_attention_heads=[1, 1, 1, 1],
+            decoder_hidden_size=4 * config.hidden_size,
+            semantic_loss_ignore_index=config.ignore_index,
+            **NAMES,
+        )
+    )
+    # What gives the head its feature maps.
+    model.add_module("segformer", encoder)
+    return model
+
+
+def build_decoder(name: str, config: MaSSFormerConfig) -> PreTrainedModel:
+    """
+    One of `DECODERS` on the configuration's backbone.
+
+    Args:
+        name (`str`): Which.
+        config ([`MaSSFormerConfig`]): Of the full MaSSFormer; the others take their widths from it.
+    """
+    if name in PEERS:
+        return {"Mask2Former": build_mask2former, "MaskFormer": build_maskformer, "SegFormer": build_segformer}[name](
+            config
+        )
+    switched_on = ABLATION.get(name, SWITCHES)
+    fields: dict[str, Any] = {**config.to_dict(), **{switch: switch in switched_on for switch in SWITCHES}}
+    if name in ABLATION:
+        # Only the last row of the table learns edges.
+        fields["edge_weight"] = 0.0
+    return MaSSFormerForSemanticSegmentation(MaSSFormerConfig(**fields))
+
+
+def mask_collate(samples: Sequence[Mapping[str, torch.Tensor]], ignore_index: int) -> dict[str, Any]:
+    """A batch as MaskFormer and Mask2Former take it: one mask per class of each image."""
+    masks, classes = [], []
+    for sample in samples:
+        present = sample["labels"].unique()
+        present = present[present != ignore_index]
+        masks.append((sample["labels"] == present[:, None, None]).float())
+        classes.append(present)
+    pixel_values = torch.stack([sample["pixel_values"] for sample in samples])
+    return {"pixel_values": pixel_values, "mask_labels": masks, "class_labels": classes}
+
+
+def collate_for(model: PreTrainedModel) -> Any:
+    """How training samples become a batch for a model."""
+    if model.config.model_type in ("mask2former", "maskformer"):
+        return lambda samples: mask_collate(samples, 255)
+    return collate
