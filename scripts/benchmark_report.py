@@ -27,6 +27,7 @@ SECTION_TITLES = {
     "flops": "operations",
     "ceilings": "the machine's best",
     "metrics": "metrics",
+    "decoders": "decoders",
 }
 METRIC_TITLES = {
     "counts": "IoU, Boundary IoU and BF1 by `transformers_massformer.metrics`",
@@ -338,6 +339,41 @@ def metric_table(results: Results) -> str:
     return table(header, cells)
 
 
+def spread_text(values: Sequence[float], scale: float, digits: int) -> str:
+    """Mean and standard deviation over the seeds."""
+    spread = statistics.stdev(values) if len(values) > 1 else math.nan
+    return f"{scale * statistics.mean(values):.{digits}f} ± {scale * spread:.{digits}f}"
+
+
+def decoder_cells(row: Row) -> list[str]:
+    values = row["values"]
+    return [
+        row["key"]["decoder"],
+        f"{values['parameters'][0] / 1e6:.2f} M",
+        spread_text(values["mean_iou"], 100, 2),
+        spread_text(values["mean_boundary_iou"], 100, 2),
+        spread_text(values["mean_bf1"], 1, 4),
+        seconds_text(statistics.median(values["seconds"])),
+        memory_text(max(values["peak_bytes"])),
+    ]
+
+
+def decoder_table(results: Results, device: str) -> str:
+    """Scores of decoders that were trained alike, and under which conditions."""
+    rows = section_rows(results, device, "decoders")
+    if not rows:
+        return "Not measured."
+    key, seeds = rows[0]["key"], len(rows[0]["values"]["mean_iou"])
+    height, width = key["size"]
+    conditions = (
+        f"{key['train']} scenes of {width} x {height} pixels to train on and {key['validation']} others to evaluate, "
+        f"{key['steps']} steps of {key['batch_size']} crops of {key['crop_size']} pixels, {seeds} seeds, "
+        f"{key['threads']} thread(s)."
+    )
+    header = ["decoder", "parameters", "mIoU", "BIoU", "BF1", "training", "peak memory"]
+    return conditions + "\n\n" + table(header, [decoder_cells(row) for row in rows])
+
+
 def source_text(device: str, sections: list[str], source: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in source["versions"].items())
     limits = ""
@@ -467,6 +503,16 @@ numbers. Peak memory is the whole process's.
 
 {metrics}
 
+## Decoders, trained alike
+
+The paper's claim at a small scale: one backbone (EfficientNet-Lite0 with ImageNet weights), decoders of like widths,
+and everything else the same: scenes, crops, steps, seeds, optimiser, and label maps read once at the images' own size.
+The last four rows leave out modules as Table 4 of the paper does; "+" adds to the row above, and EGF, with the
+supervision of edges, makes the full MaSSFormer. Mean and standard deviation over the seeds.
+[training.md](training.md#what-the-comparison-shows) says what it shows and what not.
+
+{decoders}
+
 {failures}"""
 
 
@@ -487,6 +533,7 @@ def render(results: Results, results_name: str) -> str:
         achieved=for_each_device(results, achieved_table),
         ceilings=ceiling_table(results),
         metrics=metric_table(results),
+        decoders=for_each_device(results, decoder_table),
         failures=failures(results),
     )
     return text.rstrip() + "\n"

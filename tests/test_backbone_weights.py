@@ -121,7 +121,9 @@ def test_weights_of_another_architecture_change_nothing(tmp_path):
     model = model_with(TINY_RESNET)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     torch.save(resnet18().state_dict(), tmp_path / "resnet18.pth")
-    with pytest.raises(ValueError, match=re.escape(f"{tmp_path}/resnet18.pth do not fit the backbone: of another shape")):
+    with pytest.raises(
+        ValueError, match=re.escape(f"{tmp_path}/resnet18.pth do not fit the backbone: of another shape")
+    ):
         load_backbone_weights(model, tmp_path / "resnet18.pth")
     torch.save({"a.weight": torch.zeros(2)}, tmp_path / "a.pth")
     with pytest.raises(ValueError, match=r"missing \(\d+\)"):

@@ -1,16 +1,18 @@
 """
-Trains a tiny model with `MaSSFormerTrainer` and writes what happened as JSON, one file per process. Run by tests, alone or
-under `python -m torch.distributed.run`: python training_job.py DATA OUTPUT [name=value ...]
+Trains a tiny model with `MaSSFormerTrainer` and writes what happened as JSON, one file per process. Run by tests,
+alone or under `python -m torch.distributed.run`: python training_job.py DATA OUTPUT [name=value ...]
 """
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
 import torch
 from tiny import tiny_model
 from transformers import TrainerCallback, set_seed
+
 from transformers_massformer import MaSSFormerImageProcessor
 from transformers_massformer.data.training_set import TrainingSet
 from transformers_massformer.data.transforms import TrainingTransform
@@ -41,6 +43,17 @@ class RepeatablePoints:
         return points.expand(num_masks, *points.shape)
 
 
+class Killer(TrainerCallback):
+    """Ends this process without warning."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
 class GradientRecorder(TrainerCallback):
     """Keeps the gradients of every step, as the optimiser sees them."""
 
@@ -56,7 +69,7 @@ def main():
     data, output = sys.argv[1], Path(sys.argv[2])
     options = {name: json.loads(value) for name, _, value in (text.partition("=") for text in sys.argv[3:])}
     repeatable, evaluate = options.pop("repeatable", False), options.pop("evaluate", False)
-    label = options.pop("uniform_label", None)
+    label, kill_at = options.pop("uniform_label", None), options.pop("kill_at", None)
     if repeatable:
         torch.rand = RepeatablePoints()
     args = MaSSFormerTrainingArguments(output_dir=str(output), **{**ARGUMENTS, **options})
@@ -82,7 +95,7 @@ def main():
         train_dataset=dataset,
         eval_dataset=items(read_pairs(data, "validation")),
         processing_class=MaSSFormerImageProcessor(),
-        callbacks=[recorder],
+        callbacks=[recorder] if kill_at is None else [recorder, Killer(kill_at)],
     )
     checkpoint = last_checkpoint(output, args.world_size)
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))

@@ -68,8 +68,8 @@ class MaSSFormerTrainer(Trainer):
         model (`PreTrainedModel`): The model; its backbone is frozen as the arguments say.
         args ([`MaSSFormerTrainingArguments`]): What is to be done.
         train_dataset (`Dataset`, *optional*):
-            Yields `pixel_values` and `labels`, such as a [`TrainingSet`], whose epochs and order are then followed; what
-            is left of an epoch beyond whole batches is dropped, because a single image cannot be normalised.
+            Yields `pixel_values` and `labels`, such as a [`TrainingSet`], whose epochs and order are then followed;
+            what is left of an epoch beyond whole steps is dropped, because a single image cannot be normalised.
         eval_dataset (`Samples`, *optional*):
             Its items have an `"image"` and a `"label"`, each a PIL image or the path of a file; or several by name.
         processing_class (`BaseImageProcessor`, *optional*): The model's image processor, needed for evaluation.
@@ -116,7 +116,8 @@ class MaSSFormerTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         dataset = train_dataset if train_dataset is not None else self.train_dataset
         if isinstance(dataset, TrainingSet) and self.args.train_sampling_strategy == "random":
-            return EpochSampler(dataset, self.args.train_batch_size * self.args.world_size)
+            at_once = self.args.train_batch_size * self.args.world_size
+            return EpochSampler(dataset, at_once * self.args.gradient_accumulation_steps)
         return super()._get_train_sampler(train_dataset)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:

@@ -1,0 +1,181 @@
+"""
+Decoders trained alike: one backbone, the same crops of the same scenes, the same steps and seeds, and the same reading
+of label maps at the images' own size. Each run is a process of its own; what is done already is kept, so the command
+can be interrupted. The table goes to docs/benchmarks.md.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+import yaml
+from benchmark_model import console, describe_run, write_whole
+from benchmark_report import Results, add_measurement, render
+from decoders import DECODERS, build_decoder, collate_for
+from rich.progress import track
+from transformers import set_seed
+from transformers.utils import logging
+
+from transformers_massformer import MaSSFormerConfig, MaSSFormerImageProcessor
+from transformers_massformer.data.mass13k import read_header
+from transformers_massformer.data.training_set import TrainingSet
+from transformers_massformer.data.transforms import TrainingTransform
+from transformers_massformer.inference import PeakMemory
+from transformers_massformer.training import MaSSFormerTrainer, MaSSFormerTrainingArguments, load_backbone_weights
+from transformers_massformer.training.session import items, read_pairs
+
+
+RECIPE = Path(__file__).parent / "recipes" / "demo.yaml"
+# Short sides that training images are resized to, as shares of their own.
+SCALES = (0.5, 0.75, 1.0, 1.25)
+
+
+def training_arguments(folder: Path, recipe: dict[str, Any], steps: int, batch_size: int, seed: int):
+    """The demo's recipe, for so many steps of so many crops; nothing but the end is evaluated or saved."""
+    names = ("learning_rate", "backbone_learning_rate_factor", "train_backbone_norms")
+    return MaSSFormerTrainingArguments(
+        output_dir=str(folder),
+        **{name: recipe[name] for name in names},
+        max_steps=steps,
+        warmup_steps=steps // 16,
+        per_device_train_batch_size=batch_size,
+        seed=seed,
+        dataloader_num_workers=0,
+        eval_strategy="no",
+        save_strategy="no",
+        load_best_model_at_end=False,
+        logging_steps=10,
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=not torch.cuda.is_available(),
+    )
+
+
+def run(decoder: str, seed: int, options: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """One training and its evaluation, in this process."""
+    torch.set_num_threads(options["threads"])
+    logging.disable_progress_bar()
+    recipe = yaml.safe_load(RECIPE.read_text())
+    args = training_arguments(folder, recipe, options["steps"], options["batch_size"], seed)
+    set_seed(seed)
+    config = MaSSFormerConfig(**{**recipe["model_config"], "train_num_points": options["points"]})
+    model = build_decoder(decoder, config)
+    load_backbone_weights(model, options["backbone_weights"])
+    train_pairs, eval_pairs = (read_pairs(options["data"], split) or [] for split in ("train", "validation"))
+    short_side = min(read_header(train_pairs[0].image).upright_size)
+    transform = TrainingTransform(
+        crop_size=options["crop_size"], short_sides=tuple(int(short_side * scale) for scale in SCALES)
+    )
+    trainer = MaSSFormerTrainer(
+        model=model,
+        args=args,
+        train_dataset=TrainingSet(items(train_pairs), transform, seed),
+        eval_dataset=items(eval_pairs),
+        processing_class=MaSSFormerImageProcessor(),
+        data_collator=collate_for(model),
+    )
+    start = time.perf_counter()
+    with PeakMemory(args.device) as memory:
+        trainer.train()
+    seconds = time.perf_counter() - start
+    metrics = trainer.evaluate()
+    return {
+        **{name: metrics[f"eval_{name}"] for name in ("mean_iou", "mean_boundary_iou", "mean_bf1")},
+        "parameters": model.num_parameters(),
+        "seconds": seconds,
+        "peak_bytes": memory.bytes,
+    }
+
+
+def run_apart(decoder: str, seed: int, options: dict[str, Any], work: Path) -> Path:
+    """The same in a process of its own, unless it is done; the file with what was measured."""
+    name = re.sub(r"\W+", "-", decoder.lower()).strip("-")
+    record = work / f"{name}-{seed}.json"
+    if not record.exists():
+        job = json.dumps({"decoder": decoder, "seed": seed, "options": options, "folder": str(work / name)})
+        environment = {**os.environ, "OMP_NUM_THREADS": str(options["threads"])}
+        result = subprocess.run(
+            [sys.executable, __file__, "--job", job], capture_output=True, text=True, check=False, env=environment
+        )
+        if result.returncode:
+            raise RuntimeError(f"{decoder}, seed {seed}, failed:\n{result.stderr[-2000:]}")
+        write_whole(record, result.stdout.splitlines()[-1] + "\n")
+    return record
+
+
+def check_work(work: Path, options: dict[str, Any]):
+    """
+    Raises:
+        ValueError: If the folder holds runs with other options.
+    """
+    path = work / "options.json"
+    if path.exists() and json.loads(path.read_text()) != options:
+        raise ValueError(f"{work} holds runs with other options. Choose another --work.")
+    work.mkdir(parents=True, exist_ok=True)
+    write_whole(path, json.dumps(options, indent=1) + "\n")
+
+
+def main(
+    data: Annotated[Path | None, typer.Option(help="Scenes in the layout of MaSS13K, splits train and val.")] = None,
+    backbone_weights: Annotated[str, typer.Option(help="ImageNet weights of EfficientNet-Lite0.")] = "",
+    work: Annotated[Path, typer.Option(help="Where runs are kept until all are done.")] = Path("compare"),
+    steps: Annotated[int, typer.Option(help="Optimiser steps of each run.")] = 150,
+    crop_size: Annotated[int, typer.Option(help="Side of the training crops in pixels.")] = 256,
+    batch_size: Annotated[int, typer.Option(help="Crops per step.")] = 4,
+    points: Annotated[int, typer.Option(help="Points at which masks are compared.")] = 2048,
+    seeds: Annotated[int, typer.Option(help="Runs of each decoder.", min=1)] = 3,
+    decoders: Annotated[str, typer.Option(help="Which of them, by commas; by default all.")] = ",".join(DECODERS),
+    processes: Annotated[int, typer.Option(help="Runs at a time.", min=1)] = 1,
+    threads: Annotated[int, typer.Option(help="Threads of each.", min=1)] = 2,
+    results_file: Annotated[Path, typer.Option(help="Figures of all benchmarks.")] = Path("docs/benchmarks.json"),
+    output: Annotated[Path, typer.Option(help="The document.")] = Path("docs/benchmarks.md"),
+    job: Annotated[str | None, typer.Option(help="One run, as JSON; used by the command itself.", hidden=True)] = None,
+):
+    if job is not None:
+        fields = json.loads(job)
+        print(json.dumps(run(fields["decoder"], fields["seed"], fields["options"], Path(fields["folder"]))))
+        return
+    if data is None or not backbone_weights:
+        raise typer.BadParameter("--data and --backbone-weights are needed.")
+    chosen = decoders.split(",")
+    unknown = [name for name in chosen if name not in DECODERS]
+    if unknown:
+        raise typer.BadParameter(f"There is no decoder {', '.join(unknown)}; choose from {', '.join(DECODERS)}.")
+    options = {
+        "data": str(data),
+        "backbone_weights": backbone_weights,
+        "steps": steps,
+        "crop_size": crop_size,
+        "batch_size": batch_size,
+        "points": points,
+        "threads": threads,
+    }
+    check_work(work, options)
+    jobs = [(decoder, seed) for seed in range(seeds) for decoder in chosen]
+    with ThreadPoolExecutor(processes) as pool:
+        runs = [pool.submit(run_apart, decoder, seed, options, work) for decoder, seed in jobs]
+        records = [each.result() for each in track(runs, description="training", console=console)]
+    results: Results = json.loads(results_file.read_text()) if results_file.exists() else {}
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    source = describe_run(device, seeds, None, 0, Path(__file__).name)
+    images = {split: len(read_pairs(str(data), split) or []) for split in ("train", "validation")}
+    width, height = read_header((read_pairs(str(data), "train") or [])[0].image).upright_size
+    conditions = {**options, "data": None, "backbone_weights": None, "size": [height, width], **images}
+    for (decoder, _), record in zip(jobs, records, strict=True):
+        key = {"decoder": decoder, **{name: value for name, value in conditions.items() if value is not None}}
+        values = json.loads(record.read_text())
+        add_measurement(results, device, "decoders", source, {"key": key, "status": "ok", "values": values})
+    write_whole(results_file, json.dumps(results, indent=1) + "\n")
+    write_whole(output, render(results, results_file.name))
+
+
+if __name__ == "__main__":
+    typer.run(main)
