@@ -10,7 +10,7 @@ from transformers.utils import logging
 
 from transformers_massformer.conversion import VARIANTS
 from transformers_massformer.hub_data_set import write_data_set_folder
-from transformers_massformer.hub_folders import write_model_folder
+from transformers_massformer.hub_folders import copy_remote_code, write_model_folder
 from transformers_massformer.hub_metric import NAME as METRIC
 from transformers_massformer.hub_metric import write_metric_folder
 
@@ -22,6 +22,8 @@ def build(output: Path) -> list[Path]:
     """Writes every folder and returns the files written."""
     for variant in VARIANTS:
         write_model_folder(variant, output / f"massformer-{variant}")
+    # Weights and card are `scripts/train_demo.py`'s.
+    copy_remote_code(output / "massformer-demo")
     write_data_set_folder(output / "mass13k")
     write_metric_folder(output / METRIC)
     return sorted(path for path in output.rglob("*") if path.is_file())

@@ -261,6 +261,7 @@ def test_unknown_options_are_refused(data, recipe, tmp_path):
     assert "holds no options by name" in train(data, recipe, tmp_path / "trained", code=1).stderr
 
 
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing` is deprecated:FutureWarning")
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_recipes_hold_options_that_there_are(path, tmp_path):
     given = ["--output_dir", str(tmp_path), "--use_cpu", "--bf16", "false"]

@@ -94,7 +94,8 @@ The code is under the Apache License 2.0. For the weights and the data set see t
 
 
 def copy_remote_code(folder: Path):
-    """Puts the modules that a model needs beside it."""
+    """Puts the modules that a model needs beside it; the folder is made if need be."""
+    folder.mkdir(parents=True, exist_ok=True)
     for name in REMOTE_CODE:
         shutil.copyfile(Path(__file__).with_name(name), folder / name)
 

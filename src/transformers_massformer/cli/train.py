@@ -44,7 +44,7 @@ def parse_arguments(
         ValueError: If the recipe has an option that there is not.
     """
     groups: Any = (ModelArguments, DataArguments, MaSSFormerTrainingArguments)
-    parser = HfArgumentParser(groups, prog="massformer train")
+    parser = HfArgumentParser(groups, prog="massformer train", allow_abbrev=False)
     known = {action.dest for action in parser._actions}
     unknown = sorted(recipe.keys() - known)
     if unknown:

@@ -56,7 +56,6 @@ class MaSSFormerTrainingArguments(TrainingArguments):
     remove_unused_columns: bool = field(default=False, metadata={"help": "Columns are read by the data sets."})
     dataloader_num_workers: int = field(default=4, metadata={"help": "Processes that read photographs."})
     dataloader_persistent_workers: bool = field(default=True, metadata={"help": "Keep them between epochs."})
-    ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "All parameters are used."})
 
     backbone_learning_rate_factor: float = field(
         default=0.1, metadata={"help": "Factor of the learning rate in the backbone."}

@@ -12,6 +12,7 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import EvalPrediction
 from transformers.utils import logging
 
+from ..configuration_massformer import MaSSFormerConfig
 from ..data.samples import EvaluationSet, Samples
 from ..data.training_set import EpochSampler, TrainingSet
 from ..evaluation.prediction import ModelPredictor, PredictionOptions
@@ -22,6 +23,7 @@ from .parameters import fix_statistics, freeze, parameter_groups, synchronize_st
 
 logger = logging.get_logger(__name__)
 
+NUM_MEMORIES = 3
 # How torch says that a file could not be written.
 WRITE_FAILURES = ("PytorchStreamWriter", "No space left", "unexpected pos", "File too large")
 
@@ -41,6 +43,12 @@ def evaluation_set(dataset: Any) -> Any:
     if isinstance(dataset, dict):
         return {name: evaluation_set(each) for name, each in dataset.items()}
     return EvaluationSet(dataset)
+
+
+def has_unused_parameters(model: Any) -> bool:
+    """Whether some parameters never get a gradient, for which data-parallel training has to look out."""
+    # Each layer of the decoder reads one of three memories.
+    return not isinstance(model.config, MaSSFormerConfig) or model.config.num_hidden_layers < NUM_MEMORIES
 
 
 class EpochCallback(TrainerCallback):
@@ -96,6 +104,8 @@ class MaSSFormerTrainer(Trainer):
         args = args or MaSSFormerTrainingArguments(output_dir="trainer_output")
         freeze(model, args)
         synchronize_statistics(model, args)
+        if args.ddp_find_unused_parameters is None:
+            args.ddp_find_unused_parameters = has_unused_parameters(model)
         super().__init__(
             model=model,
             args=args,
@@ -112,6 +122,14 @@ class MaSSFormerTrainer(Trainer):
         self.num_loss_terms = 0
         if isinstance(train_dataset, TrainingSet):
             self.add_callback(EpochCallback(train_dataset))
+
+    def get_train_dataloader(self) -> Any:
+        """As the base class; workers that start draw none of the random numbers that the model draws."""
+        dataloader: Any = super().get_train_dataloader()
+        # accelerate's goes through another, and passes its own generator on where batches are skipped.
+        dataloader.generator = torch.Generator()
+        getattr(dataloader, "base_dataloader", dataloader).generator = dataloader.generator
+        return dataloader
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         dataset = train_dataset if train_dataset is not None else self.train_dataset

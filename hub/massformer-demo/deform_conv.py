@@ -1,0 +1,304 @@
+# Copyright 2026 The transformers-massformer authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Modulated deformable convolution (Deformable ConvNets v2, arXiv:1811.11168), with several engines"""
+
+import os
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+from torchvision.ops import deform_conv2d
+from transformers.utils import logging
+from transformers.utils.import_utils import is_tracing
+
+from .deform_conv_triton import is_triton_available, triton_deform_conv2d
+
+
+logger = logging.get_logger(__name__)
+
+# An environment variable that names the engine of all layers, whatever their configuration says.
+ENGINE_VARIABLE = "MASSFORMER_DEFORM_CONV_ENGINE"
+# Taps of a band of rows whose sampling is planned at once, and values sampled at once. Few enough for caches, and for
+# the allocator to use the same memory again: larger blocks are mapped anew, which takes longer than filling them.
+BAND_TAPS = 500_000
+SAMPLED_VALUES = 2_000_000
+
+
+def rows_read(offsets: torch.Tensor, first_row: int, height: int) -> tuple[int, int]:
+    """
+    The rows of a map from which a band of output rows can be computed: those its taps read, and its own.
+
+    Args:
+        offsets (`torch.Tensor` of shape `(batch_size, 2 * k * k, rows, width)`): The band's offsets, in pixels.
+        first_row (`int`): The map's row on which the band's first row lies.
+        height (`int`): Height of the map.
+
+    Returns:
+        `tuple(int)`: The first row and the one after the last.
+    """
+    reach = round((offsets.shape[1] / 2) ** 0.5) // 2 + 1
+    up, down = offsets[:, 0::2].float().nan_to_num(nan=0.0).clamp(-height, height).aminmax()
+    first = first_row - reach + min(0, int(up.floor()))
+    last = first_row + offsets.shape[2] + reach + max(0, int(down.ceil()))
+    return max(0, first), min(height, last)
+
+
+def sampling_plan(
+    offsets: torch.Tensor, modulation: torch.Tensor, first_row: int, height: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Where the taps of a band of rows read, for all channels alike: four neighbours per tap, and what each counts.
+
+    Args:
+        offsets (`torch.Tensor` of shape `(2 * k * k, rows, width)`): In pixels, see [`ModulatedDeformConv2d`].
+        modulation (`torch.Tensor` of shape `(k * k, rows, width)`): Factor of each tap.
+        first_row (`int`): The map's row on which the band's first row lies.
+        height (`int`): Height of the map.
+
+    Returns:
+        `tuple(torch.Tensor)`: indices and weights, both of shape `(rows * width * k * k, 4)`. The indices count the
+        positions of a map with one row and column of zeros before its own and two behind, in row-major order; whatever
+        lies outside the map, and taps at NaN, read these zeros.
+    """
+    num_taps, rows, width = modulation.shape
+    side, padded_width, device = round(num_taps**0.5), width + 3, offsets.device
+    tap = torch.arange(num_taps, device=device)
+    row = torch.arange(first_row, first_row + rows, device=device)
+    column = torch.arange(width, device=device)
+    # Taps last, so that each position's values are written next to each other.
+    offsets, modulation = offsets.permute(1, 2, 0).contiguous(), modulation.permute(1, 2, 0).contiguous()
+    y = offsets[..., 0::2] + (row[:, None, None] + (tap // side - side // 2))
+    x = offsets[..., 1::2] + (column[:, None] + (tap % side - side // 2))
+    y = y.nan_to_num(nan=-1.0).clamp(-1, height)
+    x = x.nan_to_num(nan=-1.0).clamp(-1, width)
+    top, left = y.detach().floor(), x.detach().floor()
+
+    lower = (y - top) * modulation
+    upper = modulation - lower
+    right = x - left
+    lower_right, upper_right = lower * right, upper * right
+    weights = torch.stack((upper - upper_right, upper_right, lower - lower_right, lower_right), dim=-1)
+    index_type = torch.int32 if (height + 3) * padded_width < 2**31 else torch.int64
+    upper_left = (top.to(index_type) + 1) * padded_width + (left.to(index_type) + 1)
+    neighbours = torch.tensor((0, 1, padded_width, padded_width + 1), dtype=index_type, device=device)
+    return (upper_left[..., None] + neighbours).flatten(0, 2), weights.flatten(0, 2)
+
+
+def convolve_band(
+    positions: torch.Tensor,
+    offsets: torch.Tensor,
+    modulation: torch.Tensor,
+    kernel: torch.Tensor,
+    bias: torch.Tensor | None,
+    first_row: int,
+    height: int,
+) -> torch.Tensor:
+    """One band of rows: (positions, channels) sampled by the plan, times a (taps * channels, out_channels) kernel."""
+    indices, weights = sampling_plan(offsets, modulation, first_row, height)
+    weights = weights.to(positions.dtype)
+    num_taps, taps_times_channels = modulation.shape[0], kernel.shape[0]
+    taps_at_once = max(1, SAMPLED_VALUES // taps_times_channels) * num_taps
+    if torch.is_grad_enabled():
+        # Each gathering has a gradient of the whole map's size.
+        taps_at_once = indices.shape[0]
+    outputs = []
+    for some_indices, some_weights in zip(indices.split(taps_at_once), weights.split(taps_at_once), strict=True):
+        sampled = F.embedding_bag(some_indices, positions, mode="sum", per_sample_weights=some_weights)
+        sampled = sampled.view(-1, taps_times_channels)
+        outputs.append(sampled @ kernel if bias is None else torch.addmm(bias, sampled, kernel))
+    return torch.cat(outputs)
+
+
+def banded_deform_conv2d(
+    hidden_states: torch.Tensor,
+    offsets: torch.Tensor,
+    modulation: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    first_row: int = 0,
+) -> torch.Tensor:
+    """
+    Deformable convolution in bands of rows, of which one at a time is sampled: four neighbours per tap, found once for
+    all channels, gathered from a channels-last map and multiplied by the kernel. For training, a band is computed
+    again instead of kept.
+
+    See [`ModulatedDeformConv2d`] for the arguments. bfloat16 is sampled and multiplied as such where no gradients are
+    asked for, and the positions are always computed in float32 or better.
+    """
+    batch_size, in_channels, height, width = hidden_states.shape
+    rows, (out_channels, _, side, _) = offsets.shape[2], weight.shape
+    position_dtype = torch.promote_types(hidden_states.dtype, torch.float32)
+    dtype = position_dtype
+    if hidden_states.dtype == torch.bfloat16 and not torch.is_grad_enabled():
+        dtype = torch.bfloat16
+
+    kernel = weight.permute(2, 3, 1, 0).reshape(-1, out_channels).to(dtype)
+    bias = None if bias is None else bias.to(dtype)
+    rows_per_band = max(1, BAND_TAPS // max(1, width * side * side))
+    bands = []
+    for image, image_offsets, image_modulation in zip(hidden_states, offsets, modulation, strict=True):
+        positions = F.pad(image.permute(1, 2, 0).to(dtype), (0, 0, 1, 2, 1, 2)).flatten(0, 1).contiguous()
+        for first in range(0, rows, rows_per_band):
+            some_rows = slice(first, first + rows_per_band)
+            band_offsets = image_offsets[:, some_rows].to(position_dtype)
+            band_modulation = image_modulation[:, some_rows].to(position_dtype)
+            band = (positions, band_offsets, band_modulation, kernel, bias, first_row + first, height)
+            if torch.is_grad_enabled():
+                bands.append(checkpoint(convolve_band, *band, use_reentrant=False, preserve_rng_state=False))
+            else:
+                bands.append(convolve_band(*band))
+    output = bands[0] if len(bands) == 1 else torch.cat(bands)
+    output = output.view(batch_size, rows, width, out_channels).permute(0, 3, 1, 2)
+    return output.to(hidden_states.dtype)
+
+
+def torchvision_deform_conv2d(
+    hidden_states: torch.Tensor,
+    offsets: torch.Tensor,
+    modulation: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    first_row: int = 0,
+) -> torch.Tensor:
+    """
+    Deformable convolution with torchvision's operator: the reference, and what tracing and export see. It has no
+    bfloat16 kernel on the CPU and would round the positions in half precision, so it computes in float32 or better.
+
+    See [`ModulatedDeformConv2d`] for the arguments.
+    """
+    dtype = torch.promote_types(hidden_states.dtype, torch.float32)
+    # The operator takes NaN for a place in memory.
+    offsets, modulation = offsets.to(dtype).nan_to_num(nan=torch.finfo(dtype).min), modulation.to(dtype)
+    rows, (height, padding) = offsets.shape[2], (hidden_states.shape[2], weight.shape[2] // 2)
+    if rows != height:
+        # It gives as many rows as it is given.
+        margins = (0, 0, first_row, height - rows - first_row)
+        offsets, modulation = F.pad(offsets, margins), F.pad(modulation, margins)
+    bias = None if bias is None else bias.to(dtype)
+    output = deform_conv2d(
+        hidden_states.to(dtype), offsets, weight.to(dtype), bias, padding=(padding, padding), mask=modulation
+    )
+    if rows != height:
+        output = output[:, :, first_row : first_row + rows]
+    return output.to(hidden_states.dtype)
+
+
+def fused_deform_conv2d(
+    hidden_states: torch.Tensor,
+    offsets: torch.Tensor,
+    modulation: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    first_row: int = 0,
+) -> torch.Tensor:
+    """
+    Deformable convolution in one Triton kernel, see [`triton_deform_conv2d`]. Positions are given to it in float32.
+
+    See [`ModulatedDeformConv2d`] for the arguments.
+    """
+    position_dtype = torch.promote_types(hidden_states.dtype, torch.float32)
+    offsets, modulation = offsets.to(position_dtype), modulation.to(position_dtype)
+    output = triton_deform_conv2d(hidden_states, offsets, modulation, weight.to(hidden_states.dtype), first_row)
+    return output if bias is None else output + bias.to(output.dtype)[:, None, None]
+
+
+ENGINES = {
+    "torchvision": torchvision_deform_conv2d,
+    "banded": banded_deform_conv2d,
+    "triton": fused_deform_conv2d,
+}
+
+
+def choose_engine(requested: str | None, hidden_states: torch.Tensor) -> str:
+    """
+    The engine for an input: the requested one, else the fastest for the input's device. Where the computation is
+    traced (compiled, exported), it is one that becomes one node of the graph.
+    """
+    tracing, device = is_tracing(hidden_states), hidden_states.device.type
+    if requested is None and device == "cuda" and is_triton_available():
+        # An exported program is to run where Triton is not.
+        requested = "torchvision" if torch.compiler.is_exporting() or torch.jit.is_tracing() else "triton"
+    engine = requested or ("banded" if device == "cpu" else "torchvision")
+    if engine == "banded" and tracing:
+        engine = "torchvision"
+    if not tracing:
+        logger.info_once(f"Deformable convolutions on {device} in {hidden_states.dtype} use the {engine} engine.")
+    return engine
+
+
+class ModulatedDeformConv2d(nn.Module):
+    """
+    A k x k convolution of stride 1 and "same" zero padding, whose taps are moved by `offsets` and scaled by
+    `modulation`, both given per position (release: one deformable group, no bias). Taps at NaN read nothing.
+
+    Args:
+        in_channels (`int`): Channels of the input.
+        out_channels (`int`): Channels of the output.
+        kernel_size (`int`): Side k of the kernel, odd.
+        engine (`str`, *optional*):
+            What computes it: `"torchvision"`, `"banded"` or `"triton"`. By default bands on the CPU, Triton on CUDA
+            where it is installed, torchvision elsewhere and in exported programs. The environment variable
+            `MASSFORMER_DEFORM_CONV_ENGINE`, read when the layer is made, comes before it.
+
+    Raises:
+        ValueError: If there is no such engine.
+    """
+
+    # Filled where a normalisation is folded into the layer.
+    bias: nn.Parameter | None
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, engine: str | None = None):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size, kernel_size))
+        self.register_parameter("bias", None)
+        self.engine = os.environ.get(ENGINE_VARIABLE) or engine
+        if self.engine is not None and self.engine not in ENGINES:
+            raise ValueError(
+                f"There is no engine {self.engine!r} for deformable convolutions. Choose one of {list(ENGINES)} in "
+                f"`deform_conv_engine` or the environment variable {ENGINE_VARIABLE}, or none."
+            )
+
+    def forward(
+        self, hidden_states: torch.Tensor, offsets: torch.Tensor, modulation: torch.Tensor, first_row: int = 0
+    ) -> torch.Tensor:
+        """
+        Args:
+            hidden_states (`torch.Tensor` of shape `(batch_size, in_channels, height, width)`): The input.
+            offsets (`torch.Tensor` of shape `(batch_size, 2 * k * k, rows, width)`):
+                In pixels; channels `2 t` and `2 t + 1` move tap `t` (row-major) down and to the right.
+            modulation (`torch.Tensor` of shape `(batch_size, k * k, rows, width)`): Factor of each tap.
+            first_row (`int`, *optional*, defaults to 0):
+                The input's row on which the first output row lies, where only some rows are computed.
+
+        Returns:
+            `torch.Tensor` of shape `(batch_size, out_channels, rows, width)`, in the type of `hidden_states`.
+        """
+        engine = choose_engine(self.engine, hidden_states)
+        if not is_tracing(hidden_states) and 0 in (hidden_states.numel(), offsets.numel()):
+            return self.output_without_input(hidden_states, offsets)
+        with torch.autocast(device_type=hidden_states.device.type, enabled=False):
+            return ENGINES[engine](hidden_states, offsets, modulation, self.weight, self.bias, first_row)
+
+    def output_without_input(self, hidden_states: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+        shape = (offsets.shape[0], self.weight.shape[0], *offsets.shape[2:])
+        output = hidden_states.new_zeros(shape) + hidden_states.sum() + offsets.sum().to(hidden_states.dtype)
+        return output if self.bias is None else output + self.bias[:, None, None]
+
+    def extra_repr(self) -> str:
+        out_channels, in_channels, kernel_size, _ = self.weight.shape
+        return f"{in_channels}, {out_channels}, kernel_size={kernel_size}"
+
+
+__all__ = ["ModulatedDeformConv2d"]

@@ -1,0 +1,347 @@
+# Copyright 2026 The transformers-massformer authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The MaSSFormer loss (paper, section 4.2 and Eq. 6)"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from scipy.optimize import linear_sum_assignment
+from torch import nn
+
+from .configuration_massformer import MaSSFormerConfig
+
+
+def semantic_edges(labels: torch.Tensor, edge_width: int, ignore_index: int = 255) -> torch.Tensor:
+    """
+    The edges between classes: pixels whose class differs from that of the pixel above, right, below right or below
+    left, widened down and to the right (release). A pair with an ignored pixel is no edge.
+
+    Args:
+        labels (`torch.Tensor` of shape `(batch_size, height, width)`): Class of each pixel.
+        edge_width (`int`): Side of the square with which the edges are dilated, in pixels.
+        ignore_index (`int`, *optional*, defaults to 255): Label of pixels without a class.
+
+    Returns:
+        `torch.Tensor` of shape `(batch_size, height, width)`: float32, 1 on edges and 0 elsewhere.
+    """
+    height, width = labels.shape[-2:]
+    padded = F.pad(labels, (1, 1, 1, 1), value=ignore_index)
+    edges = torch.zeros_like(labels, dtype=torch.bool)
+    for down, right in ((-1, 0), (0, 1), (1, 1), (1, -1)):
+        neighbour = padded[:, 1 + down : 1 + down + height, 1 + right : 1 + right + width]
+        edges |= (labels != neighbour) & (labels != ignore_index) & (neighbour != ignore_index)
+    before, after = edge_width // 2, (edge_width - 1) // 2
+    edges = F.pad(edges.float()[:, None], (before, after, before, after))
+    return F.max_pool2d(edges, edge_width, stride=1)[:, 0]
+
+
+def boundary_weights(masks: torch.Tensor, kernel_size: int) -> torch.Tensor:
+    """
+    `W = |G - avg(G, k)|` (section 4.2; the release takes the absolute value and counts zeros outside the image).
+
+    Args:
+        masks (`torch.Tensor` of shape `(num_masks, height, width)`): Binary masks.
+        kernel_size (`int`): Side k of the averaging window, odd.
+
+    Returns:
+        `torch.Tensor` of shape `(num_masks, height, width)`: in [0, 1), largest beside the mask's boundary.
+    """
+    average = F.avg_pool2d(masks[:, None], kernel_size, stride=1, padding=kernel_size // 2)[:, 0]
+    return (average - masks).abs()
+
+
+def sample_points(maps: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    """
+    Bilinear samples of maps.
+
+    Args:
+        maps (`torch.Tensor` of shape `(batch_size, num_channels, height, width)`): What is sampled; zero outside.
+        points (`torch.Tensor` of shape `(batch_size, num_points, 2)`): x and y in [0, 1].
+
+    Returns:
+        `torch.Tensor` of shape `(batch_size, num_channels, num_points)`.
+    """
+    return F.grid_sample(maps, 2 * points[:, None] - 1, align_corners=False)[:, :, 0]
+
+
+def select_points(
+    mask_logits: torch.Tensor,
+    weights: torch.Tensor,
+    num_points: int,
+    oversample_ratio: float,
+    importance_sample_ratio: float,
+) -> torch.Tensor:
+    """
+    Points at which masks are compared: among `oversample_ratio * num_points` uniform candidates the most uncertain,
+    and uniform ones for the rest. The uncertainty is `-|logit| * (1 - W)`, so that W draws points towards boundaries
+    (release).
+
+    Args:
+        mask_logits (`torch.Tensor` of shape `(num_masks, height, width)`): Predicted masks.
+        weights (`torch.Tensor` of shape `(num_masks, label_height, label_width)`): `boundary_weights` of the targets.
+        num_points (`int`): Points per mask.
+        oversample_ratio (`float`): Candidates per point.
+        importance_sample_ratio (`float`): Share of the points which are chosen among the candidates.
+
+    Returns:
+        `torch.Tensor` of shape `(num_masks, num_points, 2)`: x and y in [0, 1].
+    """
+    num_masks, device = mask_logits.shape[0], mask_logits.device
+    candidates = torch.rand(num_masks, int(num_points * oversample_ratio), 2, device=device)
+    certainty = sample_points(mask_logits[:, None], candidates)[:, 0].abs()
+    certainty = certainty * sample_points(1 - weights[:, None], candidates)[:, 0]
+    num_important = int(importance_sample_ratio * num_points)
+    chosen = certainty.topk(num_important, dim=1, largest=False).indices
+    important = candidates.gather(1, chosen[:, :, None].expand(-1, -1, 2))
+    uniform = torch.rand(num_masks, num_points - num_important, 2, device=device)
+    return torch.cat((important, uniform), dim=1)
+
+
+def weighted_mask_loss(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of (masks, points) logits, weighted per point: mean over points, sum over masks."""
+    losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    return (losses * weights).mean(dim=1).sum()
+
+
+def dice_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Dice loss of (masks, points) logits, smoothed by 1 above and below (release): sum over masks."""
+    probabilities = logits.sigmoid()
+    overlap = (probabilities * targets).sum(dim=1)
+    return (1 - (2 * overlap + 1) / (probabilities.sum(dim=1) + targets.sum(dim=1) + 1)).sum()
+
+
+def pairwise_mask_cost(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy of every (queries, points) prediction with every (masks, points) target."""
+    positive = F.softplus(-logits)
+    negative = F.softplus(logits)
+    return (positive @ targets.T + negative @ (1 - targets).T) / logits.shape[1]
+
+
+def pairwise_dice_cost(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Dice loss of every (queries, points) prediction with every (masks, points) target."""
+    probabilities = logits.sigmoid()
+    overlap = probabilities @ targets.T
+    return 1 - (2 * overlap + 1) / (probabilities.sum(dim=1)[:, None] + targets.sum(dim=1) + 1)
+
+
+def mean_over_processes(value: torch.Tensor) -> torch.Tensor:
+    """Mean of a scalar over all training processes. As normaliser it makes their mean loss that of the whole batch."""
+    if dist.is_available() and dist.is_initialized():
+        value = value.clone()
+        dist.all_reduce(value)
+        value = value / dist.get_world_size()
+    return value
+
+
+def semantic_targets(
+    labels: torch.Tensor, num_labels: int, ignore_index: int = 255
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """
+    One binary mask per class present in each label map.
+
+    Args:
+        labels (`torch.Tensor` of shape `(batch_size, height, width)`): Class of each pixel.
+        num_labels (`int`): Number of classes.
+        ignore_index (`int`, *optional*, defaults to 255): Label of pixels without a class.
+
+    Returns:
+        `tuple`: for each image its classes, an int64 `torch.Tensor` of shape `(num_masks,)`, and its masks, a float32
+        `torch.Tensor` of shape `(num_masks, height, width)`.
+
+    Raises:
+        ValueError: If a label is neither a class nor `ignore_index`.
+    """
+    classes, masks = [], []
+    for label_map in labels:
+        present = label_map.unique()
+        present = present[present != ignore_index]
+        invalid = present[(present < 0) | (present >= num_labels)]
+        if invalid.numel():
+            raise ValueError(
+                f"`labels` holds values that are no class: {invalid.tolist()}. The model has {num_labels} classes, so "
+                f"labels are 0 to {num_labels - 1}, or {ignore_index} for pixels to be ignored."
+            )
+        classes.append(present.long())
+        masks.append((label_map == present[:, None, None]).float())
+    return classes, masks
+
+
+class MaSSFormerLoss(nn.Module):
+    """
+    Matches queries to the classes of each image and compares them: classification, edge-emphasised cross-entropy and
+    Dice of the masks at sampled points, for every step of the decoder, and the edges once (Eq. 6). All in float32.
+
+    Masks are never made for all queries: the matcher needs them at its points only, where it samples the features, and
+    the points of the losses are chosen on the masks of matched queries.
+    """
+
+    def __init__(self, config: MaSSFormerConfig):
+        super().__init__()
+        self.config = config
+        self.num_labels = len(config.id2label or ())
+
+    @torch.no_grad()
+    def match(
+        self,
+        class_logits: torch.Tensor,
+        mask_embeddings: torch.Tensor,
+        mask_features: torch.Tensor,
+        classes: torch.Tensor,
+        masks: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The assignment of least cost for one image: indices of queries and of the masks they are matched to."""
+        points = torch.rand(1, self.config.train_num_points, 2, device=masks.device)
+        logits = mask_embeddings @ sample_points(mask_features[None], points)[0]
+        targets = sample_points(masks[None], points)[0]
+        cost = (
+            self.config.class_weight * -class_logits.softmax(dim=-1)[:, classes]
+            + self.config.mask_weight * pairwise_mask_cost(logits, targets)
+            + self.config.dice_weight * pairwise_dice_cost(logits, targets)
+        )
+        # A prediction that has diverged is matched last, instead of stopping the training here.
+        worst = torch.finfo(cost.dtype).max
+        cost = torch.nan_to_num(cost, nan=worst, posinf=worst, neginf=worst)
+        queries, matched = linear_sum_assignment(cost.cpu())
+        return torch.as_tensor(queries, device=masks.device), torch.as_tensor(matched, device=masks.device)
+
+    def class_loss(
+        self, class_logits: torch.Tensor, matches: list[tuple[torch.Tensor, torch.Tensor]], classes: list[torch.Tensor]
+    ) -> torch.Tensor:
+        """Cross-entropy of all queries, those without a match against "no object"."""
+        targets = torch.full(class_logits.shape[:2], self.num_labels, dtype=torch.int64, device=class_logits.device)
+        for image_targets, (queries, matched), image_classes in zip(targets, matches, classes, strict=True):
+            image_targets[queries] = image_classes[matched]
+        weights = class_logits.new_ones(self.num_labels + 1)
+        weights[-1] = self.config.no_object_weight
+        losses = F.cross_entropy(class_logits.flatten(0, 1), targets.flatten(), weight=weights, reduction="sum")
+        normaliser = mean_over_processes(weights[targets].sum())
+        return losses / normaliser.clamp(min=torch.finfo(normaliser.dtype).tiny)
+
+    def mask_losses(
+        self,
+        mask_embeddings: torch.Tensor,
+        mask_features: torch.Tensor,
+        matches: list[tuple[torch.Tensor, torch.Tensor]],
+        masks: list[torch.Tensor],
+        weights: list[torch.Tensor],
+        num_masks: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Edge-emphasised cross-entropy and Dice of the matched masks."""
+        logits = torch.cat(
+            [
+                (embeddings[queries] @ features.flatten(1)).unflatten(1, features.shape[1:])
+                for embeddings, features, (queries, _) in zip(mask_embeddings, mask_features, matches, strict=True)
+            ]
+        )
+        if not logits.shape[0]:
+            # Nothing to compare, but every parameter keeps a gradient, which data-parallel training waits for.
+            nothing = 0 * (mask_embeddings.sum() + mask_features.sum())
+            return nothing, nothing
+        targets, target_weights = (
+            torch.cat([image_maps[matched] for image_maps, (_, matched) in zip(maps, matches, strict=True)])
+            for maps in (masks, weights)
+        )
+        with torch.no_grad():
+            points = select_points(
+                logits,
+                target_weights,
+                self.config.train_num_points,
+                self.config.oversample_ratio,
+                self.config.importance_sample_ratio,
+            )
+            point_targets = sample_points(targets[:, None], points)[:, 0]
+            point_weights = 1 + self.config.edge_emphasis * sample_points(target_weights[:, None], points)[:, 0]
+        point_logits = sample_points(logits[:, None], points)[:, 0]
+        mask_loss = weighted_mask_loss(point_logits, point_targets, point_weights)
+        return mask_loss / num_masks, dice_loss(point_logits, point_targets) / num_masks
+
+    def edge_loss(self, edge_logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Cross-entropy of the edges at the labels' size, against the real edge map."""
+        logits = F.interpolate(edge_logits, size=labels.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
+        edges = semantic_edges(labels, self.config.edge_width, self.config.ignore_index)
+        return F.binary_cross_entropy_with_logits(logits, edges)
+
+    def forward(
+        self,
+        class_queries_logits: Sequence[torch.Tensor],
+        mask_embeddings: Sequence[torch.Tensor],
+        mask_features: torch.Tensor,
+        edge_logits: torch.Tensor,
+        labels: torch.Tensor,
+    ) -> dict[str, torch.Tensor]:
+        """
+        Args:
+            class_queries_logits (sequence of `torch.Tensor` of shape `(batch_size, num_queries, num_labels + 1)`):
+                Class logits of each step; the last is the final one.
+            mask_embeddings (sequence of `torch.Tensor` of shape `(batch_size, num_queries, hidden_size)`):
+                Mask embeddings of each step.
+            mask_features (`torch.Tensor` of shape `(batch_size, hidden_size, height / 2, width / 2)`):
+                Features of the final masks; those of earlier steps are made at half this resolution (release).
+            edge_logits (`torch.Tensor` of shape `(batch_size, 1, height / 2, width / 2)`): Edge logits.
+            labels (`torch.Tensor` of shape `(batch_size, height, width)`): Class of each pixel.
+
+        Returns:
+            `dict[str, torch.Tensor]`: `loss`, the sum of all others, which are weighted already: `loss_cross_entropy`,
+            `loss_mask`, `loss_dice` of the final step, the same with suffix `_0`, `_1` ... for the earlier steps, and
+            `loss_edge`.
+
+        Raises:
+            ValueError: If `labels` is not of the image's size or holds values that are no class.
+        """
+        self.check_labels(labels, mask_features)
+        with torch.autocast(device_type=labels.device.type, enabled=False):
+            labels = labels.long()
+            classes, masks = semantic_targets(labels, self.num_labels, self.config.ignore_index)
+            weights = [boundary_weights(image_masks, self.config.edge_emphasis_kernel_size) for image_masks in masks]
+            num_masks = torch.full((), float(sum(len(c) for c in classes)), device=labels.device)
+            num_masks = mean_over_processes(num_masks).clamp(min=1)
+
+            features = mask_features.float()
+            height, width = features.shape[-2:]
+            coarse_features = F.interpolate(features, size=(height // 2, width // 2), mode="bilinear")
+            final_step = len(class_queries_logits) - 1
+            losses = {}
+            for step, (class_logits, embeddings) in enumerate(zip(class_queries_logits, mask_embeddings, strict=True)):
+                # CODEPATH: training choice; no checkpoint depends on it.
+                if step < final_step and not self.config.use_auxiliary_loss:
+                    continue
+                suffix = "" if step == final_step else f"_{step}"
+                step_features = features if step == final_step else coarse_features
+                class_logits, embeddings = class_logits.float(), embeddings.float()
+                images = zip(class_logits, embeddings, step_features, classes, masks, strict=True)
+                matches = [self.match(*image) for image in images]
+                mask_loss, mask_dice_loss = self.mask_losses(
+                    embeddings, step_features, matches, masks, weights, num_masks
+                )
+                class_loss = self.class_loss(class_logits, matches, classes)
+                losses[f"loss_cross_entropy{suffix}"] = self.config.class_weight * class_loss
+                losses[f"loss_mask{suffix}"] = self.config.mask_weight * mask_loss
+                losses[f"loss_dice{suffix}"] = self.config.dice_weight * mask_dice_loss
+            losses["loss_edge"] = self.config.edge_weight * self.edge_loss(edge_logits.float(), labels)
+        return {"loss": torch.stack(list(losses.values())).sum(), **losses}
+
+    def check_labels(self, labels: torch.Tensor, mask_features: torch.Tensor):
+        batch_size, _, height, width = mask_features.shape
+        expected = (batch_size, 2 * height, 2 * width)
+        if labels.is_floating_point() or tuple(labels.shape) != expected:
+            raise ValueError(
+                f"`labels` must be integers of shape {expected}, one class index per pixel of `pixel_values`, got "
+                f"{labels.dtype} of shape {tuple(labels.shape)}. Pass masks as `segmentation_maps` to the image "
+                "processor together with the images, so that both are resized and padded alike."
+            )
+
+
+__all__ = ["MaSSFormerLoss", "boundary_weights", "select_points", "semantic_edges", "semantic_targets"]

@@ -1,0 +1,1236 @@
+# Copyright 2026 The transformers-massformer authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""PyTorch MaSSFormer model (MaSS13K, CVPR 2025, arXiv:2503.18364)"""
+
+import contextlib
+import functools
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.backbone_utils import load_backbone
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
+from transformers.processing_utils import Unpack
+from transformers.utils import ModelOutput, TransformersKwargs, auto_docstring
+from transformers.utils.generic import can_return_tuple
+from transformers.utils.import_utils import is_tracing
+from transformers.utils.output_capturing import OutputRecorder, capture_outputs
+
+from .batch_norm_folding import fold_batch_norms
+from .configuration_massformer import MaSSFormerConfig
+from .deform_conv import ModulatedDeformConv2d, rows_read
+from .loss_massformer import MaSSFormerLoss
+from .semantic_readout import semantic_scores
+
+
+# Values of the widest map of a band of rows: few enough for the allocator to use the same memory again, enough to keep
+# the kernels busy.
+BAND_VALUES = 2**22
+# Bands in a stripe. A map in stripes is given back piece by piece, and they are large enough for the allocator to
+# return them to the system.
+STRIPE_BANDS = 4
+# Rows beyond a band which a deformable convolution has at hand; it reads more where its offsets reach further.
+READ_AHEAD = 16
+
+
+@auto_docstring(custom_intro="Output of the pixel decoder and the transformer decoder.")
+@dataclass
+class MaSSFormerModelOutput(ModelOutput):
+    r"""
+    last_hidden_state (`torch.Tensor` of shape `(batch_size, num_queries, hidden_size)`):
+        The normalised queries after the last decoder layer.
+    intermediate_hidden_states (`tuple(torch.Tensor)` of length `num_hidden_layers + 1`):
+        The normalised queries before the first layer and after each layer, each shaped like `last_hidden_state`.
+    mask_embeddings (`tuple(torch.Tensor)` of length `num_hidden_layers + 1`):
+        What the masks of each step are made with, each shaped like `last_hidden_state`.
+    mask_features (`torch.Tensor` of shape `(batch_size, hidden_size, height / 2, width / 2)`, *optional*):
+        The features of paper's D1; their product with `mask_embeddings` is the mask logits. Not returned when
+        `output_pixel_features=False` is passed.
+    masks_queries_logits (`torch.Tensor` of shape `(batch_size, num_queries, height / 2, width / 2)`, *optional*):
+        Mask logits of each query after the last layer, returned when `output_pixel_features=False` is passed.
+    edge_logits (`torch.Tensor` of shape `(batch_size, 1, height / 2, width / 2)`):
+        Logits of the edges between classes (Eq. 4).
+    pixel_decoder_hidden_states (`tuple(torch.Tensor)`, *optional*):
+        The memories of the transformer decoder (the paper's D4, D3, D2), of shapes
+        `(batch_size, hidden_size, height / s, width / s)` with s = 32, 16, 8. Not returned when
+        `output_pixel_features=False` is passed.
+    hidden_states (`tuple(torch.Tensor)`, *optional*, returned when `output_hidden_states=True` is passed):
+        The queries before the first layer and after each layer, before normalisation, each shaped like
+        `last_hidden_state`.
+    attentions (`tuple(torch.Tensor)`, *optional*, returned when `output_attentions=True` is passed):
+        Cross-attention weights of each layer, of shape `(batch_size, num_heads, num_queries, memory_length)`.
+    """
+
+    last_hidden_state: torch.Tensor | None = None
+    intermediate_hidden_states: tuple[torch.Tensor, ...] | None = None
+    mask_embeddings: tuple[torch.Tensor, ...] | None = None
+    mask_features: torch.Tensor | None = None
+    masks_queries_logits: torch.Tensor | None = None
+    edge_logits: torch.Tensor | None = None
+    pixel_decoder_hidden_states: tuple[torch.Tensor, ...] | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+
+
+@auto_docstring(
+    custom_intro="""
+    Output of [`MaSSFormerForSemanticSegmentation`], to be passed to
+    [`MaSSFormerImageProcessor.post_process_semantic_segmentation`].
+    """
+)
+@dataclass
+class MaSSFormerForSemanticSegmentationOutput(ModelOutput):
+    r"""
+    loss (`torch.Tensor`, *optional*, returned when `labels` are given):
+        The sum of all weighted terms (Eq. 6), a scalar.
+    class_queries_logits (`torch.Tensor` of shape `(batch_size, num_queries, num_labels + 1)`):
+        Class logits of each query; the last column is "no object".
+    masks_queries_logits (`torch.Tensor` of shape `(batch_size, num_queries, height / 2, width / 2)`):
+        Mask logits of each query.
+    edge_logits (`torch.Tensor` of shape `(batch_size, 1, height / 2, width / 2)`):
+        Logits of the edges between classes (Eq. 4).
+    auxiliary_logits (`list[dict[str, torch.Tensor]]`, *optional*):
+        `class_queries_logits` and `masks_queries_logits` (the latter at a quarter of the input's size) before the
+        first decoder layer and after each but the last. Returned when `labels` are given or
+        `output_auxiliary_logits=True`.
+    hidden_states (`tuple(torch.Tensor)`, *optional*, returned when `output_hidden_states=True` is passed):
+        The queries before the first layer and after each layer, of shape `(batch_size, num_queries, hidden_size)`.
+    attentions (`tuple(torch.Tensor)`, *optional*, returned when `output_attentions=True` is passed):
+        Cross-attention weights of each layer, of shape `(batch_size, num_heads, num_queries, memory_length)`.
+    loss_dict (`dict[str, torch.Tensor]`, *optional*, returned when `labels` are given):
+        The weighted terms of which `loss` is the sum, as scalars without gradients: `loss_cross_entropy`, `loss_mask`
+        and `loss_dice` of the final step, the same with suffix `_0`, `_1` ... for the earlier ones, and `loss_edge`.
+    """
+
+    loss: torch.Tensor | None = None
+    class_queries_logits: torch.Tensor | None = None
+    masks_queries_logits: torch.Tensor | None = None
+    edge_logits: torch.Tensor | None = None
+    auxiliary_logits: list[dict[str, torch.Tensor]] | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    loss_dict: dict[str, torch.Tensor] | None = None
+
+    @property
+    def logits(self) -> torch.Tensor:
+        """
+        Per-class scores, the sum over queries of class probability times mask probability: a `torch.Tensor` of shape
+        `(batch_size, num_labels, height / 2, width / 2)`, computed when read.
+        """
+        # Both are set whenever the model made this output.
+        return semantic_scores(self.class_queries_logits, self.masks_queries_logits)  # ty: ignore[invalid-argument-type]
+
+
+def sine_position_embedding(height: int, width: int, hidden_size: int, device: torch.device) -> torch.Tensor:
+    """
+    Sine encoding of a map's rows and columns, normalised to (0, 2 pi], always in float32 (release; DETR).
+
+    Returns:
+        `torch.Tensor` of shape `(hidden_size, height, width)`: rows in the first half of the channels, columns in the
+        second, sine and cosine alternating.
+    """
+    num_features = hidden_size // 2
+    frequency = torch.arange(num_features, dtype=torch.float32, device=device)
+    frequency = 10000 ** (2 * (frequency // 2) / num_features)
+    encodings = []
+    for size in (height, width):
+        position = torch.arange(1, size + 1, dtype=torch.float32, device=device)
+        angle = (position / (size + 1e-6) * (2 * math.pi))[:, None] / frequency
+        encodings.append(torch.stack((angle[:, 0::2].sin(), angle[:, 1::2].cos()), dim=2).flatten(1))
+    rows = encodings[0].T[:, :, None].expand(-1, -1, width)
+    columns = encodings[1].T[:, None, :].expand(-1, height, -1)
+    return torch.cat((rows, columns))
+
+
+def resize(feature_map: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """Bilinear interpolation as everywhere in the release: half-pixel centres, no antialiasing."""
+    return F.interpolate(feature_map, size=list(size), mode="bilinear", align_corners=False)
+
+
+def row_bands(first: int, last: int, row_values: int, multiple: int) -> list[tuple[int, int]]:
+    """
+    Divides some rows of a map with so many values in a row: the first row of each band and the one after its last.
+    Bands have a multiple of so many rows.
+    """
+    rows = max(1, BAND_VALUES // (multiple * row_values)) * multiple
+    return [(top, min(top + rows, last)) for top in range(first, last, rows)]
+
+
+def halve(feature_map: torch.Tensor) -> torch.Tensor:
+    """What `resize` makes of a map at half its size: the means of 2 x 2 values."""
+    return resize(feature_map, (feature_map.shape[-2] // 2, feature_map.shape[-1] // 2))
+
+
+def upsample_rows(feature_map: torch.Tensor, first: int, last: int) -> torch.Tensor:
+    """Rows of what `resize` makes of a map at twice its size."""
+    height, width = feature_map.shape[-2:]
+    top, bottom = max(0, first // 2 - 1), min(height, (last + 1) // 2 + 1)
+    upsampled = resize(feature_map[:, :, top:bottom], (2 * (bottom - top), 2 * width))
+    return upsampled[:, :, first - 2 * top : last - 2 * top]
+
+
+def join_rows(rows_of_bands: Iterator[tuple[torch.Tensor, ...]], bands: list[tuple[int, int]]) -> list[torch.Tensor]:
+    """Maps of all the bands' rows, channels-last, from each band's, which may be made while they are written."""
+    feature_maps: list[torch.Tensor] = []
+    start, end = bands[0][0], bands[-1][1]
+    for (first, last), rows_of_maps in zip(bands, rows_of_bands, strict=True):
+        for index, rows in enumerate(rows_of_maps):
+            if first == start:
+                batch_size, num_channels, _, width = rows.shape
+                feature_map = rows.new_empty(batch_size, end - start, width, num_channels)
+                feature_maps.append(feature_map.permute(0, 3, 1, 2))
+            feature_maps[index][:, :, first - start : last - start] = rows
+    return feature_maps
+
+
+@contextlib.contextmanager
+def untracked_statistics(module: nn.Module):
+    """Activations that are computed a second time are not to count twice in the running statistics."""
+    kept = [
+        (layer, layer.momentum, layer.num_batches_tracked, layer.num_batches_tracked.clone())
+        for layer in module.modules()
+        if isinstance(layer, MaSSFormerBatchNorm | nn.SyncBatchNorm) and layer.num_batches_tracked is not None
+    ]
+    for layer, *_ in kept:
+        layer.momentum = 0.0
+    try:
+        yield
+    finally:
+        for layer, momentum, counter, count in kept:
+            layer.momentum = momentum
+            counter.copy_(count)
+
+
+def mask_logits(mask_embeddings: torch.Tensor, mask_features: torch.Tensor) -> torch.Tensor:
+    """The masks of (B, Q, C) embeddings over (B, C, H, W) features, as (B, Q, H, W)."""
+    return (mask_embeddings @ mask_features.flatten(2)).unflatten(2, mask_features.shape[-2:])
+
+
+def mask_logits_rows(mask_embeddings: torch.Tensor, mask_features: torch.Tensor) -> torch.Tensor:
+    """The same for channels-last features, as channels-last (B, Q, H, W)."""
+    logits = mask_features.permute(0, 2, 3, 1).flatten(1, 2) @ mask_embeddings.transpose(1, 2)
+    return logits.unflatten(1, mask_features.shape[-2:]).permute(0, 3, 1, 2)
+
+
+def partition_windows(feature_map: torch.Tensor, window_size: int, rows: int, columns: int) -> torch.Tensor:
+    """
+    (B, C, H, W) to (B * rows * columns, window_size ** 2, C), row-major. What windows have beyond the map is zeros.
+    """
+    batch_size, num_channels, height, width = feature_map.shape
+    feature_map = F.pad(feature_map, (0, columns * window_size - width, 0, rows * window_size - height))
+    windows = feature_map.reshape(batch_size, num_channels, rows, window_size, columns, window_size)
+    return windows.permute(0, 2, 4, 3, 5, 1).reshape(batch_size * rows * columns, window_size**2, num_channels)
+
+
+def merge_windows(windows: torch.Tensor, window_size: int, rows: int, columns: int) -> torch.Tensor:
+    """The inverse of `partition_windows`, but for what windows have beyond the map: that is kept."""
+    windows = windows.unflatten(1, (window_size, window_size)).unflatten(0, (-1, rows, columns))
+    return windows.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
+
+
+class MaSSFormerBatchNorm(nn.BatchNorm2d):
+    """Batch normalisation with the configured epsilon and momentum."""
+
+    def __init__(self, config: MaSSFormerConfig, num_features: int):
+        super().__init__(num_features, eps=config.batch_norm_eps, momentum=config.batch_norm_momentum)
+
+
+class MaSSFormerConvLayer(nn.Module):
+    """Convolution without bias, batch normalisation, ReLU (the paper's CBR)."""
+
+    def __init__(self, config: MaSSFormerConfig, in_channels: int, out_channels: int, kernel_size: int = 1):
+        super().__init__()
+        self.convolution = nn.Conv2d(
+            in_channels, out_channels, kernel_size=kernel_size, padding=kernel_size // 2, bias=False
+        )
+        self.normalization = MaSSFormerBatchNorm(config, out_channels)
+        self.activation = nn.ReLU()
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.activation(self.normalization(self.convolution(hidden_states)))
+
+
+class MaSSFormerSqueezeExcitation(nn.Module):
+    """Channel attention with a residual connection. The sigmoid is applied twice, as in the release."""
+
+    def __init__(self, config: MaSSFormerConfig):
+        super().__init__()
+        hidden_size = config.pixel_decoder_hidden_size
+        reduced_size = hidden_size // config.squeeze_reduction
+        self.reduce = nn.Conv2d(hidden_size, reduced_size, kernel_size=1, bias=False)
+        self.normalization = MaSSFormerBatchNorm(config, reduced_size)
+        self.activation = nn.ReLU()
+        self.expand = nn.Conv2d(reduced_size, hidden_size, kernel_size=1, bias=False)
+
+    def forward(self, feature_map: torch.Tensor) -> torch.Tensor:
+        weights = self.reduce(feature_map.mean(dim=(2, 3), keepdim=True))
+        weights = self.expand(self.activation(self.normalization(weights)))
+        return torch.addcmul(feature_map, feature_map, weights.sigmoid().sigmoid())
+
+
+class MaSSFormerDeformableConvLayer(nn.Module):
+    """Deformable convolution whose offsets and modulation come from its input, batch normalisation, ReLU."""
+
+    def __init__(self, config: MaSSFormerConfig, in_channels: int, out_channels: int, kernel_size: int):
+        super().__init__()
+        self.num_taps, self.halo = kernel_size**2, kernel_size // 2
+        self.offset = nn.Conv2d(in_channels, 3 * self.num_taps, kernel_size=kernel_size, padding=self.halo)
+        self.convolution = ModulatedDeformConv2d(in_channels, out_channels, kernel_size, config.deform_conv_engine)
+        self.normalization = MaSSFormerBatchNorm(config, out_channels)
+        self.activation = nn.ReLU()
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        offsets, modulation = self.offset(hidden_states).split((2 * self.num_taps, self.num_taps), dim=1)
+        hidden_states = self.convolution(hidden_states, offsets, modulation.sigmoid())
+        return self.activation(self.normalization(hidden_states))
+
+    def forward_rows(
+        self, read_rows: Callable[[int, int], torch.Tensor], height: int, first: int, last: int
+    ) -> torch.Tensor:
+        """Rows of the output, from an input of that height which `read_rows(first, last)` makes or cuts out."""
+        margin = max(self.halo, READ_AHEAD)
+        top, bottom = max(0, first - margin), min(height, last + margin)
+        window = read_rows(top, bottom)
+        above, below = max(0, first - self.halo), min(height, last + self.halo)
+        offsets_and_modulation = self.offset(window[:, :, above - top : below - top])
+        offsets, modulation = offsets_and_modulation[:, :, first - above : last - above].split(
+            (2 * self.num_taps, self.num_taps), dim=1
+        )
+        first_read, last_read = rows_read(offsets, first, height)
+        if first_read < top or last_read > bottom:
+            top, window = first_read, read_rows(first_read, last_read)
+        hidden_states = self.convolution(window, offsets, modulation.sigmoid(), first_row=first - top)
+        return self.activation(self.normalization(hidden_states))
+
+
+class MaSSFormerUpsampleLayer(nn.Module):
+    """Learned upsampling by 2: transposed convolution, batch normalisation, ReLU."""
+
+    def __init__(self, config: MaSSFormerConfig):
+        super().__init__()
+        hidden_size = config.pixel_decoder_hidden_size
+        self.convolution = nn.ConvTranspose2d(hidden_size, hidden_size, kernel_size=4, stride=2, padding=1, bias=False)
+        self.normalization = MaSSFormerBatchNorm(config, hidden_size)
+        self.activation = nn.ReLU()
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.activation(self.normalization(self.convolution(hidden_states)))
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    attention_weights = query @ key.transpose(-1, -2) * scaling
+    if attention_mask is not None:
+        attention_weights = attention_weights + attention_mask
+    attention_weights = attention_weights.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
+    attention_weights = F.dropout(attention_weights, p=dropout, training=module.training)
+    return (attention_weights @ value).transpose(1, 2).contiguous(), attention_weights
+
+
+class MaSSFormerAttention(nn.Module):
+    """Multi-head attention of queries over keys and values, all of the same width."""
+
+    def __init__(self, config: MaSSFormerConfig, width: int, heads: int):
+        super().__init__()
+        self.config = config
+        self.head_dim = width // heads
+        self.scaling = self.head_dim**-0.5
+        self.is_causal = False
+        self.q_proj = nn.Linear(width, width)
+        self.k_proj = nn.Linear(width, width)
+        self.v_proj = nn.Linear(width, width)
+        self.out_proj = nn.Linear(width, width)
+
+    def forward(
+        self,
+        queries: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        queries = self.q_proj(queries).unflatten(2, (-1, self.head_dim)).transpose(1, 2)
+        keys = self.k_proj(keys).unflatten(2, (-1, self.head_dim)).transpose(1, 2)
+        values = self.v_proj(values).unflatten(2, (-1, self.head_dim)).transpose(1, 2)
+
+        attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention_forward
+        )
+        attention_output, attention_weights = attention_interface(
+            self, queries, keys, values, attention_mask, scaling=self.scaling, dropout=0.0, **kwargs
+        )
+        return self.out_proj(attention_output.flatten(2)), attention_weights
+
+
+class MaSSFormerMLP(nn.Module):
+    """Two linear layers with an activation between them."""
+
+    def __init__(self, embed_dim: int, inner_dim: int, activation: str):
+        super().__init__()
+        self.fc1 = nn.Linear(embed_dim, inner_dim)
+        self.fc2 = nn.Linear(inner_dim, embed_dim)
+        self.activation = ACT2FN[activation]
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.fc2(self.activation(self.fc1(hidden_states)))
+
+
+class MaSSFormerWindowAttentionLayer(GradientCheckpointingLayer):
+    """
+    Within each window, the semantic map attends to the detail map and then to itself (Eq. 1 and 2). Residuals
+    everywhere, normalisation nowhere (release).
+    """
+
+    def __init__(self, config: MaSSFormerConfig):
+        super().__init__()
+        hidden_size, num_heads = config.pixel_decoder_hidden_size, config.cross_semantic_num_attention_heads
+        self.detail_attention = MaSSFormerAttention(config, hidden_size, num_heads)
+        self.detail_mlp = MaSSFormerMLP(hidden_size, config.cross_semantic_intermediate_size, "relu")
+        self.self_attention = MaSSFormerAttention(config, hidden_size, num_heads)
+        self.self_mlp = MaSSFormerMLP(hidden_size, config.cross_semantic_intermediate_size, "relu")
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        detail_windows: torch.Tensor,
+        position_embeddings: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        queries, keys = hidden_states + position_embeddings, detail_windows + position_embeddings
+        attended, _ = self.detail_attention(queries, keys, detail_windows, attention_mask)
+        hidden_states = hidden_states + attended
+        hidden_states = hidden_states + self.detail_mlp(hidden_states)
+
+        queries = hidden_states + position_embeddings
+        attended, _ = self.self_attention(queries, queries, hidden_states, attention_mask)
+        hidden_states = hidden_states + attended
+        return hidden_states + self.self_mlp(hidden_states)
+
+
+class MaSSFormerCrossSemanticTransmission(nn.Module):
+    """
+    Module CST: adds the mean of the deepest features to the stride-32 map, and carries its semantics to stride 16
+    (Eq. 1 and 2) and on to stride 8.
+    """
+
+    def __init__(self, config: MaSSFormerConfig, context_channels: int):
+        super().__init__()
+        hidden_size = config.pixel_decoder_hidden_size
+        self.window_size = config.window_size
+        self.context_projection = MaSSFormerConvLayer(config, context_channels, hidden_size)
+        self.semantic_convolution = MaSSFormerDeformableConvLayer(
+            config, hidden_size, hidden_size, config.deform_kernel_size
+        )
+        self.semantic_upsample = MaSSFormerUpsampleLayer(config)
+        self.attention = MaSSFormerWindowAttentionLayer(config)
+        self.detail_convolution = MaSSFormerDeformableConvLayer(
+            config, hidden_size, hidden_size, config.deform_kernel_size
+        )
+        self.detail_upsample = MaSSFormerUpsampleLayer(config)
+
+    def attend(self, semantic: torch.Tensor, detail: torch.Tensor) -> torch.Tensor:
+        """Window attention on maps of any size: what windows have beyond them is neither read nor kept."""
+        num_channels, height, width = detail.shape[1:]
+        counts = (-(-height // self.window_size), -(-width // self.window_size))
+        attention_mask = None
+        # A graph for any size has the mask always.
+        if is_tracing(detail) or height % self.window_size or width % self.window_size:
+            inside = partition_windows(torch.ones_like(detail[:, :1]), self.window_size, *counts)
+            attention_mask = ((1 - inside) * torch.finfo(inside.dtype).min).transpose(1, 2)[:, None]
+        position_embeddings = sine_position_embedding(self.window_size, self.window_size, num_channels, detail.device)
+        windows = self.attention(
+            partition_windows(semantic, self.window_size, *counts),
+            partition_windows(detail, self.window_size, *counts),
+            position_embeddings.flatten(1).T.to(detail.dtype),
+            attention_mask,
+        )
+        attended = merge_windows(windows, self.window_size, *counts)
+        # A slice would tie a graph for any size to whether this one fills its windows.
+        rows, columns = (torch.arange(size, device=detail.device) for size in (height, width))
+        return attended.index_select(2, rows).index_select(3, columns)
+
+    def forward(
+        self, semantic: torch.Tensor, detail: torch.Tensor, deepest_features: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        context = self.context_projection(deepest_features.mean(dim=(2, 3), keepdim=True))
+        semantic = self.semantic_convolution(semantic + context)
+        attended = self.attend(self.semantic_upsample(semantic), detail)
+        detail = self.detail_convolution(attended)
+        return semantic, detail, self.detail_upsample(detail)
+
+
+class MaSSFormerTopDownStep(nn.Module):
+    """Stands in for CST: the top-down step of a feature pyramid."""
+
+    def __init__(self, config: MaSSFormerConfig):
+        super().__init__()
+        hidden_size = config.pixel_decoder_hidden_size
+        self.semantic_convolution = MaSSFormerConvLayer(config, hidden_size, hidden_size, config.deform_kernel_size)
+        self.detail_convolution = MaSSFormerConvLayer(config, hidden_size, hidden_size, config.deform_kernel_size)
+
+    def forward(
+        self, semantic: torch.Tensor, detail: torch.Tensor, deepest_features: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        height, width = detail.shape[-2:]
+        semantic = self.semantic_convolution(semantic)
+        detail = self.detail_convolution(detail + resize(semantic, (height, width)))
+        return semantic, detail, resize(detail, (2 * height, 2 * width))
+
+
+class MaSSFormerReceptiveFieldBroadening(nn.Module):
+    """Module RFB: parallel deformable convolutions of several kernel sizes (Eq. 3), and their upsampling by 2."""
+
+    def __init__(self, config: MaSSFormerConfig):
+        super().__init__()
+        hidden_size, kernel_sizes = config.pixel_decoder_hidden_size, config.receptive_field_kernel_sizes
+        self.branches = nn.ModuleList(
+            MaSSFormerDeformableConvLayer(config, hidden_size, hidden_size // len(kernel_sizes), kernel_size)
+            for kernel_size in kernel_sizes
+        )
+        self.projection = nn.Conv2d(hidden_size, hidden_size, kernel_size=1)
+        self.projection_normalization = MaSSFormerBatchNorm(config, hidden_size)
+        self.upsample = nn.Conv2d(hidden_size, hidden_size, kernel_size=3, padding=1)
+        self.upsample_normalization = MaSSFormerBatchNorm(config, hidden_size)
+        self.activation = nn.ReLU()
+
+    def forward(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        height, width = hidden_states.shape[-2:]
+        hidden_states = torch.cat([branch(hidden_states) for branch in self.branches], dim=1)
+        hidden_states = self.activation(self.projection_normalization(self.projection(hidden_states)))
+        upsampled = self.upsample(resize(hidden_states, (2 * height, 2 * width)))
+        return hidden_states, self.activation(self.upsample_normalization(upsampled))
+
+
+class MaSSFormerPlainContext(nn.Module):
+    """Stands in for RFB: one 3x3 convolution, and its bilinear upsampling by 2."""
+
+    def __init__(self, config: MaSSFormerConfig):
+        super().__init__()
+        hidden_size = config.pixel_decoder_hidden_size
+        self.convolution = MaSSFormerConvLayer(config, hidden_size, hidden_size, config.deform_kernel_size)
+
+    def forward(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        height, width = hidden_states.shape[-2:]
+        hidden_states = self.convolution(hidden_states)
+        return hidden_states, resize(hidden_states, (2 * height, 2 * width))
+
+
+class MaSSFormerSpatialAttention(nn.Module):
+    """
+    Weighs positions by their mean and maximum over channels, with a residual connection. The sigmoid comes before the
+    convolution (release), so the weights are unbounded.
+    """
+
+    def __init__(self, config: MaSSFormerConfig):
+        super().__init__()
+        kernel_size = config.spatial_attention_kernel_size
+        self.halo = kernel_size // 2
+        self.convolution = nn.Conv2d(2, 1, kernel_size=kernel_size, padding=self.halo)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        statistics = torch.cat(
+            (hidden_states.mean(dim=1, keepdim=True), hidden_states.amax(dim=1, keepdim=True)), dim=1
+        )
+        return hidden_states + hidden_states * self.convolution(statistics.sigmoid())
+
+
+class MaSSFormerLowLevelStructure(nn.Module):
+    """Module LSE: details from the image and the stride-4 map, at stride 2, in two halves of the channels."""
+
+    def __init__(self, config: MaSSFormerConfig, image_channels: int):
+        super().__init__()
+        hidden_size = config.pixel_decoder_hidden_size
+        half_size = hidden_size // 2
+        self.pointwise = MaSSFormerConvLayer(config, image_channels + half_size, half_size)
+        self.pointwise_attention = MaSSFormerSpatialAttention(config)
+        self.deformable = MaSSFormerDeformableConvLayer(
+            config, image_channels + half_size, half_size, config.deform_kernel_size
+        )
+        self.deformable_attention = MaSSFormerSpatialAttention(config)
+        self.projection = MaSSFormerConvLayer(config, hidden_size, hidden_size)
+
+    def merge(self, pointwise: torch.Tensor, deformed: torch.Tensor) -> torch.Tensor:
+        return self.projection(torch.cat((pointwise, deformed), dim=1))
+
+    def forward(self, pixel_values: torch.Tensor, feature_map: torch.Tensor) -> torch.Tensor:
+        size = (pixel_values.shape[-2] // 2, pixel_values.shape[-1] // 2)
+        # In the layout of the features, or their concatenation would undo it.
+        image = resize(pixel_values, size).contiguous(memory_format=torch.channels_last)
+        first, second = resize(feature_map, size).chunk(2, dim=1)
+        pointwise = self.pointwise(torch.cat((image, first), dim=1))
+        deformed = self.deformable(torch.cat((image, second), dim=1))
+        return self.merge(self.pointwise_attention(pointwise), self.deformable_attention(deformed))
+
+    def branch_rows(
+        self, pixel_values: torch.Tensor, halves: list[torch.Tensor], first: int, last: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows of both branches before their attention. Their input is made from the smaller maps where it is read."""
+        height, width = pixel_values.shape[-2] // 2, pixel_values.shape[-1] // 2
+
+        def read_rows(features: torch.Tensor, top: int, bottom: int) -> torch.Tensor:
+            image = resize(pixel_values[:, :, 2 * top : 2 * bottom], (bottom - top, width))
+            image = image.contiguous(memory_format=torch.channels_last)
+            return torch.cat((image, upsample_rows(features, top, bottom)), dim=1)
+
+        pointwise = self.pointwise(read_rows(halves[0], first, last))
+        return pointwise, self.deformable.forward_rows(functools.partial(read_rows, halves[1]), height, first, last)
+
+    def forward_bands(
+        self, pixel_values: torch.Tensor, feature_map: torch.Tensor, bands: list[tuple[int, int]]
+    ) -> Iterator[torch.Tensor]:
+        """The output, band by band. The rows that the attention of two bands needs are computed once and kept."""
+        height, halo = pixel_values.shape[-2] // 2, self.pointwise_attention.halo
+        halves = [x.contiguous(memory_format=torch.channels_last) for x in feature_map.chunk(2, dim=1)]
+        attentions = (self.pointwise_attention, self.deformable_attention)
+        kept, done = None, 0
+        for first, last in bands:
+            bottom = min(height, last + halo)
+            windows = self.branch_rows(pixel_values, halves, done, bottom)
+            if kept is not None:
+                windows = tuple(torch.cat(x, dim=2) for x in zip(kept, windows, strict=True))
+            top, done = bottom - windows[0].shape[2], bottom
+            attended = [attend(x) for attend, x in zip(attentions, windows, strict=True)]
+            kept = [x[:, :, max(0, last - halo - top) :] for x in windows]
+            yield self.merge(*(x[:, :, first - top : last - top] for x in attended))
+
+
+class MaSSFormerPlainDetail(nn.Module):
+    """Stands in for LSE: the stride-4 map at stride 2."""
+
+    def forward(self, pixel_values: torch.Tensor, feature_map: torch.Tensor) -> torch.Tensor:
+        return resize(feature_map, (pixel_values.shape[-2] // 2, pixel_values.shape[-1] // 2))
+
+    def forward_bands(
+        self, pixel_values: torch.Tensor, feature_map: torch.Tensor, bands: list[tuple[int, int]]
+    ) -> Iterator[torch.Tensor]:
+        return (upsample_rows(feature_map, first, last) for first, last in bands)
+
+
+class MaSSFormerEdgeHead(nn.Module):
+    """Predicts the edges between classes (Eq. 4)."""
+
+    def __init__(self, config: MaSSFormerConfig):
+        super().__init__()
+        self.projection = MaSSFormerConvLayer(config, config.pixel_decoder_hidden_size, config.edge_hidden_size)
+        self.classifier = nn.Conv2d(config.edge_hidden_size, 1, kernel_size=1)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.classifier(self.projection(hidden_states))
+
+
+class MaSSFormerEdgeGuidedFusion(nn.Module):
+    """Module EGF: the body, gated by the details (Eq. 5) and refined, is added to the body."""
+
+    def __init__(self, config: MaSSFormerConfig):
+        super().__init__()
+        hidden_size = config.pixel_decoder_hidden_size
+        reduced_size = hidden_size // config.fusion_reduction
+        self.reduce = nn.Conv2d(hidden_size, reduced_size, kernel_size=1)
+        self.deformable = MaSSFormerDeformableConvLayer(config, reduced_size, reduced_size, config.deform_kernel_size)
+        self.expand = nn.Conv2d(reduced_size, hidden_size, kernel_size=1)
+        self.normalization = MaSSFormerBatchNorm(config, hidden_size)
+
+    def gate(self, detail: torch.Tensor, body: torch.Tensor) -> torch.Tensor:
+        return self.reduce(detail.sigmoid() * body)
+
+    def merge(self, refined: torch.Tensor, body: torch.Tensor) -> torch.Tensor:
+        return self.normalization(self.expand(refined)) + body
+
+    def forward(self, detail: torch.Tensor, body: torch.Tensor) -> torch.Tensor:
+        return self.merge(self.deformable(self.gate(detail, body)), body)
+
+    def refine_bands(self, gated: torch.Tensor, bands: list[tuple[int, int]]) -> torch.Tensor:
+        """Rows of the deformable convolution of a whole map, band by band."""
+
+        def read_rows(top: int, bottom: int) -> torch.Tensor:
+            return gated[:, :, top:bottom]
+
+        rows_of_bands = ((self.deformable.forward_rows(read_rows, gated.shape[2], *band),) for band in bands)
+        return join_rows(rows_of_bands, bands)[0]
+
+
+class MaSSFormerPlainFusion(nn.Module):
+    """Stands in for EGF: the sum of the two branches."""
+
+    def gate(self, detail: torch.Tensor, body: torch.Tensor) -> torch.Tensor:
+        return detail + body
+
+    def merge(self, refined: torch.Tensor, body: torch.Tensor) -> torch.Tensor:
+        return refined
+
+    def forward(self, detail: torch.Tensor, body: torch.Tensor) -> torch.Tensor:
+        return self.gate(detail, body)
+
+    def refine_bands(self, gated: torch.Tensor, bands: list[tuple[int, int]]) -> torch.Tensor:
+        return gated[:, :, bands[0][0] : bands[-1][1]]
+
+
+class MaSSFormerPixelDecoder(nn.Module):
+    """
+    From the image and four feature maps to the memories of the transformer decoder, the mask features and the edges
+    (paper, section 4.2 and Figure 3).
+
+    The half-resolution part, by far the largest, is computed whole or in bands of rows. Two deformable convolutions
+    read anywhere in their inputs: the first's is made from smaller maps where it is read, the second's is held whole.
+    """
+
+    # Set by `gradient_checkpointing_enable`.
+    gradient_checkpointing = False
+
+    def __init__(self, config: MaSSFormerConfig, feature_channels: list[int], image_channels: int):
+        super().__init__()
+        hidden_size = config.pixel_decoder_hidden_size
+        self.lateral_projections = nn.ModuleList(
+            MaSSFormerConvLayer(config, in_channels, hidden_size) for in_channels in feature_channels
+        )
+        self.squeeze_excitations = nn.ModuleList(MaSSFormerSqueezeExcitation(config) for _ in feature_channels)
+        # CODEPATH: the rows of the paper's Table 4; released checkpoints have all four modules on.
+        if config.use_cross_semantic_transmission:
+            self.cross_semantic_transmission = MaSSFormerCrossSemanticTransmission(config, feature_channels[-1])
+        else:
+            self.cross_semantic_transmission = MaSSFormerTopDownStep(config)
+        # CODEPATH: see above.
+        if config.use_receptive_field_broadening:
+            self.receptive_field_broadening = MaSSFormerReceptiveFieldBroadening(config)
+        else:
+            self.receptive_field_broadening = MaSSFormerPlainContext(config)
+        # CODEPATH: see above.
+        if config.use_low_level_structure:
+            self.low_level_structure = MaSSFormerLowLevelStructure(config, image_channels)
+        else:
+            self.low_level_structure = MaSSFormerPlainDetail()
+        # CODEPATH: see above.
+        if config.use_edge_guided_fusion:
+            self.edge_guided_fusion = MaSSFormerEdgeGuidedFusion(config)
+        else:
+            self.edge_guided_fusion = MaSSFormerPlainFusion()
+        self.edge_head = MaSSFormerEdgeHead(config)
+        self.mask_projection = MaSSFormerConvLayer(config, hidden_size, config.hidden_size)
+        self.memory_projections = nn.ModuleList(
+            MaSSFormerConvLayer(config, hidden_size, config.hidden_size) for _ in range(3)
+        )
+
+    def semantic_branch(
+        self, feature_maps: list[torch.Tensor]
+    ) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]:
+        """
+        The global semantic branch: the memories (the paper's D4, D3, D2 at strides 32, 16 and 8), D2 at stride 4, and
+        S1 at stride 4. The list is emptied, because feature maps of 4K photographs are gigabytes.
+        """
+        deepest_features, squeezed = feature_maps[-1], []
+        for index in reversed(range(len(feature_maps))):
+            squeezed.append(self.squeeze_excitations[index](self.lateral_projections[index](feature_maps.pop())))
+        s4, s3, s2, s1 = squeezed
+        d4, d3, upsampled = self.cross_semantic_transmission(s4, s3, deepest_features)
+        d2, body = self.receptive_field_broadening(upsampled + s2)
+        memories = [project(x) for project, x in zip(self.memory_projections, (d4, d3, d2), strict=True)]
+        return memories, body, s1
+
+    def structure_branch(
+        self, pixel_values: torch.Tensor, body: torch.Tensor, low_level: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The local structure branch and the fusion, at stride 2: mask features and edge logits."""
+        detail = self.low_level_structure(pixel_values, low_level)
+        body = resize(body, detail.shape[-2:])
+        edge_logits = self.edge_head(body + detail)
+        return self.mask_projection(self.edge_guided_fusion(detail, body)), edge_logits
+
+    def structure_bands(
+        self, pixel_values: torch.Tensor, body: torch.Tensor, low_level: torch.Tensor, bands: list[tuple[int, int]]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The details and the body, gated, and edge logits, made in bands of rows."""
+
+        def rows_of_bands() -> Iterator[tuple[torch.Tensor, ...]]:
+            details = self.low_level_structure.forward_bands(pixel_values, low_level, bands)
+            for (first, last), detail in zip(bands, details, strict=True):
+                body_rows = upsample_rows(body, first, last)
+                yield self.edge_guided_fusion.gate(detail, body_rows), self.edge_head(body_rows + detail)
+
+        gated, edge_logits = join_rows(rows_of_bands(), bands)
+        return gated, edge_logits
+
+    def mask_feature_bands(
+        self, refined: torch.Tensor, body: torch.Tensor, bands: list[tuple[int, int]]
+    ) -> Iterator[torch.Tensor]:
+        """The mask features, band by band, from what the fusion has refined in these bands, and the whole body."""
+        start = bands[0][0]
+        for first, last in bands:
+            body_rows, refined_rows = upsample_rows(body, first, last), refined[:, :, first - start : last - start]
+            yield self.mask_projection(self.edge_guided_fusion.merge(refined_rows, body_rows))
+
+    def forward(
+        self, pixel_values: torch.Tensor, feature_maps: list[torch.Tensor]
+    ) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]:
+        memories, body, low_level = self.semantic_branch(feature_maps)
+        if self.gradient_checkpointing and self.training:
+            mask_features, edge_logits = checkpoint(
+                self.structure_branch,
+                *(pixel_values, body, low_level),
+                use_reentrant=False,
+                context_fn=lambda: (contextlib.nullcontext(), untracked_statistics(self)),
+            )
+        else:
+            mask_features, edge_logits = self.structure_branch(pixel_values, body, low_level)
+        return memories, mask_features, edge_logits
+
+
+class MaSSFormerMaskEmbedder(nn.Module):
+    """Three linear layers, from normalised queries to mask embeddings."""
+
+    def __init__(self, config: MaSSFormerConfig):
+        super().__init__()
+        self.fc1 = nn.Linear(config.hidden_size, config.hidden_size)
+        self.fc2 = nn.Linear(config.hidden_size, config.hidden_size)
+        self.fc3 = nn.Linear(config.hidden_size, config.hidden_size)
+        self.activation = nn.ReLU()
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        hidden_states = self.activation(self.fc1(hidden_states))
+        hidden_states = self.activation(self.fc2(hidden_states))
+        return self.fc3(hidden_states)
+
+
+class MaSSFormerTransformerDecoderLayer(GradientCheckpointingLayer):
+    """Masked cross-attention, self-attention and feed-forward, normalised after each (Mask2Former, release)."""
+
+    def __init__(self, config: MaSSFormerConfig):
+        super().__init__()
+        self.cross_attention = MaSSFormerAttention(config, config.hidden_size, config.num_attention_heads)
+        self.cross_attention_layer_norm = nn.LayerNorm(config.hidden_size)
+        self.self_attention = MaSSFormerAttention(config, config.hidden_size, config.num_attention_heads)
+        self.self_attention_layer_norm = nn.LayerNorm(config.hidden_size)
+        self.mlp = MaSSFormerMLP(config.hidden_size, config.intermediate_size, config.hidden_act)
+        self.final_layer_norm = nn.LayerNorm(config.hidden_size)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        query_positions: torch.Tensor,
+        keys: torch.Tensor,
+        memory: torch.Tensor,
+        attention_mask: torch.Tensor,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> torch.Tensor:
+        residual = hidden_states
+        hidden_states, _ = self.cross_attention(
+            hidden_states + query_positions, keys, memory, attention_mask, **kwargs
+        )
+        hidden_states = self.cross_attention_layer_norm(residual + hidden_states)
+
+        residual = hidden_states
+        queries = hidden_states + query_positions
+        hidden_states, _ = self.self_attention(queries, queries, hidden_states, **kwargs)
+        hidden_states = self.self_attention_layer_norm(residual + hidden_states)
+
+        return self.final_layer_norm(hidden_states + self.mlp(hidden_states))
+
+
+class MaSSFormerTransformerDecoder(nn.Module):
+    """Queries that read the three memories in turn, each within the mask it predicted before (Mask2Former)."""
+
+    def __init__(self, config: MaSSFormerConfig):
+        super().__init__()
+        self.query_features = nn.Embedding(config.num_queries, config.hidden_size)
+        self.query_positions = nn.Embedding(config.num_queries, config.hidden_size)
+        self.level_embeddings = nn.Embedding(3, config.hidden_size)
+        self.layers = nn.ModuleList(MaSSFormerTransformerDecoderLayer(config) for _ in range(config.num_hidden_layers))
+        self.layernorm = nn.LayerNorm(config.hidden_size)
+        self.mask_embedder = MaSSFormerMaskEmbedder(config)
+
+    @torch.no_grad()
+    def attention_mask(self, mask_embeddings: torch.Tensor, level_features: torch.Tensor) -> torch.Tensor:
+        """
+        Additive mask (B, 1, Q, H * W) which hides from each query the positions outside its mask; a query whose mask
+        is empty sees everything. Resizing commutes with the product over channels, so the masks are made from features
+        at the memory's size and never exist at a larger one.
+        """
+        outside = mask_logits(mask_embeddings, level_features).flatten(2)
+        outside = outside.sigmoid() < 0.5
+        outside = outside & ~outside.all(dim=-1, keepdim=True)
+        mask = torch.zeros(outside.shape, dtype=level_features.dtype, device=outside.device)
+        return mask.masked_fill(outside, torch.finfo(mask.dtype).min)[:, None]
+
+    @torch.no_grad()
+    def level_features(self, coarse_features: torch.Tensor) -> list[torch.Tensor]:
+        """
+        Features at the sizes of the memories, for the masks that steer the attention, from the mask features at a
+        quarter of the image's size (release).
+        """
+        height, width = coarse_features.shape[-2:]
+        return [resize(coarse_features, (height // factor, width // factor)) for factor in (8, 4, 2)]
+
+    def forward(
+        self,
+        memories: list[torch.Tensor],
+        level_features: list[torch.Tensor],
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """The list of memories is emptied: at 4K they are hundreds of megabytes, of which a copy is made here."""
+        batch_size, hidden_size = memories[0].shape[:2]
+        level_keys, level_memories = [], []
+        for level_embedding in self.level_embeddings.weight:
+            memory = memories.pop(0)
+            positions = sine_position_embedding(*memory.shape[-2:], hidden_size, memory.device)
+            level_memories.append(memory.flatten(2).transpose(1, 2) + level_embedding)
+            level_keys.append(level_memories[-1] + positions.flatten(1).T.to(memory.dtype))
+        del memory, positions
+
+        hidden_states = self.query_features.weight.expand(batch_size, -1, -1)
+        normalized_states = [self.layernorm(hidden_states)]
+        mask_embeddings = [self.mask_embedder(normalized_states[-1])]
+        for index, layer in enumerate(self.layers):
+            level = index % len(level_memories)
+            hidden_states = layer(
+                hidden_states,
+                self.query_positions.weight,
+                level_keys[level],
+                level_memories[level],
+                self.attention_mask(mask_embeddings[-1], level_features[level]),
+                **kwargs,
+            )
+            normalized_states.append(self.layernorm(hidden_states))
+            mask_embeddings.append(self.mask_embedder(normalized_states[-1]))
+        return normalized_states, mask_embeddings
+
+
+@auto_docstring
+class MaSSFormerPreTrainedModel(PreTrainedModel):
+    config: MaSSFormerConfig
+    base_model_prefix = "model"
+    main_input_name = "pixel_values"
+    input_modalities = ["image"]
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["MaSSFormerTransformerDecoderLayer", "MaSSFormerWindowAttentionLayer"]
+    _supports_sdpa = True
+    # The loss is a mean over the batch; `Trainer` is not to pass the number of items to it.
+    accepts_loss_kwargs = False
+    _can_record_outputs = {
+        "hidden_states": MaSSFormerTransformerDecoderLayer,
+        "attentions": OutputRecorder(MaSSFormerAttention, index=1, layer_name="cross_attention"),
+    }
+
+    def set_attn_implementation(self, attn_implementation: str | dict, allow_all_kernels: bool = False):
+        """As the base class; a backbone without attention, such as ResNet, is not asked to follow."""
+        if isinstance(attn_implementation, str) and not getattr(self.base_model.backbone, "has_attentions", True):
+            attn_implementation = {"": attn_implementation}
+        super().set_attn_implementation(attn_implementation, allow_all_kernels=allow_all_kernels)
+
+    # Set by `fuse`.
+    is_fused = False
+
+    def fuse(self):
+        """
+        Makes the model ready for inference, in place: batch normalisation is folded into the convolutions before it,
+        activations work in place, and convolutions have their weights channels-last. The outputs are the same to
+        rounding; the model can no longer be trained or saved.
+
+        Returns:
+            The model itself, in eval mode.
+        """
+        self.eval()
+        if not self.is_fused:
+            image_channels = getattr(self.config.backbone_config, "num_channels", 3)
+            example = torch.zeros(1, image_channels, 64, 64, dtype=self.dtype, device=self.device)
+            fold_batch_norms(self, example)
+            self.to(memory_format=torch.channels_last)
+            self.is_fused = True
+        return self
+
+    def train(self, mode: bool = True):
+        """As the base class; raises a ValueError if the model is fused."""
+        if mode and self.is_fused:
+            raise ValueError(
+                "A fused model has no batch normalisation left and cannot be trained. Load the model again and train "
+                "it before calling `fuse`."
+            )
+        return super().train(mode)
+
+    def save_pretrained(self, save_directory: str | os.PathLike, *args, **kwargs):
+        """As the base class; raises a ValueError if the model is fused."""
+        if self.is_fused:
+            raise ValueError(
+                f"A fused model cannot be saved to {save_directory}: its weights no longer fit the architecture. Save "
+                "the model before calling `fuse`, and fuse it again after loading."
+            )
+        super().save_pretrained(save_directory, *args, **kwargs)
+
+    def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False):
+        # Code outside the library is taken to overwrite loaded weights, so modules without parameters of their own are
+        # passed over. This code writes through `transformers.initialization`, which leaves loaded weights alone.
+        super()._initialize_weights(module, is_custom_code=False)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        """The release's initialisation: PyTorch's defaults, but for the modules named here."""
+        super()._init_weights(module)
+        if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
+            init.kaiming_uniform_(module.weight, a=math.sqrt(5))
+            if module.bias is not None:
+                fan_in, _ = nn.init._calculate_fan_in_and_fan_out(module.weight)
+                init.uniform_(module.bias, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in))
+        elif isinstance(module, nn.Embedding):
+            init.normal_(module.weight)
+        elif isinstance(module, ModulatedDeformConv2d):
+            init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        if isinstance(module, MaSSFormerConvLayer):
+            init.kaiming_normal_(module.convolution.weight, a=1)
+        elif isinstance(module, MaSSFormerDeformableConvLayer):
+            for parameter in module.offset.parameters():
+                init.zeros_(parameter)
+        elif isinstance(module, MaSSFormerUpsampleLayer):
+            self._init_upsample(module)
+        elif isinstance(module, MaSSFormerAttention):
+            self._init_attention(module, init.xavier_uniform_)
+        elif isinstance(module, MaSSFormerTransformerDecoderLayer):
+            self._init_decoder_layer(module)
+
+    def _init_upsample(self, module: MaSSFormerUpsampleLayer):
+        """The first output channel of every input channel starts as bilinear interpolation (release)."""
+        kernel = torch.tensor([0.25, 0.75, 0.75, 0.25])
+        weight = module.convolution.weight
+        if not getattr(weight, "_is_hf_initialized", False):
+            start = torch.empty_like(weight)
+            nn.init.kaiming_uniform_(start, a=math.sqrt(5))
+            start[:, 0] = torch.outer(kernel, kernel).to(start)
+            init.copy_(weight, start)
+
+    def _init_attention(self, module: MaSSFormerAttention, initialize: Callable):
+        """Fans are those of PyTorch's joint projection of queries, keys and values, 1 : 3."""
+        for projection in (module.q_proj, module.k_proj, module.v_proj):
+            initialize(projection.weight, gain=1 / math.sqrt(2))
+            init.zeros_(projection.bias)
+        init.zeros_(module.out_proj.bias)
+
+    def _init_decoder_layer(self, module: MaSSFormerTransformerDecoderLayer):
+        for attention in (module.cross_attention, module.self_attention):
+            self._init_attention(attention, init.xavier_normal_)
+            init.xavier_normal_(attention.out_proj.weight)
+        init.xavier_normal_(module.mlp.fc1.weight)
+        init.xavier_normal_(module.mlp.fc2.weight)
+
+
+@auto_docstring(custom_intro="Pixel encoder, pixel decoder and transformer decoder, without the class head.")
+class MaSSFormerModel(MaSSFormerPreTrainedModel):
+    def __init__(self, config: MaSSFormerConfig):
+        super().__init__(config)
+        # A backbone without attention, such as ResNet, would refuse the implementation chosen for the decoder.
+        backbone_config: Any = config.backbone_config
+        requested, backbone_config._attn_implementation = backbone_config._attn_implementation, None
+        self.backbone = load_backbone(config)
+        if requested is not None and self.backbone.has_attentions:
+            self.backbone.set_attn_implementation(requested)
+        # Swin's last normalisation belongs to its classifier. Without gradients it would halt data-parallel training.
+        if hasattr(self.backbone, "swin"):
+            self.backbone.swin.layernorm = nn.Identity()
+        self.pixel_decoder = MaSSFormerPixelDecoder(
+            config, self.backbone.channels, getattr(config.backbone_config, "num_channels", 3)
+        )
+        self.transformer_decoder = MaSSFormerTransformerDecoder(config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.backbone.get_input_embeddings()
+
+    def check_input(self, pixel_values: torch.Tensor):
+        height, width = pixel_values.shape[-2:]
+        if height < 32 or width < 32 or height % 32 or width % 32:
+            raise ValueError(
+                f"`pixel_values` must have a height and width that are multiples of 32, got {height} x {width}. "
+                "Prepare images with `MaSSFormerImageProcessor`, which pads them."
+            )
+        norm: Any = self.pixel_decoder.squeeze_excitations[0].normalization
+        if norm.training and not isinstance(norm, nn.SyncBatchNorm) and pixel_values.shape[0] == 1:
+            raise ValueError(
+                "Training needs at least two images per batch and process: the pixel decoder normalises pooled 1 x 1 "
+                "maps over the batch, and one value has no variance. Raise the batch size, convert the model with "
+                "`torch.nn.SyncBatchNorm.convert_sync_batchnorm`, or put the normalisation layers in eval mode."
+            )
+
+    def check_feature_maps(self, pixel_values: torch.Tensor, feature_maps: Sequence[torch.Tensor]):
+        height, width = pixel_values.shape[-2:]
+        sizes = [tuple(feature_map.shape[-2:]) for feature_map in feature_maps]
+        if sizes != [(height // stride, width // stride) for stride in (4, 8, 16, 32)]:
+            raise ValueError(
+                f"The backbone must return feature maps at strides 4, 8, 16 and 32, but for an image of {height} x "
+                f"{width} they have sizes {sizes}. Choose other `out_features` or `out_indices` in `backbone_config`."
+            )
+
+    def choose_bands(self, pixel_values: torch.Tensor) -> list[tuple[int, int]]:
+        """
+        The bands of rows in which to compute the half-resolution part; one for gradients and for graphs. They have a
+        multiple of 16 rows, so that no position of a memory lies across two of them.
+        """
+        height, width = pixel_values.shape[-2] // 2, pixel_values.shape[-1] // 2
+        if self.training or torch.is_grad_enabled() or is_tracing(pixel_values):
+            return [(0, height)]
+        return row_bands(0, height, pixel_values.shape[0] * width * self.config.pixel_decoder_hidden_size, 16)
+
+    def predict_in_bands(
+        self,
+        pixel_values: torch.Tensor,
+        feature_maps: list[torch.Tensor],
+        bands: list[tuple[int, int]],
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> MaSSFormerModelOutput:
+        """Mask features exist in bands of rows only: made once for the attention masks and once for the logits."""
+        pixel_decoder, transformer_decoder = self.pixel_decoder, self.transformer_decoder
+        memories, body, low_level = pixel_decoder.semantic_branch(feature_maps)
+        gated, edge_logits = pixel_decoder.structure_bands(pixel_values, body, low_level, bands)
+        del low_level
+        stripes = [bands[index : index + STRIPE_BANDS] for index in range(0, len(bands), STRIPE_BANDS)]
+        refined = [pixel_decoder.edge_guided_fusion.refine_bands(gated, stripe) for stripe in stripes]
+        del gated
+
+        # The features have more channels than any map before them, so there are fewer rows in their bands.
+        row_values = pixel_values.shape[0] * pixel_values.shape[-1] // 2 * self.config.hidden_size
+        stripes = [row_bands(stripe[0][0], stripe[-1][1], row_values, 2) for stripe in stripes]
+
+        def level_rows(index: int) -> list[torch.Tensor]:
+            features_of_bands = pixel_decoder.mask_feature_bands(refined[index], body, stripes[index])
+            return transformer_decoder.level_features(torch.cat([halve(x) for x in features_of_bands], dim=2))
+
+        levels = zip(*(level_rows(index) for index in range(len(stripes))), strict=True)
+        level_features = [torch.cat(rows, dim=2) for rows in levels]
+        hidden_states, mask_embeddings = transformer_decoder(memories, level_features, **kwargs)
+
+        def rows_of_bands() -> Iterator[tuple[torch.Tensor]]:
+            for stripe in stripes:
+                for features in pixel_decoder.mask_feature_bands(refined.pop(0), body, stripe):
+                    yield (mask_logits_rows(mask_embeddings[-1], features),)
+
+        (masks_queries_logits,) = join_rows(rows_of_bands(), [band for stripe in stripes for band in stripe])
+        return MaSSFormerModelOutput(
+            last_hidden_state=hidden_states[-1],
+            intermediate_hidden_states=tuple(hidden_states),
+            mask_embeddings=tuple(mask_embeddings),
+            masks_queries_logits=masks_queries_logits,
+            edge_logits=edge_logits,
+        )
+
+    @capture_outputs(tie_last_hidden_states=False)
+    @auto_docstring
+    def forward(
+        self, pixel_values: torch.Tensor, output_pixel_features: bool = True, **kwargs: Unpack[TransformersKwargs]
+    ) -> MaSSFormerModelOutput:
+        r"""
+        output_pixel_features (`bool`, *optional*, defaults to `True`):
+            Whether to return the mask features and the memories. If not, the mask logits are returned, which at
+            inference are computed in bands of rows: the features, several times as large, never exist whole.
+        """
+        self.check_input(pixel_values)
+        pixel_values = pixel_values.to(self.dtype)
+        feature_maps = list(self.backbone(pixel_values.contiguous(memory_format=torch.channels_last)).feature_maps)
+        self.check_feature_maps(pixel_values, feature_maps)
+        bands = self.choose_bands(pixel_values)
+        if not output_pixel_features and len(bands) > 1:
+            return self.predict_in_bands(pixel_values, feature_maps, bands, **kwargs)
+
+        memories, mask_features, edge_logits = self.pixel_decoder(pixel_values, feature_maps)
+        level_features = self.transformer_decoder.level_features(halve(mask_features))
+        hidden_states, mask_embeddings = self.transformer_decoder(list(memories), level_features, **kwargs)
+        return MaSSFormerModelOutput(
+            last_hidden_state=hidden_states[-1],
+            intermediate_hidden_states=tuple(hidden_states),
+            mask_embeddings=tuple(mask_embeddings),
+            mask_features=mask_features if output_pixel_features else None,
+            masks_queries_logits=None if output_pixel_features else mask_logits(mask_embeddings[-1], mask_features),
+            edge_logits=edge_logits,
+            pixel_decoder_hidden_states=tuple(memories) if output_pixel_features else None,
+        )
+
+
+@auto_docstring(custom_intro="MaSSFormer for semantic segmentation: one class and one mask per query, and edges.")
+class MaSSFormerForSemanticSegmentation(MaSSFormerPreTrainedModel):
+    def __init__(self, config: MaSSFormerConfig):
+        super().__init__(config)
+        self.model = MaSSFormerModel(config)
+        self.criterion = MaSSFormerLoss(config)
+        self.class_predictor = nn.Linear(config.hidden_size, self.criterion.num_labels + 1)
+        self.post_init()
+
+    @can_return_tuple
+    @auto_docstring
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        output_auxiliary_logits: bool | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> MaSSFormerForSemanticSegmentationOutput:
+        r"""
+        labels (`torch.LongTensor` of shape `(batch_size, height, width)`, *optional*):
+            Class of each pixel, `config.ignore_index` where there is none. Gives the loss.
+        output_auxiliary_logits (`bool`, *optional*):
+            Whether to return the predictions of the decoder's earlier steps. By default when `labels` are given.
+        """
+        if output_auxiliary_logits is None:
+            output_auxiliary_logits = labels is not None
+        output_pixel_features = output_auxiliary_logits or labels is not None
+        outputs = self.model(pixel_values, output_pixel_features=output_pixel_features, **kwargs)
+        class_queries_logits = [self.class_predictor(states) for states in outputs.intermediate_hidden_states]
+
+        loss, loss_dict = None, None
+        if labels is not None:
+            losses = self.criterion(
+                class_queries_logits, outputs.mask_embeddings, outputs.mask_features, outputs.edge_logits, labels
+            )
+            loss = losses.pop("loss")
+            loss_dict = {name: value.detach() for name, value in losses.items()}
+
+        auxiliary_logits = None
+        if output_auxiliary_logits:
+            coarse_features = halve(outputs.mask_features)
+            auxiliary_logits = [
+                {
+                    "class_queries_logits": class_logits,
+                    "masks_queries_logits": mask_logits(embeddings, coarse_features),
+                }
+                for class_logits, embeddings in zip(
+                    class_queries_logits[:-1], outputs.mask_embeddings[:-1], strict=True
+                )
+            ]
+
+        masks_queries_logits = outputs.masks_queries_logits
+        if output_pixel_features:
+            masks_queries_logits = mask_logits(outputs.mask_embeddings[-1], outputs.mask_features)
+        return MaSSFormerForSemanticSegmentationOutput(
+            loss=loss,
+            class_queries_logits=class_queries_logits[-1],
+            masks_queries_logits=masks_queries_logits,
+            edge_logits=outputs.edge_logits,
+            auxiliary_logits=auxiliary_logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            loss_dict=loss_dict,
+        )
+
+
+__all__ = ["MaSSFormerForSemanticSegmentation", "MaSSFormerModel", "MaSSFormerPreTrainedModel"]
