@@ -253,7 +253,8 @@ def test_what_is_not_there_is_an_error(data, recipe, tmp_path, options, message)
 
 
 def test_unknown_options_are_refused(data, recipe, tmp_path):
-    train(data, recipe, tmp_path / "trained", "--learning_rat", "1", code=2)
+    failed = train(data, recipe, tmp_path / "trained", "--learning_rat", "1", code=1)
+    assert "There is no option --learning_rat" in failed.stderr
     recipe.write_text("learning_rat: 1\n")
     failed = train(data, recipe, tmp_path / "trained", code=1)
     assert "options that there are not: learning_rat" in failed.stderr

@@ -8,9 +8,16 @@ import typer
 import yaml
 from transformers import HfArgumentParser
 
+from ..inference import out_of_memory
 from ..training.arguments import DataArguments, MaSSFormerTrainingArguments, ModelArguments
 from ..training.session import TrainingSession
 from .console import console, fail
+
+
+OUT_OF_MEMORY_REMEDY = (
+    "The training does not fit into memory. Lower --per_device_train_batch_size (--total_train_batch_size keeps the "
+    "images per step), add --gradient_checkpointing or --bf16, or take smaller crops (--crop_size)."
+)
 
 
 def read_recipe(path: Path | None) -> dict[str, Any]:
@@ -34,17 +41,28 @@ def read_recipe(path: Path | None) -> dict[str, Any]:
     return recipe
 
 
-def parse_arguments(
-    recipe: dict[str, Any], given: list[str], name: str
-) -> tuple[ModelArguments, DataArguments, MaSSFormerTrainingArguments]:
+def option_parser() -> HfArgumentParser:
+    """All options but those of the command itself."""
+    groups: Any = (ModelArguments, DataArguments, MaSSFormerTrainingArguments)
+    return HfArgumentParser(groups, prog="massformer train", allow_abbrev=False)
+
+
+def list_options(wanted: bool):
+    """Prints them, and that is all."""
+    if wanted:
+        option_parser().print_help()
+        raise typer.Exit
+
+
+def parse_arguments(recipe: dict[str, Any], given: list[str], name: str) -> tuple[Any, ...]:
     """
-    Options of the command line over those of a recipe over the defaults.
+    Options of the command line over those of a recipe over the defaults: [`ModelArguments`], [`DataArguments`] and
+    [`MaSSFormerTrainingArguments`].
 
     Raises:
-        ValueError: If the recipe has an option that there is not.
+        ValueError: If the recipe or the command line has an option that there is not.
     """
-    groups: Any = (ModelArguments, DataArguments, MaSSFormerTrainingArguments)
-    parser = HfArgumentParser(groups, prog="massformer train", allow_abbrev=False)
+    parser = option_parser()
     known = {action.dest for action in parser._actions}
     unknown = sorted(recipe.keys() - known)
     if unknown:
@@ -53,8 +71,12 @@ def parse_arguments(
     for action in parser._actions:
         if action.dest in recipe:
             action.required = False
-    parsed: Any = parser.parse_args_into_dataclasses(given, look_for_args_file=False)
-    return parsed
+    parsed: Any = parser.parse_args_into_dataclasses(given, return_remaining_strings=True, look_for_args_file=False)
+    *arguments, rest = parsed
+    unknown = [text for text in rest if text.startswith("--")] or rest
+    if unknown:
+        raise ValueError(f"There is no option {', '.join(unknown)}; --help-all lists them.")
+    return tuple(arguments)
 
 
 def in_few_words(error: Exception) -> str:
@@ -79,7 +101,9 @@ def train(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Forget what is in the folder and begin anew.")
     ] = False,
-    help_all: Annotated[bool, typer.Option("--help-all", help="List all other options.")] = False,
+    help_all: Annotated[
+        bool, typer.Option("--help-all", help="List all other options.", callback=list_options, is_eager=True)
+    ] = False,
 ):
     """
     Trains or fine-tunes a model on the training split of a folder in the layout of MaSS13K, and keeps the checkpoint
@@ -89,14 +113,13 @@ def train(
     and the package's own; --help-all lists them. Several GPUs: accelerate launch -m transformers_massformer.cli train
     """
     given = [*context.args, "--output_dir", str(output)]
-    if help_all:
-        given = ["--help"]
     given += [] if data is None else ["--data", str(data)]
     given += [] if model is None else ["--model", model]
     try:
         arguments = parse_arguments(read_recipe(recipe), given, str(recipe))
         session = TrainingSession(*arguments, overwrite=overwrite)
-        metrics = session.run()
+        with out_of_memory(OUT_OF_MEMORY_REMEDY):
+            metrics = session.run()
         if session.is_main_process:
             for title, name in (("mIoU", "mean_iou"), ("BIoU", "mean_boundary_iou"), ("BF1", "mean_bf1")):
                 if f"eval_{name}" in metrics:

@@ -246,7 +246,7 @@ class TrainingSession:
             logger.warning(f"{self.output} is finished already; begin anew with --overwrite.")
             return finished
         start = time.time()
-        checkpoint = last_checkpoint(self.output, self.args.world_size)
+        checkpoint = self.args.resume_from_checkpoint or last_checkpoint(self.output, self.args.world_size)
         if checkpoint is not None:
             logger.warning(f"Going on from {checkpoint}.")
         trained = self.trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
