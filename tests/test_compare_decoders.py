@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_training import write_pair
 from tiny import block_labels, tiny_config
+from tiny_data import write_pair
 
 
 ROOT = Path(__file__).parent.parent

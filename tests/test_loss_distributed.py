@@ -6,17 +6,9 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from tiny import block_labels, tiny_config
+from tiny import RepeatablePoints, block_labels, tiny_config
 
 from transformers_massformer.loss_massformer import MaSSFormerLoss
-
-
-class RepeatablePoints:
-    """In place of `torch.rand`: the same points for every mask, whichever process it is in."""
-
-    def __call__(self, num_masks, num_points, *rest, **kwargs):
-        points = torch.quasirandom.SobolEngine(2).draw(num_points)
-        return points.expand(num_masks, *points.shape)
 
 
 def predictions(config, batch_size):

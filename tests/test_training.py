@@ -14,7 +14,8 @@ import psutil
 import pytest
 import torch
 import transformers
-from tiny import TINY_RESNET, TINY_TIMM, block_labels, tiny_config, tiny_model
+from tiny import TINY_RESNET, TINY_TIMM, tiny_config, tiny_model
+from tiny_data import write_pair
 from torch import nn
 from transformers import TrainerCallback
 
@@ -33,20 +34,6 @@ TESTS = Path(__file__).parent
 TERMS = [
     f"loss_{kind}{suffix}" for suffix in ("_0", "_1", "_2", "_3", "") for kind in ("cross_entropy", "mask", "dice")
 ]
-
-
-def write_pair(folder: Path, split: str, name: str, seed: int, size=(96, 80)) -> tuple[Path, Path]:
-    """A photograph of noise over flat colours, and its label map, in the layout of MaSS13K."""
-    torch.manual_seed(seed)
-    labels = block_labels(1, size[1], size[0], block=16)[0]
-    colours = np.random.default_rng(0).integers(0, 256, (256, 3))
-    photo = (colours[labels.numpy()] + np.random.default_rng(seed).normal(0, 8, (*labels.shape, 3))).clip(0, 255)
-    paths = folder / "images" / split / f"{name}.jpg", folder / "annotations" / split / f"{name}.png"
-    for path in paths:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    PIL.Image.fromarray(photo.astype(np.uint8)).save(paths[0], quality=95)
-    PIL.Image.fromarray(labels.to(torch.uint8).numpy()).save(paths[1])
-    return paths
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ import PIL.Image
 import pytest
 import torch
 import yaml
-from test_training import write_pair
 from tiny import TINY_RESNET
+from tiny_data import write_pair
 from transformers import pipeline
 from typer.testing import CliRunner
 

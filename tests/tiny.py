@@ -61,3 +61,11 @@ def block_labels(batch_size: int, height: int, width: int, num_labels: int = 7, 
     values = torch.randint(0, num_labels + 1, (batch_size, -(-height // block), -(-width // block)))
     values[values == num_labels] = 255
     return values.repeat_interleave(block, 1).repeat_interleave(block, 2)[:, :height, :width].contiguous()
+
+
+class RepeatablePoints:
+    """In place of `torch.rand`: the same points for every mask, whichever process it is in."""
+
+    def __call__(self, num_masks, num_points, *rest, **kwargs):
+        points = torch.quasirandom.SobolEngine(2).draw(num_points)
+        return points.expand(num_masks, *points.shape)

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import torch
-from tiny import tiny_model
+from tiny import RepeatablePoints, tiny_model
 from transformers import TrainerCallback, set_seed
 
 from transformers_massformer import MaSSFormerImageProcessor
@@ -33,14 +33,6 @@ ARGUMENTS = {
     "save_strategy": "no",
     "load_best_model_at_end": False,
 }
-
-
-class RepeatablePoints:
-    """In place of `torch.rand`: the same points for every mask, whichever process it is in."""
-
-    def __call__(self, num_masks, num_points, *rest, **kwargs):
-        points = torch.quasirandom.SobolEngine(2).draw(num_points)
-        return points.expand(num_masks, *points.shape)
 
 
 class Killer(TrainerCallback):

@@ -274,6 +274,8 @@ class MaSSFormerLoss(nn.Module):
         edges = semantic_edges(labels, self.config.edge_width, self.config.ignore_index)
         return F.binary_cross_entropy_with_logits(logits, edges)
 
+    # The masks of a batch are as many as its classes, and their matching is computed on the CPU: nothing to compile.
+    @torch.compiler.disable
     def forward(
         self,
         class_queries_logits: Sequence[torch.Tensor],

@@ -93,7 +93,7 @@ class MaSSFormerTrainer(Trainer):
 
     def __init__(
         self,
-        model: Any = None,
+        model: Any,
         args: MaSSFormerTrainingArguments | None = None,
         train_dataset: Dataset | None = None,
         eval_dataset: Samples | Mapping[str, Samples] | None = None,
@@ -116,7 +116,8 @@ class MaSSFormerTrainer(Trainer):
             compute_metrics=self.scores,
             **kwargs,
         )
-        self.count_settings = count_settings or CountSettings()
+        ignore_index = getattr(model.config, "ignore_index", 255)
+        self.count_settings = count_settings or CountSettings(ignore_index=ignore_index)
         self.labels = [label for _, label in sorted((model.config.id2label or {}).items())]
         self.loss_terms: dict[str, torch.Tensor] = {}
         self.num_loss_terms = 0
