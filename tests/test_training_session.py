@@ -125,6 +125,19 @@ def test_a_second_run_finds_it_finished_and_another_is_refused(data, recipe, tmp
     assert (output / "model.safetensors").read_bytes() != before
 
 
+def test_a_training_that_was_killed_before_its_model_was_saved_trains_no_further(data, recipe, tmp_path):
+    output = tmp_path / "trained"
+    train(data, recipe, output)
+    model, card = (output / "model.safetensors").read_bytes(), (output / "README.md").read_text()
+    for name in ("model.safetensors", "README.md", "eval_results.json"):
+        (output / name).unlink()
+    before = checkpoints(output)
+    train(data, recipe, output)
+    assert (output / "model.safetensors").read_bytes() == model
+    assert (output / "README.md").read_text() == card
+    assert checkpoints(output) == before
+
+
 def test_fine_tuning_from_a_folder_with_other_classes(data, recipe, tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
     train(data, recipe, first)

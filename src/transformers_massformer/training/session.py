@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoImageProcessor, set_seed
+from transformers import AutoConfig, AutoImageProcessor, TrainerState, set_seed
 from transformers.utils import logging
 
 from ..configuration_massformer import MaSSFormerConfig
@@ -22,7 +22,7 @@ from ..image_processing_massformer import MaSSFormerImageProcessor
 from ..modeling_massformer import MaSSFormerForSemanticSegmentation
 from .arguments import DataArguments, MaSSFormerTrainingArguments, ModelArguments
 from .backbone_weights import load_backbone_weights
-from .checkpoints import last_checkpoint, remove_checkpoints
+from .checkpoints import STATE_FILE, last_checkpoint, remove_checkpoints
 from .model_card import write_model_card
 from .trainer import MaSSFormerTrainer
 
@@ -247,14 +247,27 @@ class TrainingSession:
             return finished
         start = time.time()
         checkpoint = self.args.resume_from_checkpoint or last_checkpoint(self.output, self.args.world_size)
-        if checkpoint is not None:
-            logger.warning(f"Going on from {checkpoint}.")
-        trained = self.trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-        metrics = {**trained.metrics, "train_seconds_of_last_run": time.time() - start}
+        if checkpoint is None:
+            self.trainer.train()
+        else:
+            self.go_on(Path(checkpoint))
+        metrics: dict[str, Any] = {"train_seconds_of_last_run": time.time() - start}
         if self.eval_pairs:
             metrics |= self.trainer.evaluate(items(self.eval_pairs))
         self.save(metrics)
         return metrics
+
+    def go_on(self, checkpoint: Path):
+        """Trains what is left after a checkpoint; nothing, if that was the last, whose model is restored."""
+        logger.warning(f"Going on from {checkpoint}.")
+        state = TrainerState.load_from_json(str(checkpoint / STATE_FILE))
+        if state.global_step < state.max_steps:
+            self.trainer.train(resume_from_checkpoint=str(checkpoint))
+            return
+        # `Trainer` would take another step.
+        self.trainer.state = state
+        keeps_best = self.args.load_best_model_at_end and state.best_model_checkpoint is not None
+        self.trainer._load_from_checkpoint(state.best_model_checkpoint if keeps_best else str(checkpoint))
 
     def save(self, metrics: dict[str, Any]):
         """Writes the model and what belongs to it; each file takes its place when it is whole."""
