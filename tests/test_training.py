@@ -14,7 +14,7 @@ import psutil
 import pytest
 import torch
 import transformers
-from tiny import TINY_RESNET, TINY_TIMM, tiny_config, tiny_model
+from tiny import TINY_RESNET, TINY_TIMM, block_labels, tiny_config, tiny_model
 from tiny_data import write_pair
 from torch import nn
 from transformers import TrainerCallback
@@ -234,6 +234,31 @@ def test_mixed_precision_trains(data, tmp_path, precision):
     trainer = trainer_for(data, tmp_path, **{precision: True})
     trainer.train()
     assert all(np.isfinite(losses(trainer)))
+
+
+EXTREMES = {
+    "huge": (lambda image: image * 1e4, lambda labels: labels),
+    "black": (torch.zeros_like, torch.zeros_like),
+    "ignored": (lambda image: image, lambda labels: torch.full_like(labels, 255)),
+}
+
+
+@pytest.mark.parametrize("extreme", EXTREMES)
+@pytest.mark.parametrize("autocast", [True, False])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_loss_and_gradients_stay_finite_in_half_precision(dtype, autocast, extreme):
+    torch.manual_seed(0)
+    image, labels = torch.randn(2, 3, 64, 64), block_labels(2, 64, 64)
+    change_image, change_labels = EXTREMES[extreme]
+    model = tiny_model().train().to(torch.float32 if autocast else dtype)
+    with torch.autocast("cpu", dtype=dtype, enabled=autocast):
+        outputs = model(change_image(image), labels=change_labels(labels))
+    outputs.loss.backward()
+    assert outputs.loss.dtype == torch.float32
+    assert torch.isfinite(outputs.loss)
+    assert all(torch.isfinite(value) for value in outputs.loss_dict.values())
+    for name, parameter in model.named_parameters():
+        assert torch.isfinite(parameter.grad).all(), name
 
 
 # What is logged

@@ -1,12 +1,42 @@
 """The checkpoints in a training's folder."""
 
+import contextlib
 import json
 import re
 import shutil
+from collections.abc import Generator
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 
 STATE_FILE = "trainer_state.json"
+# How torch says that a file could not be written.
+WRITE_FAILURES = ("PytorchStreamWriter", "No space left", "unexpected pos", "File too large")
+
+
+@contextlib.contextmanager
+def whole_or_not_at_all(folder: Path, what: str) -> Generator[None]:
+    """
+    Removes a folder that could not be written to its end.
+
+    Args:
+        folder (`Path`): What is written in the block.
+        what (`str`): What errors call it.
+
+    Raises:
+        OSError: If it cannot be written, whatever the libraries that write it raise.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, RuntimeError) and not any(words in str(error) for words in WRITE_FAILURES):
+            raise
+        shutil.rmtree(folder, ignore_errors=True)
+        raise OSError(
+            f"{what} could not be written to {folder} ({error}). Earlier checkpoints are intact: make room there, and "
+            "run the same command again."
+        ) from error
 
 
 def checkpoints(folder: Path) -> list[Path]:

@@ -22,7 +22,7 @@ from ..image_processing_massformer import MaSSFormerImageProcessor
 from ..modeling_massformer import MaSSFormerForSemanticSegmentation
 from .arguments import DataArguments, MaSSFormerTrainingArguments, ModelArguments
 from .backbone_weights import load_backbone_weights
-from .checkpoints import STATE_FILE, last_checkpoint, remove_checkpoints
+from .checkpoints import STATE_FILE, last_checkpoint, remove_checkpoints, whole_or_not_at_all
 from .model_card import write_model_card
 from .trainer import MaSSFormerTrainer
 
@@ -226,8 +226,11 @@ class TrainingSession:
             raise ValueError(
                 f"{self.output} holds checkpoints of unknown origin. Choose another --output, or --overwrite them."
             )
-        with written_whole(path) as partial:
-            partial.write_text(json.dumps(identity, indent=1) + "\n")
+        try:
+            with written_whole(path) as partial:
+                partial.write_text(json.dumps(identity, indent=1) + "\n")
+        except OSError as error:
+            raise OSError(f"{self.output} cannot be written to ({error}). Choose another --output.") from error
 
     def finished_metrics(self) -> dict[str, float] | None:
         """The results of a training that has come to its end before."""
@@ -273,13 +276,14 @@ class TrainingSession:
         """Writes the model and what belongs to it; each file takes its place when it is whole."""
         partial = self.output / ".model.partial"
         shutil.rmtree(partial, ignore_errors=True)
-        self.trainer.save_model(str(partial))
-        if not self.is_main_process:
-            return
-        write_model_card(partial, self, metrics)
-        for path in sorted(partial.iterdir()):
-            path.replace(self.output / path.name)
-        partial.rmdir()
+        with whole_or_not_at_all(partial, "The model"):
+            self.trainer.save_model(str(partial))
+            if not self.is_main_process:
+                return
+            write_model_card(partial, self, metrics)
+            for path in sorted(partial.iterdir()):
+                path.replace(self.output / path.name)
+            partial.rmdir()
         with written_whole(self.output / RESULTS_FILE) as file:
             finite = {name: value for name, value in metrics.items() if not _is_nan(value)}
             file.write_text(json.dumps(finite, indent=1) + "\n")

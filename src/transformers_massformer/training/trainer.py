@@ -1,12 +1,10 @@
 """Fine-tuning and training with `transformers.Trainer`."""
 
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import EvalPrediction
@@ -18,14 +16,13 @@ from ..data.training_set import EpochSampler, TrainingSet
 from ..evaluation.prediction import ModelPredictor, PredictionOptions
 from ..metrics import Counts, CountSettings, count_image, score
 from .arguments import MaSSFormerTrainingArguments
+from .checkpoints import whole_or_not_at_all
 from .parameters import fix_statistics, freeze, parameter_groups, synchronize_statistics
 
 
 logger = logging.get_logger(__name__)
 
 NUM_MEMORIES = 3
-# How torch says that a file could not be written.
-WRITE_FAILURES = ("PytorchStreamWriter", "No space left", "unexpected pos", "File too large")
 
 
 def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -229,14 +226,6 @@ class MaSSFormerTrainer(Trainer):
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         """As the base class; what fails to be written is removed, and earlier checkpoints stay."""
-        try:
+        folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+        with whole_or_not_at_all(folder, f"The checkpoint of step {self.state.global_step}"):
             super()._save_checkpoint(model, trial)
-        except (OSError, RuntimeError, SafetensorError) as error:
-            if isinstance(error, RuntimeError) and not any(words in str(error) for words in WRITE_FAILURES):
-                raise
-            folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
-            shutil.rmtree(folder, ignore_errors=True)
-            raise OSError(
-                f"The checkpoint of step {self.state.global_step} could not be written to {folder} ({error}). Earlier "
-                "checkpoints are intact: make room there, and resume."
-            ) from error
