@@ -26,8 +26,8 @@ AUTO_MAP = {
     "AutoConfig": "configuration_massformer.MaSSFormerConfig",
     "AutoModel": "modeling_massformer.MaSSFormerModel",
     "AutoModelForSemanticSegmentation": "modeling_massformer.MaSSFormerForSemanticSegmentation",
+    "AutoImageProcessor": "image_processing_massformer.MaSSFormerImageProcessor",
 }
-IMAGE_PROCESSOR_AUTO_MAP = {"AutoImageProcessor": "image_processing_massformer.MaSSFormerImageProcessor"}
 
 TITLES = {
     "r50": ("MaSSFormer (ResNet-50)", "a ResNet-50"),
@@ -102,11 +102,14 @@ def copy_remote_code(folder: Path):
 
 def add_auto_maps(folder: Path):
     """Tells `trust_remote_code` which classes to take from the modules beside the configuration files."""
-    for name, auto_map in (("config.json", AUTO_MAP), ("preprocessor_config.json", IMAGE_PROCESSOR_AUTO_MAP)):
+    for name, auto_map in (("config.json", {"auto_map": AUTO_MAP}), ("preprocessor_config.json", {})):
         path = folder / name
-        fields = json.loads(path.read_text()) | {"auto_map": auto_map}
+        fields = json.loads(path.read_text()) | auto_map
         # The same folder whichever version of the library wrote it.
         fields.pop("transformers_version", None)
+        # Without it the image processor is looked up by the configuration. Were the code named in this file, pipelines
+        # would take it for a video processor's and ask whether to run it, also where this package is installed.
+        fields.pop("image_processor_type", None)
         path.write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n")
 
 
