@@ -340,9 +340,9 @@ def metric_table(results: Results) -> str:
 
 
 def spread_text(values: Sequence[float], scale: float, digits: int) -> str:
-    """Mean and standard deviation over the seeds."""
-    spread = statistics.stdev(values) if len(values) > 1 else math.nan
-    return f"{scale * statistics.mean(values):.{digits}f} ± {scale * spread:.{digits}f}"
+    """The mean and, of several seeds, their standard deviation."""
+    mean = f"{scale * statistics.mean(values):.{digits}f}"
+    return f"{mean} ± {scale * statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
 
 
 def decoder_cells(row: Row) -> list[str]:

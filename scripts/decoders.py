@@ -134,7 +134,7 @@ def build_decoder(name: str, config: MaSSFormerConfig) -> PreTrainedModel:
     return MaSSFormerForSemanticSegmentation(MaSSFormerConfig(**fields))
 
 
-def mask_collate(samples: Sequence[Mapping[str, torch.Tensor]], ignore_index: int) -> dict[str, Any]:
+def mask_collate(samples: Sequence[Mapping[str, torch.Tensor]], ignore_index: int = 255) -> dict[str, Any]:
     """A batch as MaskFormer and Mask2Former take it: one mask per class of each image."""
     masks, classes = [], []
     for sample in samples:
@@ -148,6 +148,9 @@ def mask_collate(samples: Sequence[Mapping[str, torch.Tensor]], ignore_index: in
 
 def collate_for(model: PreTrainedModel) -> Any:
     """How training samples become a batch for a model."""
-    if model.config.model_type in ("mask2former", "maskformer"):
-        return lambda samples: mask_collate(samples, 255)
+    if model.config.model_type == "mask2former":
+        return mask_collate
+    if model.config.model_type == "maskformer":
+        # Without the hidden states it cannot supervise its earlier layers.
+        return lambda samples: {**mask_collate(samples), "output_hidden_states": True}
     return collate
