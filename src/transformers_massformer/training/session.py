@@ -264,7 +264,7 @@ class TrainingSession:
         """Trains what is left after a checkpoint; nothing, if that was the last, whose model is restored."""
         logger.warning(f"Going on from {checkpoint}.")
         state = TrainerState.load_from_json(str(checkpoint / STATE_FILE))
-        if state.global_step < state.max_steps:
+        if state.global_step < (self.args.max_steps if self.args.max_steps > 0 else state.max_steps):
             self.trainer.train(resume_from_checkpoint=str(checkpoint))
             return
         # `Trainer` would take another step.
