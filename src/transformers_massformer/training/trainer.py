@@ -8,7 +8,6 @@ import torch
 from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import EvalPrediction
-from transformers.utils import logging
 
 from ..configuration_massformer import MaSSFormerConfig
 from ..data.samples import EvaluationSet, Samples
@@ -20,8 +19,7 @@ from .checkpoints import whole_or_not_at_all
 from .parameters import fix_statistics, freeze, parameter_groups, synchronize_statistics
 
 
-logger = logging.get_logger(__name__)
-
+# Maps that the layers of the decoder read in turn.
 NUM_MEMORIES = 3
 
 
