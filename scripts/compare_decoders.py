@@ -25,7 +25,7 @@ from transformers import set_seed
 from transformers.utils import logging
 
 from transformers_massformer import MaSSFormerConfig, MaSSFormerImageProcessor
-from transformers_massformer.data.mass13k import read_header
+from transformers_massformer.data.mass13k import find_splits, read_header
 from transformers_massformer.data.training_set import TrainingSet
 from transformers_massformer.data.transforms import TrainingTransform
 from transformers_massformer.inference import PeakMemory
@@ -69,7 +69,8 @@ def run(decoder: str, seed: int, options: dict[str, Any], folder: Path) -> dict[
     config = MaSSFormerConfig(**{**recipe["model_config"], "train_num_points": options["points"]})
     model = build_decoder(decoder, config)
     load_backbone_weights(model, options["backbone_weights"])
-    train_pairs, eval_pairs = (read_pairs(options["data"], split) or [] for split in ("train", "validation"))
+    splits = find_splits(options["data"])
+    train_pairs, eval_pairs = (read_pairs(splits, name) for name in ("train", "validation"))
     short_side = min(read_header(train_pairs[0].image).upright_size)
     transform = TrainingTransform(
         crop_size=options["crop_size"], short_sides=tuple(int(short_side * scale) for scale in SCALES)
@@ -132,7 +133,7 @@ def main(
     batch_size: Annotated[int, typer.Option(help="Crops per step.")] = 4,
     points: Annotated[int, typer.Option(help="Points at which masks are compared.")] = 2048,
     seeds: Annotated[int, typer.Option(help="Runs of each decoder.", min=1)] = 3,
-    decoders: Annotated[str, typer.Option(help="Which of them, by commas; by default all.")] = ",".join(DECODERS),
+    decoders: Annotated[list[str] | None, typer.Option("--decoder", help="Which of them; by default all.")] = None,
     processes: Annotated[int, typer.Option(help="Runs at a time.", min=1)] = 1,
     threads: Annotated[int, typer.Option(help="Threads of each.", min=1)] = 2,
     results_file: Annotated[Path, typer.Option(help="Figures of all benchmarks.")] = Path("docs/benchmarks.json"),
@@ -145,10 +146,10 @@ def main(
         return
     if data is None or not backbone_weights:
         raise typer.BadParameter("--data and --backbone-weights are needed.")
-    chosen = decoders.split(",")
+    chosen = decoders or DECODERS
     unknown = [name for name in chosen if name not in DECODERS]
     if unknown:
-        raise typer.BadParameter(f"There is no decoder {', '.join(unknown)}; choose from {', '.join(DECODERS)}.")
+        raise typer.BadParameter(f"There is no decoder {', '.join(unknown)}; choose from {'; '.join(DECODERS)}.")
     options = {
         "data": str(data),
         "backbone_weights": backbone_weights,
@@ -166,8 +167,9 @@ def main(
     results: Results = json.loads(results_file.read_text()) if results_file.exists() else {}
     device = "cuda" if torch.cuda.is_available() else "cpu"
     source = describe_run(device, seeds, None, 0, Path(__file__).name)
-    images = {split: len(read_pairs(str(data), split) or []) for split in ("train", "validation")}
-    width, height = read_header((read_pairs(str(data), "train") or [])[0].image).upright_size
+    splits = find_splits(data)
+    images = {name: len(splits[name].pairs) for name in ("train", "validation")}
+    width, height = read_header(splits["train"].pairs[0].image).upright_size
     conditions = {**options, "data": None, "backbone_weights": None, "size": [height, width], **images}
     for (decoder, _), record in zip(jobs, records, strict=True):
         key = {"decoder": decoder, **{name: value for name, value in conditions.items() if value is not None}}

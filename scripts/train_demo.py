@@ -26,6 +26,7 @@ from transformers import Mask2FormerForUniversalSegmentation, set_seed
 from transformers.utils import logging
 
 from transformers_massformer import MASS13K_LABELS, MaSSFormerConfig, MaSSFormerImageProcessor
+from transformers_massformer.data.mass13k import find_splits
 from transformers_massformer.data.training_set import TrainingSet
 from transformers_massformer.data.transforms import TrainingTransform
 from transformers_massformer.evaluation.report import class_table, markdown_table
@@ -130,7 +131,7 @@ def train_peer(start: str | Path, data: Path, recipe_file: Path, output: Path, o
     trainer = MaSSFormerTrainer(
         model=model,
         args=args,
-        train_dataset=TrainingSet(items(read_pairs(str(data), "train") or []), transform, args.seed),
+        train_dataset=TrainingSet(items(read_pairs(find_splits(data), "train")), transform, args.seed),
         processing_class=MaSSFormerImageProcessor(num_labels=len(MASS13K_LABELS)),
         data_collator=collate_for(model),
     )

@@ -64,7 +64,7 @@ def test_a_comparison_from_data_to_table(tmp_path):
         write_pair(tmp_path / "data", "train", f"train{index}", index)
     write_pair(tmp_path / "data", "val", "val0", 100)
     options = ["--steps", "1", "--crop-size", "64", "--batch-size", "2", "--points", "64", "--seeds", "1"]
-    options += ["--decoders", "SegFormer", "--threads", "1"]
+    options += ["--decoder", "SegFormer", "--threads", "1"]
     done = run_comparison(tmp_path, weights, *options)
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "all.json").read_text())

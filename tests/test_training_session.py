@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from transformers_massformer import MaSSFormerForSemanticSegmentation
 from transformers_massformer.cli import app
 from transformers_massformer.cli.train import parse_arguments, read_recipe
+from transformers_massformer.data.mass13k import find_splits
 from transformers_massformer.data.training_set import TrainingSet
 from transformers_massformer.data.transforms import TrainingTransform
 from transformers_massformer.training.arguments import ModelArguments
@@ -81,7 +82,7 @@ def train(data: Path, recipe: Path, output: Path, *options: str, code: int = 0):
 
 def order_of_first_epoch(data: Path) -> list[Path]:
     """The photographs in the order of the first epoch with the default seed."""
-    files = items(read_pairs(str(data), "train"))
+    files = items(read_pairs(find_splits(data), "train"))
     order = TrainingSet(files, TrainingTransform(crop_size=64), seed=42).order()
     return [files[index]["image"] for index in order]
 

@@ -14,6 +14,7 @@ from tiny import RepeatablePoints, tiny_model
 from transformers import TrainerCallback, set_seed
 
 from transformers_massformer import MaSSFormerImageProcessor
+from transformers_massformer.data.mass13k import find_splits
 from transformers_massformer.data.training_set import TrainingSet
 from transformers_massformer.data.transforms import TrainingTransform
 from transformers_massformer.training import MaSSFormerTrainer, MaSSFormerTrainingArguments
@@ -67,7 +68,8 @@ def main():
     args = MaSSFormerTrainingArguments(output_dir=str(output), **{**ARGUMENTS, **options})
     set_seed(args.seed)
     transform = TrainingTransform(crop_size=64, short_sides=(96, 128))
-    dataset = TrainingSet(items(read_pairs(data, "train")), transform, seed=3)
+    splits = find_splits(data)
+    dataset = TrainingSet(items(read_pairs(splits, "train")), transform, seed=3)
     if label is not None:
         # This process sees one class, or only ignored pixels.
         values = label[args.process_index]
@@ -85,7 +87,7 @@ def main():
         model=tiny_model(),
         args=args,
         train_dataset=dataset,
-        eval_dataset=items(read_pairs(data, "validation")),
+        eval_dataset=items(read_pairs(splits, "validation")),
         processing_class=MaSSFormerImageProcessor(),
         callbacks=[recorder] if kill_at is None else [recorder, Killer(kill_at)],
     )

@@ -4,7 +4,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from transformers.utils import logging
 
 from ..configuration_massformer import MaSSFormerConfig
 from ..conversion import VARIANTS, variant_config
-from ..data.mass13k import Pair, check_faults, find_splits
+from ..data.mass13k import Pair, Split, check_faults, find_splits
 from ..data.training_set import TrainingSet
 from ..data.transforms import TrainingTransform
 from ..files import written_whole
@@ -108,20 +108,27 @@ def load_for_training(source: str, overrides: dict[str, Any]) -> tuple[MaSSForme
     return model, processor
 
 
-def read_pairs(data: str, split: str) -> list[Pair] | None:
+def read_pairs(splits: Mapping[str, Split], name: str) -> list[Pair]:
     """
-    The files of a split; nothing if there is no such split.
+    The files of a split, of which nothing is wrong.
+
+    Args:
+        splits (`Mapping[str, Split]`): From [`find_splits`].
+        name (`str`): `"train"`, `"validation"` (or `"val"`) or `"test"`.
 
     Raises:
-        FileNotFoundError: If there is no such folder.
-        ValueError: If something is wrong with its files.
+        ValueError: If there is no such split, or something is wrong with its files.
     """
-    splits = find_splits(data)
-    name = "validation" if split == "val" else split
+    name = split_name(name)
     if name not in splits:
-        return None
+        raise ValueError(f"The data has no split {name}, only {', '.join(splits)}.")
     check_faults(name, splits[name])
     return splits[name].pairs
+
+
+def split_name(name: str) -> str:
+    """A split by the name that [`find_splits`] gives it."""
+    return "validation" if name == "val" else name
 
 
 def items(pairs: Sequence[Pair]) -> list[dict[str, Path]]:
@@ -163,12 +170,11 @@ class TrainingSession:
         self.output = Path(str(args.output_dir))
         if data_arguments.data is None:
             raise ValueError("Name the data with --data: a folder in the layout of MaSS13K.")
-        train_pairs = read_pairs(data_arguments.data, data_arguments.train_split)
-        if train_pairs is None:
-            raise ValueError(f"{data_arguments.data} has no split {data_arguments.train_split}.")
-        self.train_pairs = train_pairs
-        self.eval_pairs = read_pairs(data_arguments.data, data_arguments.eval_split) or []
-        if not self.eval_pairs and args.eval_strategy != "no":
+        splits = find_splits(data_arguments.data)
+        self.train_pairs = read_pairs(splits, data_arguments.train_split)
+        has_eval_split = split_name(data_arguments.eval_split) in splits
+        self.eval_pairs = read_pairs(splits, data_arguments.eval_split) if has_eval_split else []
+        if not has_eval_split and args.eval_strategy != "no":
             logger.warning(f"{data_arguments.data} has no split {data_arguments.eval_split}: nothing is evaluated.")
             args.eval_strategy, args.load_best_model_at_end = "no", False
         with args.main_process_first(desc="preparing the folder"):
@@ -187,7 +193,7 @@ class TrainingSession:
         self.trainer = MaSSFormerTrainer(
             model=self.model,
             args=args,
-            train_dataset=TrainingSet(items(train_pairs), transform, seed),
+            train_dataset=TrainingSet(items(self.train_pairs), transform, seed),
             eval_dataset=items(evenly(self.eval_pairs, data_arguments.max_eval_images)) or None,
             processing_class=self.processor,
         )
@@ -285,13 +291,9 @@ class TrainingSession:
                 path.replace(self.output / path.name)
             partial.rmdir()
         with written_whole(self.output / RESULTS_FILE) as file:
-            finite = {name: value for name, value in metrics.items() if not _is_nan(value)}
-            file.write_text(json.dumps(finite, indent=1) + "\n")
+            measured = {name: value for name, value in metrics.items() if not math.isnan(value)}
+            file.write_text(json.dumps(measured, indent=1) + "\n")
 
     def end(self):
         """Leaves the process group; after everything that needs the other processes."""
         self.trainer.end()
-
-
-def _is_nan(value: Any) -> bool:
-    return isinstance(value, float) and math.isnan(value)
