@@ -101,7 +101,7 @@ def test_splits_by_either_name_and_in_part(tmp_path):
     tidy = tmp_path / "tidy"
     write_pair(tidy, "validation", "a", folder="images")
     assert len(load_mass13k(tidy, "val")) == 1
-    with pytest.raises(ValueError, match="no split 'test'; it has validation"):
+    with pytest.raises(ValueError, match="no split test; the data has validation"):
         load_mass13k(tidy, "test")
 
 

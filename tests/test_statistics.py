@@ -215,7 +215,7 @@ def test_the_command_names_what_is_missing(tmp_path):
     assert "There is no folder" in result.output
     write_pair(tmp_path / "data", "train", "a")
     result = run(tmp_path / "data", "--split", "test")
-    assert "has no split test; it has train" in result.output
+    assert "no split test; the data has train" in result.output
     (tmp_path / "data" / "annotations" / "train" / "a.png").unlink()
     result = run(tmp_path / "data", "--output", tmp_path / "out")
     assert result.exit_code == 1

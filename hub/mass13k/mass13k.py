@@ -11,7 +11,7 @@ import re
 import struct
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -295,6 +295,28 @@ def find_splits(data_dir: str | Path) -> dict[str, Split]:
     return splits
 
 
+def choose_split(splits: Mapping[str, Split], name: str) -> Split:
+    """
+    A split by its name.
+
+    Args:
+        splits (`Mapping[str, Split]`): From [`find_splits`].
+        name (`str`): `"train"`, `"validation"` (or `"val"`) or `"test"`.
+
+    Raises:
+        ValueError: If it is not there.
+    """
+    name = full_split_name(name)
+    if name not in splits:
+        raise ValueError(f"There is no split {name}; the data has {', '.join(splits)}.")
+    return splits[name]
+
+
+def full_split_name(name: str) -> str:
+    """What [`find_splits`] calls a split."""
+    return "validation" if name == "val" else name
+
+
 def describe_faults(faults: list[Fault]) -> str:
     """How many of each kind, with the first names."""
     texts = []
@@ -406,8 +428,8 @@ def load_mass13k(
     if split is not None:
         split = re.sub(r"\bval\b", "validation", split)
         for name in re.findall(r"[a-z]\w*", re.sub(r"\[.*?\]", "", split)):
-            if name not in splits and name != "all":
-                raise ValueError(f"{data_dir} has no split {name!r}; it has {', '.join(splits)}.")
+            if name != "all":
+                choose_split(splits, name)
     cache = None if cache_dir is None else str(cache_dir)
     builder = MaSS13K(data_dir=str(data_dir), cache_dir=cache, hash=fingerprint(splits))
     if streaming:

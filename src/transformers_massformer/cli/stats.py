@@ -11,7 +11,17 @@ from typing import Annotated, Any
 
 import typer
 
-from ..data.mass13k import LABELS, Fault, Pair, Split, check_faults, describe_faults, find_splits
+from ..data.mass13k import (
+    LABELS,
+    Fault,
+    Pair,
+    Split,
+    check_faults,
+    choose_split,
+    describe_faults,
+    find_splits,
+    full_split_name,
+)
 from ..data.statistics import StatisticsTable, summarize
 from ..data.statistics_plot import plot_distributions
 from ..data.verification import verify
@@ -31,11 +41,8 @@ def worker_threads(count: int) -> Generator[Callable[[Callable, Iterable[Any]], 
 def choose_splits(directory: Path, names: list[str]) -> dict[str, Split]:
     """The splits asked for, by default all."""
     splits = find_splits(directory)
-    wanted = ["validation" if name == "val" else name for name in names] or list(splits)
-    missing = [name for name in wanted if name not in splits]
-    if missing:
-        raise ValueError(f"{directory} has no split {', '.join(missing)}; it has {', '.join(splits)}.")
-    return {name: splits[name] for name in splits if name in wanted}
+    chosen = {full_split_name(name): choose_split(splits, name) for name in names}
+    return chosen or splits
 
 
 def write_faults(faults: list[Fault], notes: list[Fault], path: Path):

@@ -14,7 +14,7 @@ from transformers.utils import logging
 
 from ..configuration_massformer import MaSSFormerConfig
 from ..conversion import VARIANTS, variant_config
-from ..data.mass13k import Pair, Split, check_faults, find_splits
+from ..data.mass13k import Pair, Split, check_faults, choose_split, find_splits, full_split_name
 from ..data.training_set import TrainingSet
 from ..data.transforms import TrainingTransform
 from ..files import written_whole
@@ -119,16 +119,9 @@ def read_pairs(splits: Mapping[str, Split], name: str) -> list[Pair]:
     Raises:
         ValueError: If there is no such split, or something is wrong with its files.
     """
-    name = split_name(name)
-    if name not in splits:
-        raise ValueError(f"The data has no split {name}, only {', '.join(splits)}.")
-    check_faults(name, splits[name])
-    return splits[name].pairs
-
-
-def split_name(name: str) -> str:
-    """A split by the name that [`find_splits`] gives it."""
-    return "validation" if name == "val" else name
+    split = choose_split(splits, name)
+    check_faults(full_split_name(name), split)
+    return split.pairs
 
 
 def items(pairs: Sequence[Pair]) -> list[dict[str, Path]]:
@@ -172,7 +165,7 @@ class TrainingSession:
             raise ValueError("Name the data with --data: a folder in the layout of MaSS13K.")
         splits = find_splits(data_arguments.data)
         self.train_pairs = read_pairs(splits, data_arguments.train_split)
-        has_eval_split = split_name(data_arguments.eval_split) in splits
+        has_eval_split = full_split_name(data_arguments.eval_split) in splits
         self.eval_pairs = read_pairs(splits, data_arguments.eval_split) if has_eval_split else []
         if not has_eval_split and args.eval_strategy != "no":
             logger.warning(f"{data_arguments.data} has no split {data_arguments.eval_split}: nothing is evaluated.")
