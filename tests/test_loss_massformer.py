@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import block_labels, tiny_config, tiny_model
 
+from transformers_massformer import loss_massformer
 from transformers_massformer.loss_massformer import (
     MaSSFormerLoss,
     boundary_weights,
@@ -190,6 +191,76 @@ def test_loss_equals_the_dense_computation():
     losses = criterion(*predictions, labels)
     torch.manual_seed(1)
     torch.testing.assert_close(losses["loss"], naive_loss(criterion, *predictions, labels), rtol=1e-4, atol=1e-4)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.integers(0, 3), unique=True),
+    st.floats(0, 10),
+    st.one_of(st.floats(0, 1), st.floats(1, 5)),
+    st.integers(0, 2**16),
+)
+def test_new_classes_are_weighted_as_in_a_literal_loop(pseudo_classes, lambda_1, lambda_2, seed):
+    """Eq. 7, point by point, without matching: as many predictions as masks, in their order."""
+    config = tiny_config(num_labels=4, lambda_1=lambda_1, lambda_2=lambda_2, pseudo_label_classes=pseudo_classes)
+    criterion = MaSSFormerLoss(config)
+    torch.manual_seed(seed)
+    classes, masks = semantic_targets(block_labels(1, 16, 16, num_labels=4), 4)
+    weights = [boundary_weights(masks[0], 5)]
+    embeddings, features = torch.randn(1, len(masks[0]), 16), torch.randn(1, 16, 8, 8)
+    matches = [(torch.arange(len(masks[0])), torch.arange(len(masks[0])))]
+    emphases = [criterion.edge_emphases(classes[0])]
+    torch.manual_seed(seed)
+    found, _ = criterion.mask_losses(
+        embeddings, features, matches, masks, weights, emphases, torch.tensor(float(len(masks[0])))
+    )
+    torch.manual_seed(seed)
+    logits = torch.einsum("qc,chw->qhw", embeddings[0], features[0])
+    points = select_points(logits, weights[0], config.train_num_points, 3, 0.75)
+    expected = 0.0
+    for mask, each in enumerate(classes[0].tolist()):
+        for point in range(config.train_num_points):
+            where = points[mask, point][None, None]
+            logit, target, edge = (
+                sample_points(maps[mask][None, None], where).item() for maps in (logits, masks[0], weights[0])
+            )
+            weight = max(0.0, 1 - lambda_2 * edge) if each in pseudo_classes else 1 + lambda_1 * edge
+            assert weight >= 0
+            entropy = max(logit, 0) - logit * target + np.log1p(np.exp(-abs(logit)))
+            expected += weight * entropy / config.train_num_points / len(masks[0])
+    assert found.item() == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+def test_edges_of_new_classes_are_suppressed_and_those_of_others_are_not():
+    labels = torch.zeros(1, 32, 32, dtype=torch.int64)
+    labels[:, 8:24, 8:24] = 3
+    predictions = random_predictions(tiny_config(num_labels=4), 1, 32, 32)
+
+    def mask_loss(**fields):
+        torch.manual_seed(1)
+        criterion = MaSSFormerLoss(tiny_config(num_labels=4, use_auxiliary_loss=False, **fields))
+        return criterion(*predictions, labels)["loss_mask"]
+
+    plain = mask_loss(lambda_1=0.0)
+    assert mask_loss() > plain
+    assert mask_loss(pseudo_label_classes=[0, 3]) < plain
+    assert mask_loss(pseudo_label_classes=[0, 3], lambda_2=0.0) == plain
+    assert mask_loss(pseudo_label_classes=[1, 2]) == mask_loss()
+    assert plain < mask_loss(pseudo_label_classes=[3]) + mask_loss(pseudo_label_classes=[0])
+
+
+def test_without_new_classes_the_weights_are_those_of_section_4_2_to_the_bit(monkeypatch):
+    torch.manual_seed(0)
+    criterion = MaSSFormerLoss(tiny_config(lambda_2=3.0))
+    classes, masks = semantic_targets(block_labels(1, 32, 32), 7)
+    weights, matches = [boundary_weights(masks[0], 5)], [(torch.arange(len(masks[0])),) * 2]
+    points, seen = torch.rand(len(masks[0]), 64, 2), []
+    monkeypatch.setattr(loss_massformer, "select_points", lambda *arguments: points)
+    monkeypatch.setattr(loss_massformer, "weighted_mask_loss", lambda *arguments: seen.append(arguments[2]) or 0)
+    emphases = [criterion.edge_emphases(classes[0])]
+    embeddings, features = torch.randn(1, len(masks[0]), 16), torch.randn(1, 16, 16, 16)
+    criterion.mask_losses(embeddings, features, matches, masks, weights, emphases, torch.ones(()))
+    assert torch.equal(seen[0], 1 + 5 * sample_points(weights[0][:, None], points)[:, 0])
 
 
 def test_terms_are_named_weighted_and_summed():

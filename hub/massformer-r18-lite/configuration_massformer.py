@@ -94,8 +94,14 @@ class MaSSFormerConfig(PreTrainedConfig):
         Weight of the edge detection term (release). 0 leaves the edge head untrained.
     no_object_weight (`float`, *optional*, defaults to 0.1):
         Weight of the "no object" class in the classification term.
-    edge_emphasis (`float`, *optional*, defaults to 5.0):
-        Lambda of the paper's mask loss: a point is weighted by `1 + edge_emphasis * W` (section 4.2; value: release).
+    lambda_1 (`float`, *optional*, defaults to 5.0):
+        Edge emphasis: a point of the mask loss is weighted by `1 + lambda_1 * W` (section 4.2, Eq. 7; value: release).
+    lambda_2 (`float`, *optional*, defaults to 1.0):
+        Edge suppression: with masks of `pseudo_label_classes` it is `1 - lambda_2 * W` (Eq. 7; the paper gives no
+        value). W is below 1, so up to 1 no weight is negative; with more, negative weights become 0.
+    pseudo_label_classes (`list[int]`, *optional*, defaults to `()`):
+        Classes whose edges are not to be trusted: those with pseudo-labels, and "others", out of which they are cut
+        (Eq. 7: 0 and 7).
     edge_emphasis_kernel_size (`int`, *optional*, defaults to 5):
         Side k of the averaging filter in `W = |G - avg(G, k)|` (section 4.2; value: release). Odd.
     edge_width (`int`, *optional*, defaults to 2):
@@ -163,7 +169,9 @@ class MaSSFormerConfig(PreTrainedConfig):
     dice_weight: float | int = 5.0
     edge_weight: float | int = 10.0
     no_object_weight: float | int = 0.1
-    edge_emphasis: float | int = 5.0
+    lambda_1: float | int = 5.0
+    lambda_2: float | int = 1.0
+    pseudo_label_classes: list[int] | tuple[int, ...] = ()
     edge_emphasis_kernel_size: int = 5
     edge_width: int = 2
     train_num_points: int = 12544
@@ -177,6 +185,7 @@ class MaSSFormerConfig(PreTrainedConfig):
             self.id2label = dict(enumerate(MASS13K_LABELS))
             self.label2id = {label: index for index, label in self.id2label.items()}
         self.receptive_field_kernel_sizes = list(self.receptive_field_kernel_sizes)
+        self.pseudo_label_classes = list(self.pseudo_label_classes)
         super().__post_init__(**kwargs)
 
     def to_diff_dict(self) -> dict:
@@ -209,7 +218,15 @@ class MaSSFormerConfig(PreTrainedConfig):
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
-        for name in ("class_weight", "mask_weight", "dice_weight", "edge_weight", "no_object_weight", "edge_emphasis"):
+        for name in (
+            "class_weight",
+            "mask_weight",
+            "dice_weight",
+            "edge_weight",
+            "no_object_weight",
+            "lambda_1",
+            "lambda_2",
+        ):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` must not be negative, got {getattr(self, name)}; 0 switches the term off.")
         for name in ("deform_kernel_size", "spatial_attention_kernel_size", "edge_emphasis_kernel_size"):
@@ -257,6 +274,12 @@ class MaSSFormerConfig(PreTrainedConfig):
             raise ValueError(
                 f"`ignore_index` ({self.ignore_index}) is also the index of a class; choose one outside "
                 f"[0, {num_labels - 1}], such as 255."
+            )
+        unknown = [index for index in self.pseudo_label_classes if not 0 <= index < num_labels]
+        if unknown:
+            raise ValueError(
+                f"`pseudo_label_classes` names {unknown}, but the classes are 0 to {num_labels - 1}. Name new classes "
+                "in `id2label` too."
             )
 
     def _validate_backbone(self):

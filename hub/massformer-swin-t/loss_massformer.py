@@ -181,8 +181,9 @@ def semantic_targets(
 
 class MaSSFormerLoss(nn.Module):
     """
-    Matches queries to the classes of each image and compares them: classification, edge-emphasised cross-entropy and
-    Dice of the masks at sampled points, for every step of the decoder, and the edges once (Eq. 6). All in float32.
+    Matches queries to the classes of each image and compares them: classification, edge-emphasised cross-entropy
+    (edge-suppressed for classes with pseudo-labels, Eq. 7) and Dice of the masks at sampled points, for every step of
+    the decoder, and the edges once (Eq. 6). All in float32.
 
     Masks are never made for all queries: the matcher needs them at its points only, where it samples the features, and
     the points of the losses are chosen on the masks of matched queries.
@@ -217,6 +218,12 @@ class MaSSFormerLoss(nn.Module):
         queries, matched = linear_sum_assignment(cost.cpu())
         return torch.as_tensor(queries, device=masks.device), torch.as_tensor(matched, device=masks.device)
 
+    def edge_emphases(self, classes: torch.Tensor) -> torch.Tensor:
+        """For each class what its mask's W is multiplied by: emphasis, or for pseudo-labels suppression (Eq. 7)."""
+        factors = torch.full((self.num_labels,), float(self.config.lambda_1), device=classes.device)
+        factors[list(self.config.pseudo_label_classes)] = -float(self.config.lambda_2)
+        return factors[classes]
+
     def class_loss(
         self, class_logits: torch.Tensor, matches: list[tuple[torch.Tensor, torch.Tensor]], classes: list[torch.Tensor]
     ) -> torch.Tensor:
@@ -237,9 +244,10 @@ class MaSSFormerLoss(nn.Module):
         matches: list[tuple[torch.Tensor, torch.Tensor]],
         masks: list[torch.Tensor],
         weights: list[torch.Tensor],
+        emphases: list[torch.Tensor],
         num_masks: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Edge-emphasised cross-entropy and Dice of the matched masks."""
+        """Cross-entropy, weighted at edges, and Dice of the matched masks."""
         logits = torch.cat(
             [
                 (embeddings[queries] @ features.flatten(1)).unflatten(1, features.shape[1:])
@@ -250,9 +258,9 @@ class MaSSFormerLoss(nn.Module):
             # Nothing to compare, but every parameter keeps a gradient, which data-parallel training waits for.
             nothing = 0 * (mask_embeddings.sum() + mask_features.sum())
             return nothing, nothing
-        targets, target_weights = (
-            torch.cat([image_maps[matched] for image_maps, (_, matched) in zip(maps, matches, strict=True)])
-            for maps in (masks, weights)
+        targets, target_weights, target_emphases = (
+            torch.cat([image_values[matched] for image_values, (_, matched) in zip(values, matches, strict=True)])
+            for values in (masks, weights, emphases)
         )
         with torch.no_grad():
             points = select_points(
@@ -263,7 +271,8 @@ class MaSSFormerLoss(nn.Module):
                 self.config.importance_sample_ratio,
             )
             point_targets = sample_points(targets[:, None], points)[:, 0]
-            point_weights = 1 + self.config.edge_emphasis * sample_points(target_weights[:, None], points)[:, 0]
+            edges = sample_points(target_weights[:, None], points)[:, 0]
+            point_weights = (1 + target_emphases[:, None] * edges).clamp(min=0)
         point_logits = sample_points(logits[:, None], points)[:, 0]
         mask_loss = weighted_mask_loss(point_logits, point_targets, point_weights)
         return mask_loss / num_masks, dice_loss(point_logits, point_targets) / num_masks
@@ -308,6 +317,7 @@ class MaSSFormerLoss(nn.Module):
             labels = labels.long()
             classes, masks = semantic_targets(labels, self.num_labels, self.config.ignore_index)
             weights = [boundary_weights(image_masks, self.config.edge_emphasis_kernel_size) for image_masks in masks]
+            emphases = [self.edge_emphases(image_classes) for image_classes in classes]
             num_masks = torch.full((), float(sum(len(c) for c in classes)), device=labels.device)
             num_masks = mean_over_processes(num_masks).clamp(min=1)
 
@@ -326,7 +336,7 @@ class MaSSFormerLoss(nn.Module):
                 images = zip(class_logits, embeddings, step_features, classes, masks, strict=True)
                 matches = [self.match(*image) for image in images]
                 mask_loss, mask_dice_loss = self.mask_losses(
-                    embeddings, step_features, matches, masks, weights, num_masks
+                    embeddings, step_features, matches, masks, weights, emphases, num_masks
                 )
                 class_loss = self.class_loss(class_logits, matches, classes)
                 losses[f"loss_cross_entropy{suffix}"] = self.config.class_weight * class_loss
