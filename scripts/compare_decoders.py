@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -163,7 +163,12 @@ def main(
     jobs = [(decoder, seed) for seed in range(seeds) for decoder in chosen]
     with ThreadPoolExecutor(processes) as pool:
         runs = [pool.submit(run_apart, decoder, seed, options, work) for decoder, seed in jobs]
-        records = [each.result() for each in track(runs, description="training", console=console)]
+        try:
+            for each in track(as_completed(runs), "training", len(runs), console=console):
+                each.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
     results: Results = json.loads(results_file.read_text()) if results_file.exists() else {}
     device = "cuda" if torch.cuda.is_available() else "cpu"
     source = describe_run(device, seeds, None, 0, Path(__file__).name)
@@ -171,9 +176,9 @@ def main(
     images = {name: len(splits[name].pairs) for name in ("train", "validation")}
     width, height = read_header(splits["train"].pairs[0].image).upright_size
     conditions = {**options, "data": None, "backbone_weights": None, "size": [height, width], **images}
-    for (decoder, _), record in zip(jobs, records, strict=True):
+    for (decoder, _), each in zip(jobs, runs, strict=True):
         key = {"decoder": decoder, **{name: value for name, value in conditions.items() if value is not None}}
-        values = json.loads(record.read_text())
+        values = json.loads(each.result().read_text())
         add_measurement(results, device, "decoders", source, {"key": key, "status": "ok", "values": values})
     write_whole(results_file, json.dumps(results, indent=1) + "\n")
     write_whole(output, render(results, results_file.name))

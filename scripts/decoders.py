@@ -91,6 +91,8 @@ def build_maskformer(config: MaSSFormerConfig) -> PreTrainedModel:
             fpn_feature_size=width,
             mask_feature_size=width,
             use_auxiliary_loss=True,
+            # Without them it cannot tell its earlier layers' predictions.
+            output_hidden_states=True,
             **NAMES,
         )
     )
@@ -134,8 +136,13 @@ def build_decoder(name: str, config: MaSSFormerConfig) -> PreTrainedModel:
     return MaSSFormerForSemanticSegmentation(MaSSFormerConfig(**fields))
 
 
-def mask_collate(samples: Sequence[Mapping[str, torch.Tensor]], ignore_index: int = 255) -> dict[str, Any]:
-    """A batch as MaskFormer and Mask2Former take it: one mask per class of each image."""
+def mask_collate(samples: Sequence[Mapping[str, Any]], ignore_index: int = 255) -> dict[str, Any]:
+    """
+    Training samples as MaskFormer and Mask2Former take them, one mask per class of each image; photographs as
+    [`collate`] returns them.
+    """
+    if "labels" not in samples[0]:
+        return collate(samples)
     masks, classes = [], []
     for sample in samples:
         present = sample["labels"].unique()
@@ -148,9 +155,4 @@ def mask_collate(samples: Sequence[Mapping[str, torch.Tensor]], ignore_index: in
 
 def collate_for(model: PreTrainedModel) -> Any:
     """How training samples become a batch for a model."""
-    if model.config.model_type == "mask2former":
-        return mask_collate
-    if model.config.model_type == "maskformer":
-        # Without the hidden states it cannot supervise its earlier layers.
-        return lambda samples: {**mask_collate(samples), "output_hidden_states": True}
-    return collate
+    return mask_collate if model.config.model_type in ("mask2former", "maskformer") else collate

@@ -5,10 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import PIL.Image
 import pytest
 import torch
 from tiny import block_labels, tiny_config
 from tiny_data import write_pair
+
+from transformers_massformer import MaSSFormerImageProcessor
+from transformers_massformer.evaluation.prediction import ModelPredictor, PredictionOptions
 
 
 ROOT = Path(__file__).parent.parent
@@ -36,6 +40,17 @@ def test_every_decoder_learns_on_the_same_samples(name):
     assert torch.isfinite(loss).all()
     backbone = [p for n, p in model.named_parameters() if "backbone" in n or "pixel_level_module.encoder" in n]
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in backbone)
+
+
+@pytest.mark.filterwarnings("ignore:You'd better set embed_dim:UserWarning")
+@pytest.mark.parametrize("name", DECODERS[:4])
+def test_every_decoder_is_evaluated_on_whole_photographs(name):
+    model = build_decoder(name, tiny_config(hidden_size=32)).eval()
+    photo = PIL.Image.effect_noise((96, 64), 50).convert("RGB")
+    batch = collate_for(model)([{"image": photo, "label": torch.zeros(64, 96, dtype=torch.uint8), "name": "a"}])
+    assert batch["image"] == [photo]
+    predictor = ModelPredictor(model, MaSSFormerImageProcessor(), PredictionOptions(native_input=True))
+    assert predictor(photo).shape == (64, 96)
 
 
 def test_the_rows_of_table_4_add_a_module_each():
