@@ -10,7 +10,7 @@ from transformers import AutoBackbone, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from transformers_massformer import MASS13K_LABELS, MaSSFormerConfig, MaSSFormerForSemanticSegmentation
-from transformers_massformer.training.session import label_names
+from transformers_massformer.training.classes import label_names
 from transformers_massformer.training.trainer import collate
 
 

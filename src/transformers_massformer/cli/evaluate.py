@@ -15,7 +15,7 @@ from ..evaluation.label_spaces import class_lookup, read_label_map_file
 from ..evaluation.panels import error_panel
 from ..evaluation.prediction import FolderPredictor, ModelPredictor, PredictionOptions
 from ..evaluation.profiling import backbone_name, cost_cells, cost_note, profile
-from ..evaluation.records import ImageRecord, RecordWriter, begin, read_records
+from ..evaluation.records import ImageRecord, begin, read_image_records
 from ..evaluation.report import (
     SCORES,
     format_score,
@@ -30,6 +30,7 @@ from ..evaluation.run import Evaluator, describe, pair_state
 from ..files import written_whole
 from ..inference import default_device
 from ..metrics import Counts, CountSettings, class_scores
+from ..resuming import RecordWriter
 from .console import console, fail, print_table, progress_bar
 from .scenes import parse_size
 from .segment import DType
@@ -55,7 +56,7 @@ def running_scores(total: Counts | None) -> str:
 def count_all(evaluator: Evaluator, pairs: list[Pair], output: Path, state: PartialState) -> list[ImageRecord]:
     """Counts what is not in the folder yet, this process its share, and returns all records in order."""
     states = {pair.image_id: pair_state(pair, evaluator.predictor) for pair in pairs}
-    done = read_records(output, states)
+    done = read_image_records(output, states)
     # Nobody writes before everybody has read, or the shares would differ.
     state.wait_for_everyone()
     remaining = [pair for pair in pairs if pair.image_id not in done]
@@ -67,11 +68,11 @@ def count_all(evaluator: Evaluator, pairs: list[Pair], output: Path, state: Part
         task = bar.add_task("evaluating", total=len(share), scores=running_scores(total))
         bar.update(task, visible=state.is_main_process)
         for record in evaluator.records(share):
-            writer.write(record)
+            writer.write(record.to_json())
             total = record.counts if total is None else Counts.stack([total, record.counts]).sum()
             bar.update(task, advance=1, scores=running_scores(total))
     state.wait_for_everyone()
-    records = read_records(output, states)
+    records = read_image_records(output, states)
     return [records[pair.image_id] for pair in pairs]
 
 

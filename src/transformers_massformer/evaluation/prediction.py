@@ -15,6 +15,7 @@ from ..data.reading import read_label
 from ..image_processing_massformer import to_rgb
 from ..inference import load_model, out_of_memory
 from ..semantic_readout import read_semantic_map, resized_bands
+from ..windows import windows
 
 
 # Models that reach a stride of 32 take sides that are a multiple of it.
@@ -73,24 +74,6 @@ class PredictionOptions:
     @property
     def at_native_size(self) -> bool:
         return self.native_input or self.averages or self.tile is not None
-
-
-def window_starts(length: int, tile: int, overlap: int) -> list[int]:
-    """Where windows begin along an axis; the last ends with it."""
-    if tile >= length:
-        return [0]
-    count = math.ceil((length - overlap) / (tile - overlap))
-    return [min(index * (tile - overlap), length - tile) for index in range(count)]
-
-
-def windows(height: int, width: int, tile: int | None, overlap: int) -> list[tuple[int, int, int, int]]:
-    """Top, left, bottom and right of each window."""
-    side = tile or max(height, width)
-    return [
-        (top, left, min(top + side, height), min(left + side, width))
-        for top in window_starts(height, side, overlap)
-        for left in window_starts(width, side, overlap)
-    ]
 
 
 def read_logits_map(

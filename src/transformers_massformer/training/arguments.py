@@ -7,6 +7,7 @@ from typing import Any
 from transformers import TrainingArguments
 
 from ..data.transforms import MAX_LONG_SIDE, SHORT_SIDES
+from .classes import LabelSetting
 
 
 # Which normalisation layers keep their running statistics as they are.
@@ -108,13 +109,15 @@ class ModelArguments:
     Which model to train.
 
     Args:
-            model (`str`, *optional*):
+        model (`str`, *optional*):
             A published variant (r50, r18-lite, swin-t, swin-b), or the folder or Hub name of a model or a
             configuration.
         model_config (`dict`, *optional*):
             Fields of a [`MaSSFormerConfig`] to be set otherwise; without `model`, the configuration.
         backbone_weights (`str`, *optional*): See [`load_backbone_weights`].
         labels (`list[str]`, *optional*): Names of the classes, in the order of their ids. By default MaSS13K's.
+        add_class (`list[str]`, *optional*):
+            Classes that the model does not know yet; their ids follow those that it knows. See [`add_classes`].
     """
 
     model: str | None = field(default=None, metadata={"help": "A variant, or a folder with a model or configuration."})
@@ -125,6 +128,9 @@ class ModelArguments:
         default=None, metadata={"help": "Weights to start the backbone from: a file, a folder or a name."}
     )
     labels: list[str] | None = field(default=None, metadata={"help": "Names of the classes; by default MaSS13K's."})
+    add_class: list[str] | None = field(
+        default=None, metadata={"help": "Classes that the model does not know yet; their ids follow the others."}
+    )
 
     def config_fields(self) -> dict[str, Any]:
         """
@@ -157,6 +163,9 @@ class DataArguments:
         crop_size (`int`, *optional*, defaults to 1024): Side of the training crops in pixels.
         short_sides (`list[int]`, *optional*): Photographs are resized to one of these short sides.
         max_long_side (`int`, *optional*, defaults to 8192): No side of a resized photograph is longer.
+        pseudo_labels (`str`, *optional*):
+            Folder of `massformer label`, whose label maps are trained on in place of the data's.
+        label_setting ([`LabelSetting`], *optional*, defaults to `"reweighted"`): How they are used (paper, Table 3).
     """
 
     data: str | None = field(default=None, metadata={"help": "Folder of MaSS13K, or of data in its layout."})
@@ -169,3 +178,10 @@ class DataArguments:
         metadata={"help": "Photographs are resized to one of these short sides."},
     )
     max_long_side: int = field(default=MAX_LONG_SIDE, metadata={"help": "No side of a resized photograph is longer."})
+    pseudo_labels: str | None = field(
+        default=None, metadata={"help": "Folder of `massformer label`, to train on its label maps."}
+    )
+    label_setting: LabelSetting = field(
+        default=LabelSetting.reweighted,
+        metadata={"help": "Suppress edges of pseudo-labels, emphasise all edges, or train on pseudo-labels alone."},
+    )

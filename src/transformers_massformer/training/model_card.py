@@ -71,8 +71,12 @@ def describe_training(session: "TrainingSession", metrics: dict[str, Any]) -> st
     batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
     precision = "bfloat16 (mixed)" if args.bf16 else "float16 (mixed)" if args.fp16 else "float32"
     start = model.backbone_weights or ("the given model" if model.model is not None else "random weights")
+    pseudo_labels = ""
+    if data.pseudo_labels is not None:
+        pseudo_labels = f", with pseudo-labels of `{Path(data.pseudo_labels).name}` ({data.label_setting})"
     lines = {
-        "Data": f"{len(session.train_pairs)} images of `{Path(str(data.data)).name}`, split `{data.train_split}`",
+        "Data": f"{len(session.train_pairs)} images of `{Path(str(data.data)).name}`, split `{data.train_split}`"
+        f"{pseudo_labels}",
         "Samples": f"crops of {data.crop_size} x {data.crop_size} pixels; short sides of {min(data.short_sides)} to "
         f"{max(data.short_sides)} pixels; seed {args.seed}",
         "Steps": f"{session.trainer.state.global_step:,}, {batch} crops each, on {args.world_size} process(es)",

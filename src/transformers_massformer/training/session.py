@@ -15,14 +15,17 @@ from transformers.utils import logging
 from ..configuration_massformer import MaSSFormerConfig
 from ..conversion import VARIANTS, variant_config
 from ..data.mass13k import Pair, Split, check_faults, choose_split, find_splits, full_split_name
+from ..data.pseudo_labels import PseudoLabelFiles
 from ..data.training_set import TrainingSet
 from ..data.transforms import TrainingTransform
 from ..files import written_whole
 from ..image_processing_massformer import MaSSFormerImageProcessor
 from ..modeling_massformer import MaSSFormerForSemanticSegmentation
+from ..resuming import claim
 from .arguments import DataArguments, MaSSFormerTrainingArguments, ModelArguments
 from .backbone_weights import load_backbone_weights
 from .checkpoints import STATE_FILE, last_checkpoint, remove_checkpoints, whole_or_not_at_all
+from .classes import LabelSetting, add_classes, apply_setting, check_new_classes, label_names
 from .model_card import write_model_card
 from .trainer import MaSSFormerTrainer
 
@@ -57,12 +60,6 @@ DEFINING = (
 )
 
 
-def label_names(labels: Sequence[str]) -> dict[str, Any]:
-    """The fields of a configuration that name its classes."""
-    id2label = dict(enumerate(labels))
-    return {"id2label": id2label, "label2id": {label: index for index, label in id2label.items()}}
-
-
 def build_model(arguments: ModelArguments) -> tuple[MaSSFormerForSemanticSegmentation, Any]:
     """
     The model to train, in float32, and its image processor.
@@ -82,6 +79,9 @@ def build_model(arguments: ModelArguments) -> tuple[MaSSFormerForSemanticSegment
         model, processor = load_for_training(source, overrides)
     if arguments.backbone_weights is not None:
         load_backbone_weights(model, arguments.backbone_weights)
+    if arguments.add_class:
+        model = add_classes(model, arguments.add_class)
+        processor.num_labels = model.criterion.num_labels
     return model, processor
 
 
@@ -124,6 +124,20 @@ def read_pairs(splits: Mapping[str, Split], name: str) -> list[Pair]:
     return split.pairs
 
 
+def labelled_pairs(pairs: list[Pair], arguments: DataArguments) -> list[Pair]:
+    """
+    Training photographs with the label maps to train on, their own or those with pseudo-labels.
+
+    Raises:
+        FileNotFoundError: If some are missing.
+    """
+    if arguments.pseudo_labels is None:
+        return pairs
+    files = PseudoLabelFiles(Path(arguments.pseudo_labels))
+    split = full_split_name(arguments.train_split)
+    return files.pairs(pairs, split, alone=arguments.label_setting == LabelSetting.alone)
+
+
 def items(pairs: Sequence[Pair]) -> list[dict[str, Path]]:
     """Pairs as items of a data set."""
     return [{"image": pair.image, "label": pair.label} for pair in pairs]
@@ -164,7 +178,7 @@ class TrainingSession:
         if data_arguments.data is None:
             raise ValueError("Name the data with --data: a folder in the layout of MaSS13K.")
         splits = find_splits(data_arguments.data)
-        self.train_pairs = read_pairs(splits, data_arguments.train_split)
+        self.train_pairs = labelled_pairs(read_pairs(splits, data_arguments.train_split), data_arguments)
         has_eval_split = full_split_name(data_arguments.eval_split) in splits
         self.eval_pairs = read_pairs(splits, data_arguments.eval_split) if has_eval_split else []
         if not has_eval_split and args.eval_strategy != "no":
@@ -175,6 +189,10 @@ class TrainingSession:
                 self.prepare_folder(overwrite)
         set_seed(args.seed)
         self.model, self.processor = build_model(model_arguments)
+        if data_arguments.pseudo_labels is not None:
+            classes = PseudoLabelFiles(Path(data_arguments.pseudo_labels)).read_classes()
+            check_new_classes(self.model, classes)
+            apply_setting(self.model, data_arguments.label_setting, list(classes))
         transform = TrainingTransform(
             crop_size=data_arguments.crop_size,
             num_labels=self.model.criterion.num_labels,
@@ -207,27 +225,16 @@ class TrainingSession:
             OSError: If the folder cannot be written to.
             ValueError: If it holds another training.
         """
-        path, identity = self.output / IDENTITY_FILE, self.identity()
+        path = self.output / IDENTITY_FILE
         if overwrite:
             remove_checkpoints(self.output)
-            for name in (IDENTITY_FILE, RESULTS_FILE):
-                (self.output / name).unlink(missing_ok=True)
-        elif path.exists():
-            found = json.loads(path.read_text())
-            differing = sorted(name for name in {**found, **identity} if found.get(name) != identity.get(name))
-            if differing:
-                raise ValueError(
-                    f"{self.output} holds another training (other {', '.join(differing)}). Choose another --output, "
-                    "or --overwrite it."
-                )
-            return
-        elif last_checkpoint(self.output, 1) is not None:
+            (self.output / RESULTS_FILE).unlink(missing_ok=True)
+        elif not path.exists() and last_checkpoint(self.output, 1) is not None:
             raise ValueError(
                 f"{self.output} holds checkpoints of unknown origin. Choose another --output, or --overwrite them."
             )
         try:
-            with written_whole(path) as partial:
-                partial.write_text(json.dumps(identity, indent=1) + "\n")
+            claim(path, self.identity(), "training", overwrite)
         except OSError as error:
             raise OSError(f"{self.output} cannot be written to ({error}). Choose another --output.") from error
 

@@ -16,6 +16,7 @@ from ..evaluation.prediction import ModelPredictor, PredictionOptions
 from ..metrics import Counts, CountSettings, count_image, score
 from .arguments import MaSSFormerTrainingArguments
 from .checkpoints import whole_or_not_at_all
+from .classes import class_names
 from .parameters import fix_statistics, freeze, parameter_groups, synchronize_statistics
 
 
@@ -113,7 +114,7 @@ class MaSSFormerTrainer(Trainer):
         )
         ignore_index = getattr(model.config, "ignore_index", 255)
         self.count_settings = count_settings or CountSettings(ignore_index=ignore_index)
-        self.labels = [label for _, label in sorted((model.config.id2label or {}).items())]
+        self.labels = class_names(model)
         self.loss_terms: dict[str, torch.Tensor] = {}
         self.num_loss_terms = 0
         if isinstance(train_dataset, TrainingSet):
