@@ -13,6 +13,13 @@ def test_palette_colours_differ():
         class_palette(257)
 
 
+def test_pixels_without_a_class_stay_so(tmp_path):
+    label_map = np.array([[0, 6, 255], [255, 7, 1]], np.uint8)
+    label_map_image(label_map, 8).save(tmp_path / "a.png")
+    with PIL.Image.open(tmp_path / "a.png") as image:
+        assert np.array_equal(np.asarray(image), label_map)
+
+
 def test_label_map_image_keeps_the_indices():
     label_map = np.arange(12).reshape(3, 4) % 7
     image = label_map_image(label_map, 7)

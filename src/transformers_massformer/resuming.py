@@ -59,10 +59,10 @@ def read_records(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 class RecordWriter:
-    """Appends records to a process's own file."""
+    """Appends records to a file of their own: that of a process, by its index, or one with another name."""
 
-    def __init__(self, folder: Path, process_index: int):
-        self.path = folder / RECORDS_FOLDER / f"{process_index}.jsonl"
+    def __init__(self, folder: Path, name: int | str):
+        self.path = folder / RECORDS_FOLDER / f"{name}.jsonl"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # A line that an interruption cut off ends here, or the next would be lost with it.
         text = self.path.read_text() if self.path.exists() else ""

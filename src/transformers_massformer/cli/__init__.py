@@ -5,6 +5,7 @@ import typer
 from .compare import compare
 from .convert import convert
 from .evaluate import evaluate
+from .label import label
 from .scenes import scenes
 from .segment import segment
 from .stats import stats
@@ -23,3 +24,4 @@ app.command()(evaluate)
 app.command()(compare)
 app.command()(stats)
 app.command()(scenes)
+app.command()(label)

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 import yaml
+from huggingface_hub.errors import StrictDataclassError
 from transformers import HfArgumentParser
 
 from ..inference import out_of_memory
@@ -126,6 +127,9 @@ def train(
                     console.print(f"{title} {metrics[f'eval_{name}']:.4f}")
             console.print(f"Model, processor and card are in {output}", markup=False)
         session.end()
+    except StrictDataclassError as error:
+        # A configuration that cannot be.
+        fail(error.__cause__ or error)
     except (OSError, ValueError, MemoryError) as error:
         fail(in_few_words(error))
     except KeyboardInterrupt:

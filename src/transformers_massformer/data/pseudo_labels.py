@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from .mass13k import LABEL_FOLDER, SPLIT_FOLDERS, Pair
 
@@ -32,10 +33,8 @@ class PseudoLabelFiles:
         """The pseudo-labels alone: the new classes' ids, and 0 elsewhere."""
         return self.root / "pseudo_labels" / SPLIT_FOLDERS[split][0] / f"{image_id}.png"
 
-    def read_classes(self) -> dict[int, str]:
+    def read_manifest(self) -> dict[str, Any]:
         """
-        Names of the new classes by id, of this folder and of those it was built upon.
-
         Raises:
             FileNotFoundError: If nothing was labelled there, or not to the end.
         """
@@ -44,8 +43,16 @@ class PseudoLabelFiles:
                 f"{self.root} holds no {self.manifest.name}: it is no folder of `massformer label`, or labelling was "
                 "interrupted. Run the same command again."
             )
-        categories = json.loads(self.manifest.read_text())["categories"]
-        return {category["id"]: category["name"] for category in categories}
+        return json.loads(self.manifest.read_text())
+
+    def read_classes(self) -> dict[int, str]:
+        """
+        Names of the new classes by id, of this folder and of those it was built upon.
+
+        Raises:
+            FileNotFoundError: If nothing was labelled there, or not to the end.
+        """
+        return {category["id"]: category["name"] for category in self.read_manifest()["categories"]}
 
     def pairs(self, pairs: Sequence[Pair], split: str, alone: bool = False) -> list[Pair]:
         """

@@ -47,14 +47,15 @@ def label_map_image(label_map: np.ndarray, num_labels: int) -> PIL.Image.Image:
     A label map as an image whose pixel values are the class indices and whose palette shows them.
 
     Args:
-        label_map (`np.ndarray` of shape `(height, width)`): Class indices below `num_labels`.
+        label_map (`np.ndarray` of shape `(height, width)`): Class indices, or 255 where there is none.
         num_labels (`int`): Number of classes, at most 256.
 
     Returns:
         `PIL.Image.Image`: In mode P.
     """
     image = PIL.Image.fromarray(np.ascontiguousarray(label_map, dtype=np.uint8))
-    image.putpalette(class_palette(num_labels).tobytes())
+    # PNGs have as few bits per pixel as the palette needs, so it must have a colour for every value.
+    image.putpalette(class_palette(max(num_labels, int(label_map.max(initial=0)) + 1)).tobytes())
     return image
 
 

@@ -45,7 +45,8 @@ def add_classes(model: MaSSFormerForSemanticSegmentation, names: Sequence[str]) 
         [`MaSSFormerForSemanticSegmentation`]: The new model, in evaluation mode like one that is loaded.
 
     Raises:
-        ValueError: If a class is known already or named twice, or there are more classes than queries.
+        ValueError: If a class is known already or named twice.
+        StrictDataclassError: If there are more classes than queries.
     """
     old = class_names(model)
     for index, name in enumerate(names):

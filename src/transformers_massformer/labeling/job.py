@@ -1,0 +1,228 @@
+"""Labelling a data set: what is read, what is written, and what is done already."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+
+from ..data.mass13k import IGNORE_INDEX, LABELS, Pair
+from ..data.pseudo_labels import PseudoLabelFiles
+from ..data.reading import read_pair
+from ..data.statistics import file_state
+from ..editing import label_map_image
+from ..files import written_whole
+from ..image_processing_massformer import to_rgb
+from ..resuming import RecordWriter, claim, clear_records, read_records
+from .instances import Instance
+from .labeler import Labeler
+from .manifest import PhotoRecord, manifest, write_manifest
+from .merging import combined_label_map, pseudo_label_map
+from .review import Reviewable, contact_sheet, decide, draw_cell, write_review_list
+
+
+IDENTITY_FILE, REVIEW_LIST, SHEETS_FOLDER = "labeling.json", "review.csv", "review"
+# What review writes comes after what labelling has written, in the order in which records are read.
+REVIEW_RECORDS = "review"
+CELLS_PER_SHEET = 20
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photograph to be labelled, and the label map that the new classes go into."""
+
+    split: str
+    pair: Pair
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.split, self.pair.image_id
+
+    @property
+    def state(self) -> str:
+        """Another text once a file was written again."""
+        return f"{file_state(self.pair.image)} {file_state(self.pair.label)}"
+
+
+class LabelJob:
+    """
+    The folder that labelling writes to.
+
+    Args:
+        output (`Path`): The folder.
+        photos (`Sequence[Photo]`): What is labelled.
+        classes (`Mapping[int, str]`): Names of the new classes by id.
+        labels (`Sequence[str]`): Names of all classes, the new ones among them.
+        relabel_all (`bool`): Whether pixels of every class may get a new one, or those of "others" alone.
+    """
+
+    def __init__(
+        self,
+        output: Path,
+        photos: Sequence[Photo],
+        classes: Mapping[int, str],
+        labels: Sequence[str],
+        relabel_all: bool,
+    ):
+        self.output, self.files = output, PseudoLabelFiles(output)
+        self.photos, self.classes, self.labels = list(photos), dict(classes), list(labels)
+        self.relabel_all = relabel_all
+
+    @property
+    def added(self) -> dict[int, str]:
+        """The classes that the data does not have, of this and of earlier labelling."""
+        return {index: label for index, label in enumerate(self.labels) if index >= len(LABELS)}
+
+    def begin(self, identity: Mapping[str, Any], overwrite: bool):
+        """
+        Raises:
+            ValueError: If the folder holds another labelling.
+        """
+        if claim(self.output / IDENTITY_FILE, identity, "labelling", overwrite):
+            clear_records(self.output)
+            self.files.manifest.unlink(missing_ok=True)
+
+    def done(self) -> dict[tuple[str, str], PhotoRecord]:
+        """What is there of the photographs as they are now; of several records of one the last."""
+        states = {photo.key: photo.state for photo in self.photos}
+        records = (PhotoRecord(**fields) for fields in read_records(self.output))
+        return {
+            (record.split, record.image_id): record
+            for record in records
+            if states.get((record.split, record.image_id)) == record.state
+        }
+
+    def read(self, photo: Photo) -> tuple[PIL.Image.Image, np.ndarray]:
+        """
+        The photograph, upright, and the label map that lies on it.
+
+        Raises:
+            FileNotFoundError: If a file is missing.
+            ValueError: If a file cannot be decoded, or holds unknown labels.
+        """
+        image, label = read_pair(photo.pair.image, photo.pair.label, (str(photo.pair.image), str(photo.pair.label)))
+        label_map = label.numpy()
+        known = len(self.labels) - len(self.classes)
+        unknown = sorted(set(np.unique(label_map).tolist()) - {*range(known), IGNORE_INDEX})
+        if unknown:
+            raise ValueError(
+                f"{photo.pair.label} holds labels that are no class: {unknown}. Known are 0 to {known - 1}."
+            )
+        return to_rgb(image), label_map
+
+    def write(self, photo: Photo, label_map: np.ndarray, instances: Sequence[Instance], writer: RecordWriter):
+        """Label maps, and last the record, which marks the photograph as done."""
+        height, width = label_map.shape
+        pseudo_labels = pseudo_label_map(instances, (height, width))
+        combined = combined_label_map(label_map, pseudo_labels, IGNORE_INDEX, self.relabel_all)
+        split, image_id = photo.key
+        for path, values in (
+            (self.files.alone(split, image_id), pseudo_labels),
+            (self.files.combined(split, image_id), combined),
+        ):
+            with written_whole(path) as partial:
+                label_map_image(values, len(self.labels)).save(partial, format="PNG")
+        annotations = [instance.to_coco() for instance in instances]
+        record = PhotoRecord(split, image_id, str(photo.pair.image), photo.state, width, height, annotations)
+        writer.write(vars(record))
+
+    def label(
+        self, labeler: Labeler, prompts: Mapping[int, str], photos: Sequence[Photo], writer: RecordWriter
+    ) -> Iterator[tuple[Photo, int | Exception]]:
+        """
+        Labels photographs, as many together as the detector gets at once.
+
+        Yields:
+            `tuple`: each photograph, with the number of its objects, or with what made it fail.
+        """
+        size = labeler.options.batch_size if labeler.options.tile is None else 1
+        for start in range(0, len(photos), size):
+            read = []
+            for photo in photos[start : start + size]:
+                try:
+                    read.append((photo, *self.read(photo)))
+                except (OSError, ValueError) as error:
+                    yield photo, error
+            images = [image for _, image, _ in read]
+            for (photo, _, label_map), instances in zip(read, labeler(images, prompts), strict=True):
+                self.write(photo, label_map, instances, writer)
+                yield photo, len(instances)
+
+    def review(self, decisions: Mapping[tuple[str, str, int], bool]) -> int:
+        """
+        Makes the label maps anew of which people have decided otherwise.
+
+        Args:
+            decisions (`Mapping`): From [`read_review_list`].
+
+        Returns:
+            `int`: How many objects they have decided otherwise.
+
+        Raises:
+            ValueError: If there is no such object.
+        """
+        records, changed = self.done(), 0
+        for split, image_id, number in decisions:
+            record = records.get((split, image_id))
+            if record is None or number >= len(record.annotations):
+                raise ValueError(
+                    f"The review list names object {number} of {image_id} in {split}, which is not there."
+                )
+        with RecordWriter(self.output, REVIEW_RECORDS) as writer:
+            for photo in self.photos:
+                instances = records[photo.key].instances
+                decided = decide(instances, decisions, *photo.key)
+                differing = sum(new != old for new, old in zip(decided, instances, strict=True))
+                if differing:
+                    self.write(photo, self.read(photo)[1], decided, writer)
+                    changed += differing
+        return changed
+
+    def reviewables(self, records: Sequence[PhotoRecord]) -> list[Reviewable]:
+        """All objects, with what a person has to know of them."""
+        return [
+            Reviewable(record.split, record.image_id, number, self.classes[instance.class_id], instance)
+            for record in records
+            for number, instance in enumerate(record.instances)
+        ]
+
+    def finish(self, info: Mapping[str, Any], sheets: int) -> list[Reviewable]:
+        """
+        Writes manifest, review list and sheets; every photograph must be done.
+
+        Args:
+            info (`Mapping[str, Any]`): What was labelled, and how.
+            sheets (`int`): How many sheets to draw, of objects evenly spread over all.
+
+        Returns:
+            `list[Reviewable]`: All objects.
+        """
+        done = self.done()
+        records = [done[photo.key] for photo in self.photos]
+        reviewables = self.reviewables(records)
+        write_review_list(reviewables, self.output / REVIEW_LIST)
+        self.write_sheets(reviewables, sheets)
+        # Last, because it marks the folder as finished.
+        write_manifest(self.files.manifest, manifest(records, self.added, info))
+        return reviewables
+
+    def write_sheets(self, reviewables: Sequence[Reviewable], count: int):
+        """Pictures of objects in their surroundings; those of an earlier run go."""
+        folder = self.output / SHEETS_FOLDER
+        for old in folder.glob("*.jpg"):
+            old.unlink()
+        wanted = min(count * CELLS_PER_SHEET, len(reviewables))
+        chosen = [reviewables[index * len(reviewables) // wanted] for index in range(wanted)]
+        by_key = {photo.key: photo for photo in self.photos}
+        for number, start in enumerate(range(0, wanted, CELLS_PER_SHEET), start=1):
+            cells, opened = [], {}
+            for each in chosen[start : start + CELLS_PER_SHEET]:
+                key = each.split, each.image_id
+                if key not in opened:
+                    # Objects of one photograph follow each other.
+                    opened = {key: self.read(by_key[key])[0]}
+                cells.append(draw_cell(opened[key], each))
+            with written_whole(folder / f"{number:03d}.jpg") as partial:
+                contact_sheet(cells).save(partial, format="JPEG", quality=90)

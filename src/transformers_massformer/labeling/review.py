@@ -1,0 +1,153 @@
+"""What people decide: sheets of objects to look at, and a list of objects to accept or reject."""
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import PIL.ImageDraw
+import PIL.ImageFont
+
+from ..editing import class_palette
+from ..files import written_whole
+from .instances import Instance, decode_mask
+
+
+COLUMNS = ("split", "image_id", "instance", "class", "score", "mask_score", "area", "reason", "decision")
+ACCEPT, REJECT = "accept", "reject"
+# Pixels of a cell of a sheet, and of the line of text below its picture.
+CELL_SIZE, TEXT_HEIGHT, CELLS_PER_ROW = 384, 18, 4
+# A cell shows an object with its surroundings, so many times as wide.
+SURROUNDINGS = 2.0
+
+
+@dataclass(frozen=True)
+class Reviewable:
+    """An object with what a person has to know of it."""
+
+    split: str
+    image_id: str
+    number: int
+    class_name: str
+    instance: Instance
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        return self.split, self.image_id, self.number
+
+    def row(self) -> dict[str, object]:
+        """Its line of the list."""
+        instance = self.instance
+        values = (
+            *self.key,
+            self.class_name,
+            instance.score,
+            instance.mask_score,
+            f"{instance.share:.6f}",
+            instance.reason,
+            ACCEPT if instance.accepted else REJECT,
+        )
+        return dict(zip(COLUMNS, values, strict=True))
+
+
+def write_review_list(reviewables: Iterable[Reviewable], path: Path):
+    """One line per object, whose last column people change."""
+    with written_whole(path) as partial, partial.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(each.row() for each in reviewables)
+
+
+def read_review_list(path: Path) -> dict[tuple[str, str, int], bool]:
+    """
+    What was decided.
+
+    Args:
+        path (`Path`): The list. Lines may be left out: what they stand for stays as it is.
+
+    Returns:
+        `dict`: for split, name of the photograph and number of the object, whether it is accepted.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no such list, or a decision is neither.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no review list at {path}.")
+    decisions = {}
+    with path.open(newline="") as file:
+        reader = csv.DictReader(file)
+        missing = {"split", "image_id", "instance", "decision"} - set(reader.fieldnames or ())
+        if missing:
+            raise ValueError(f"{path} has no column {', '.join(sorted(missing))}: it is no review list.")
+        for row in reader:
+            decision = row["decision"].strip().lower()
+            if decision not in (ACCEPT, REJECT) or not row["instance"].isdigit():
+                raise ValueError(
+                    f"{path}, line {reader.line_num}: the decision on object {row['instance']!r} is "
+                    f"{row['decision']!r}; it must be {ACCEPT} or {REJECT}."
+                )
+            decisions[row["split"], row["image_id"], int(row["instance"])] = decision == ACCEPT
+    return decisions
+
+
+def decide(
+    instances: Sequence[Instance], decisions: Mapping[tuple[str, str, int], bool], split: str, image_id: str
+) -> list[Instance]:
+    """The objects of a photograph as people have decided."""
+    decided = []
+    for number, instance in enumerate(instances):
+        accepted = decisions.get((split, image_id, number), instance.accepted)
+        if accepted != instance.accepted:
+            instance = instance.decided(accepted, "" if accepted else "review")
+        decided.append(instance)
+    return decided
+
+
+def window_around(box: tuple[float, float, float, float], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of a square around a box, as far as it lies in an image of `(width, height)`."""
+    side = max(box[2] - box[0], box[3] - box[1], 32) * SURROUNDINGS
+    centre = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    left, top = (max(int(middle - side / 2), 0) for middle in centre)
+    right, bottom = (min(int(np.ceil(middle + side / 2)), length) for middle, length in zip(centre, size, strict=True))
+    return left, top, right, bottom
+
+
+def draw_cell(photo: PIL.Image.Image, reviewable: Reviewable) -> PIL.Image.Image:
+    """An object in its surroundings: the outline of its mask, its box, and a line about it."""
+    instance = reviewable.instance
+    window = window_around(instance.box, photo.size)
+    left, top, right, bottom = window
+    crop = photo.crop(window).convert("RGB")
+    mask = PIL.Image.fromarray(decode_mask(instance.mask)[top:bottom, left:right])
+    scale = CELL_SIZE / max(crop.size)
+    shown = max(1, round(crop.width * scale)), max(1, round(crop.height * scale))
+    crop, mask = crop.resize(shown), mask.resize(shown, PIL.Image.Resampling.NEAREST)
+    colour = tuple(class_palette(instance.class_id + 1)[instance.class_id].tolist())
+    inside = np.asarray(mask)
+    tint = np.asarray(crop) * 0.6 + np.array(colour) * 0.4
+    picture = PIL.Image.fromarray(np.where(inside[..., None], tint, np.asarray(crop)).astype(np.uint8))
+    draw = PIL.ImageDraw.Draw(picture)
+    corners = [(value - (left, top)[index % 2]) * scale for index, value in enumerate(instance.box)]
+    draw.rectangle(corners, outline=colour if instance.accepted else (220, 30, 30), width=2)
+    cell = PIL.Image.new("RGB", (CELL_SIZE, CELL_SIZE + 2 * TEXT_HEIGHT), "white")
+    cell.paste(picture, ((CELL_SIZE - shown[0]) // 2, (CELL_SIZE - shown[1]) // 2))
+    draw, font = PIL.ImageDraw.Draw(cell), PIL.ImageFont.load_default(12)
+    draw.text((4, CELL_SIZE + 2), f"{reviewable.image_id} #{reviewable.number}", "black", font)
+    verdict = f"{reviewable.class_name} {instance.score:.2f}  mask {instance.mask_score:.2f}"
+    rejected = "" if instance.accepted else f"  REJECTED: {instance.reason}"
+    draw.text((4, CELL_SIZE + TEXT_HEIGHT), verdict + rejected, "black" if instance.accepted else "red", font)
+    return cell
+
+
+def contact_sheet(cells: Sequence[PIL.Image.Image]) -> PIL.Image.Image:
+    """Cells in rows."""
+    columns = min(len(cells), CELLS_PER_ROW)
+    rows = -(-len(cells) // CELLS_PER_ROW)
+    width, height = cells[0].size
+    sheet = PIL.Image.new("RGB", (columns * width, rows * height), "white")
+    for index, cell in enumerate(cells):
+        sheet.paste(cell, (index % CELLS_PER_ROW * width, index // CELLS_PER_ROW * height))
+    return sheet

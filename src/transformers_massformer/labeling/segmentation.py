@@ -1,0 +1,94 @@
+"""Masks of what boxes enclose, one at a time at the photograph's size."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import PIL.Image
+import torch
+from transformers import AutoModelForMaskGeneration, AutoProcessor
+
+
+class BoxSegmenter(Protocol):
+    """Whatever makes masks of what boxes enclose."""
+
+    def __call__(self, photo: PIL.Image.Image, boxes: torch.Tensor) -> Iterator[tuple[np.ndarray, float]]:
+        """
+        Args:
+            photo (`PIL.Image.Image`): Upright, in mode RGB.
+            boxes (`torch.Tensor` of shape `(num_boxes, 4)`): Left, top, right and bottom in pixels.
+
+        Yields:
+            `tuple`: for each box its mask, a boolean `np.ndarray` of shape `(height, width)`, and a score in [0, 1].
+            One after the other, so that masks at the photograph's size are never held for all boxes.
+        """
+        ...
+
+
+class SamSegmenter:
+    """
+    SAM, HQ-SAM or SAM 2 of transformers, prompted by boxes, one mask for each (HQ-SAM, section 4: single mask output).
+
+    Args:
+        model (`PreTrainedModel`): The model.
+        processor (`ProcessorMixin`): Its processor.
+        batch_size (`int`, *optional*, defaults to 16): Boxes that are decoded at once.
+    """
+
+    def __init__(self, model: Any, processor: Any, batch_size: int = 16):
+        self.model, self.processor, self.batch_size = model.eval(), processor, batch_size
+
+    @classmethod
+    def load(
+        cls, name: str | Path, device: str | torch.device, dtype: torch.dtype, batch_size: int = 16
+    ) -> "SamSegmenter":
+        """
+        Args:
+            name (`str` or `Path`): Folder or Hub name.
+            device (`str` or `torch.device`): Where to compute.
+            dtype (`torch.dtype`): Precision of the weights.
+            batch_size (`int`, *optional*, defaults to 16): Boxes that are decoded at once.
+
+        Raises:
+            OSError: If there is no such model.
+            ValueError: If it is none that makes masks.
+        """
+        model: Any = AutoModelForMaskGeneration.from_pretrained(str(name), dtype=dtype)
+        processor = AutoProcessor.from_pretrained(str(name))
+        return cls(model.to(device), processor, batch_size)
+
+    def encode(self, pixel_values: torch.Tensor) -> dict[str, Any]:
+        """What the image encoder says of a photograph, once for all its boxes, as the model takes it again."""
+        embeddings = self.model.get_image_embeddings(pixel_values.to(self.model.device, self.model.dtype))
+        if self.model.config.model_type == "sam_hq":
+            return {"image_embeddings": embeddings[0], "intermediate_embeddings": embeddings[1]}
+        return {"image_embeddings": embeddings}
+
+    def native_mask(self, low_resolution: torch.Tensor, inputs: dict[str, Any]) -> np.ndarray:
+        """One mask `(height, width)` of the decoder at the photograph's size."""
+        sizes = [inputs[name] for name in ("original_sizes", "reshaped_input_sizes") if name in inputs]
+        return self.processor.post_process_masks([low_resolution[None, None].float().cpu()], *sizes)[0][0, 0].numpy()
+
+    @torch.inference_mode()
+    def __call__(self, photo: PIL.Image.Image, boxes: torch.Tensor) -> Iterator[tuple[np.ndarray, float]]:
+        """
+        Args:
+            photo (`PIL.Image.Image`): Upright, in mode RGB.
+            boxes (`torch.Tensor` of shape `(num_boxes, 4)`): Left, top, right and bottom in pixels.
+
+        Yields:
+            `tuple`: for each box its mask, a boolean `np.ndarray` of shape `(height, width)`, and the IoU that the
+            model expects.
+        """
+        if not len(boxes):
+            return
+        inputs = dict(self.processor(images=photo, input_boxes=[boxes.tolist()], return_tensors="pt"))
+        encoded = self.encode(inputs["pixel_values"])
+        prompts = inputs["input_boxes"].to(self.model.device, self.model.dtype)
+        for start in range(0, len(boxes), self.batch_size):
+            chosen = prompts[:, start : start + self.batch_size]
+            outputs = self.model(**encoded, input_boxes=chosen, multimask_output=False)
+            scores = outputs.iou_scores[0, :, 0].float().clamp(0, 1).tolist()
+            for mask, score in zip(outputs.pred_masks[0, :, 0], scores, strict=True):
+                yield self.native_mask(mask, inputs), score
