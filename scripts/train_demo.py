@@ -168,15 +168,19 @@ def comparison_text(peer: Path | None, scores: dict[str, Any]) -> str:
     if peer is None:
         return ""
     results = json.loads((peer / "results.json").read_text())
-    header, row = class_table(Path(results["model"]).name, results["labels"], results["scores"])
+    header, row = class_table("Mask2Former", results["labels"], results["scores"])
     _, ours = class_table("MaSSFormer demo", results["labels"], scores)
-    return f"Beside it, {PEER_TEXT}:\n\n{markdown_table([header[:4], ours[:4], row[:4]])}\n"
+    table = markdown_table([header[:4], ours[:4], row[:4]])
+    better = scores["mean_boundary_iou"] > results["scores"]["mean_boundary_iou"]
+    return f"Beside it, {PEER_TEXT}:\n\n{table}\n{'' if better else WORSE_TEXT}"
 
 
-PEER_TEXT = (
-    "a Mask2Former with the same backbone, widths, queries, steps, crops, seeds and optimiser, its mask logits also "
-    "read once at the scenes' own size"
-)
+PEER_TEXT = """a Mask2Former with the same backbone, hidden width, queries, steps, crops, seeds and optimiser (its
+pixel decoder is as wide as its decoder, twice as wide as this one), its mask logits also read once at the scenes' own
+size"""
+WORSE_TEXT = """**MaSSFormer is not better here.** What is known of the reasons is in the package's `docs/training.md`.
+
+"""
 
 
 def write_card(stages: list[Path], results: dict[str, Any], peer: Path | None, counts: dict[str, int], size: str):

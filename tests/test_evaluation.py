@@ -2,6 +2,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,10 +29,10 @@ from transformers_massformer.evaluation.prediction import (
     FolderPredictor,
     ModelPredictor,
     PredictionOptions,
-    windows,
 )
 from transformers_massformer.evaluation.profiling import count_operations, profile
 from transformers_massformer.metrics import Counts, CountSettings, count_images, score
+from transformers_massformer.windows import windows
 
 
 SIZES = {"a": (96, 80), "b": (80, 96), "c": (131, 67)}
@@ -297,6 +298,23 @@ def test_evaluate_a_folder_of_label_maps(data, tmp_path):
     result = evaluate(predictions, root, tmp_path / "other", "--label-map", mapping, "--overwrite")
     assert result.exit_code == 0, result.output
     assert json.loads((tmp_path / "other" / "results.json").read_text())["scores"]["mean_iou"] == 1
+
+
+def test_evaluate_with_a_class_more(data, tmp_path):
+    labels, root = data[1], tmp_path / "data"
+    shutil.copytree(data[0], root)
+    for name, label_map in labels.items():
+        with_car = np.where(label_map == 0, 7, label_map)
+        PIL.Image.fromarray(with_car).save(root / "annotations" / "val" / f"{name}.png")
+        (tmp_path / "predictions").mkdir(exist_ok=True)
+        PIL.Image.fromarray(np.where(with_car == 255, 7, with_car)).save(tmp_path / "predictions" / f"{name}.png")
+    refused = evaluate(tmp_path / "predictions", root, tmp_path / "out")
+    assert refused.exit_code == 1
+    result = evaluate(tmp_path / "predictions", root, tmp_path / "out", "--add-class", "car", "--overwrite")
+    assert result.exit_code == 0, result.output
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["labels"][7] == "car"
+    assert results["scores"]["per_category_iou"][7] == 1
 
 
 def spoil_size(predictions, root):

@@ -113,14 +113,16 @@ def make_predictor(
     return FolderPredictor(model)
 
 
-def lookup_of(predictor: ModelPredictor | FolderPredictor, mapping: dict[str, Any] | None) -> torch.Tensor:
+def lookup_of(
+    predictor: ModelPredictor | FolderPredictor, labels: list[str], mapping: dict[str, Any] | None
+) -> torch.Tensor:
     """The data's class for each of the predictor's."""
     if isinstance(predictor, ModelPredictor):
-        return class_lookup(predictor.labels, LABELS, mapping)
+        return class_lookup(predictor.labels, labels, mapping)
     if mapping is None:
-        return torch.arange(len(LABELS))
+        return torch.arange(len(labels))
     # Label maps have 8 bits, and none holds all of their values.
-    return class_lookup({index: str(index) for index in range(256)}, LABELS, mapping, allow_missing=True)
+    return class_lookup({index: str(index) for index in range(256)}, labels, mapping, allow_missing=True)
 
 
 def evaluate(
@@ -128,6 +130,9 @@ def evaluate(
     data: Annotated[Path | None, typer.Option(help="Folder of MaSS13K, or of data in its layout.")] = None,
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "validation",
     output: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("evaluation"),
+    add_class: Annotated[
+        list[str] | None, typer.Option(help="A class that the data has beside MaSS13K's; ids follow in this order.")
+    ] = None,
     title: Annotated[str | None, typer.Option(help="What tables call the model; by default its folder.")] = None,
     label_map: Annotated[Path | None, typer.Option(help="JSON: the model's classes to the data's.")] = None,
     tile: Annotated[int | None, typer.Option(help="Slide a window of so many pixels.")] = None,
@@ -181,10 +186,11 @@ def evaluate(
         settings = CountSettings(
             boundary_ratio=boundary_ratio, bf1_tolerance=bf1_tolerance, release_compatible=release_compatible
         )
-        evaluator = Evaluator(predictor, lookup_of(predictor, mapping), len(LABELS), settings)
+        labels = [*LABELS, *(add_class or ())]
+        evaluator = Evaluator(predictor, lookup_of(predictor, labels, mapping), len(labels), settings)
         ((name, found),) = choose_splits(data, [split]).items()
         check_faults(name, found)
-        identity = describe(model, name, LABELS, settings, mapping, predictor)
+        identity = describe(model, name, labels, settings, mapping, predictor)
         if state.is_main_process:
             begin(output, identity, overwrite)
         state.wait_for_everyone()
@@ -195,7 +201,7 @@ def evaluate(
         result = results(identity, records)
         write_report(title, result, records, output)
         write_panels(evaluator, found.pairs, records, worst, output)
-        print_table(score_rows(LABELS, result["scores"]))
+        print_table(score_rows(labels, result["scores"]))
         console.print(f"{len(records)} images, {time.perf_counter() - start:.1f} s. Written to {output}", markup=False)
         if size is not None and isinstance(predictor, ModelPredictor):
             write_profile(predictor, title, size, result["scores"], output)
