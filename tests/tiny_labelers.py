@@ -94,10 +94,18 @@ def sam_image_processor() -> transformers.SamImageProcessor:
     )
 
 
+def lively(model: torch.nn.Module) -> torch.nn.Module:
+    """With weights through which an image can be told from another; SAM's initial ones are next to nothing."""
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.xavier_normal_(parameter)
+    return model
+
+
 def save_sam_hq(folder: Path) -> Path:
     """HQ-SAM on images of 64 pixels."""
     torch.manual_seed(0)
-    transformers.SamHQModel(sam_hq_config()).save_pretrained(folder)
+    lively(transformers.SamHQModel(sam_hq_config())).save_pretrained(folder)
     transformers.SamHQProcessor(sam_image_processor()).save_pretrained(folder)
     return folder
 
@@ -107,7 +115,7 @@ def save_sam(folder: Path) -> Path:
     torch.manual_seed(0)
     parts = sam_hq_config().to_dict()
     config = transformers.SamConfig(**{name: parts[name] for name in parts if name.endswith("_config")})
-    transformers.SamModel(config).save_pretrained(folder)
+    lively(transformers.SamModel(config)).save_pretrained(folder)
     transformers.SamProcessor(sam_image_processor()).save_pretrained(folder)
     return folder
 
@@ -142,7 +150,7 @@ def save_sam2(folder: Path) -> Path:
             "iou_head_hidden_dim": 16,
         },
     )
-    transformers.Sam2Model(config).save_pretrained(folder)
+    lively(transformers.Sam2Model(config)).save_pretrained(folder)
     size = {"height": 128, "width": 128}
     image_processor = transformers.Sam2ImageProcessor(size=size, mask_size={"height": 32, "width": 32})
     transformers.Sam2Processor(image_processor).save_pretrained(folder)

@@ -5,12 +5,17 @@ import typer
 from .compare import compare
 from .convert import convert
 from .evaluate import evaluate
+from .hq_sam import evaluate_hq_sam, train_hq_sam
 from .label import label
+from .refine import refine
 from .scenes import scenes
 from .segment import segment
 from .stats import stats
 from .train import train
 
+
+# Options that a command passes on.
+MORE_OPTIONS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 app = typer.Typer(
     help="Sharp, multi-class segmentation of whole 4K photographs.",
@@ -19,9 +24,12 @@ app = typer.Typer(
 )
 app.command()(segment)
 app.command()(convert)
-app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(train)
+app.command(context_settings=MORE_OPTIONS)(train)
 app.command()(evaluate)
 app.command()(compare)
 app.command()(stats)
 app.command()(scenes)
 app.command()(label)
+app.command()(refine)
+app.command(context_settings=MORE_OPTIONS)(train_hq_sam)
+app.command()(evaluate_hq_sam)

@@ -5,18 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset, Sampler
-from transformers import Trainer, TrainerCallback
+from torch.utils.data import Dataset
 from transformers.trainer_utils import EvalPrediction
 
 from ..configuration_massformer import MaSSFormerConfig
 from ..data.samples import EvaluationSet, Samples
-from ..data.training_set import EpochSampler, TrainingSet
 from ..evaluation.prediction import ModelPredictor, PredictionOptions
 from ..metrics import Counts, CountSettings, count_image, score
 from .arguments import MaSSFormerTrainingArguments
 from .checkpoints import whole_or_not_at_all
 from .classes import class_names
+from .epochs import EpochTrainer
 from .parameters import fix_statistics, freeze, parameter_groups, synchronize_statistics
 
 
@@ -47,18 +46,7 @@ def has_unused_parameters(model: Any) -> bool:
     return not isinstance(model.config, MaSSFormerConfig) or model.config.num_hidden_layers < NUM_MEMORIES
 
 
-class EpochCallback(TrainerCallback):
-    """Tells a training set the epoch; with several processes accelerate would tell nobody."""
-
-    def __init__(self, train_dataset: TrainingSet):
-        self.train_dataset = train_dataset
-
-    def on_epoch_begin(self, args, state, control, **kwargs):
-        # A fraction where a training is resumed within an epoch.
-        self.train_dataset.set_epoch(int(state.epoch or 0))
-
-
-class MaSSFormerTrainer(Trainer):
+class MaSSFormerTrainer(EpochTrainer):
     """
     `transformers.Trainer` for MaSSFormer: the release's parameter groups and frozen parts, every loss term in the log,
     evaluation of whole photographs, and data in an order that does not depend on the number of processes.
@@ -117,23 +105,6 @@ class MaSSFormerTrainer(Trainer):
         self.labels = class_names(model)
         self.loss_terms: dict[str, torch.Tensor] = {}
         self.num_loss_terms = 0
-        if isinstance(train_dataset, TrainingSet):
-            self.add_callback(EpochCallback(train_dataset))
-
-    def get_train_dataloader(self) -> Any:
-        """As the base class; workers that start draw none of the random numbers that the model draws."""
-        dataloader: Any = super().get_train_dataloader()
-        # accelerate's goes through another, and passes its own generator on where batches are skipped.
-        dataloader.generator = torch.Generator()
-        getattr(dataloader, "base_dataloader", dataloader).generator = dataloader.generator
-        return dataloader
-
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
-        dataset = train_dataset if train_dataset is not None else self.train_dataset
-        if isinstance(dataset, TrainingSet) and self.args.train_sampling_strategy == "random":
-            at_once = self.args.train_batch_size * self.args.world_size
-            return EpochSampler(dataset, at_once * self.args.gradient_accumulation_steps)
-        return super()._get_train_sampler(train_dataset)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """The optimiser of the arguments, over [`parameter_groups`]."""
