@@ -326,7 +326,7 @@ def test_two_processes_learn_the_same(data, sam_hq, tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     for name, launcher, batch in (
         ("one", [], "4"),
-        ("two", ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29719"], "2"),
+        ("two", ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"], "2"),
     ):
         command = [sys.executable, *launcher, "-m", "transformers_massformer.cli", "train-hq-sam", *options]
         command += ["--output", str(tmp_path / name), "--per_device_train_batch_size", batch]

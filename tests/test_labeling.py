@@ -393,7 +393,7 @@ def test_an_interrupted_labelling_ends_in_the_same_manifest(data, tmp_path, mode
 def test_several_processes_give_the_same_manifest(data, tmp_path, models):
     options = ["--score", "0.5", "--relabel", "all", "--sheets", "0"]
     run_label(data, tmp_path / "one", models, *options)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29713", "-m"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m"]
     command += ["transformers_massformer.cli", "label", "--data", str(data), "--output", str(tmp_path / "two")]
     command += ["--class", "car", "--device", "cpu", "--detector", str(models["detector"])]
     command += ["--segmenter", str(models["segmenter"]), *options]
