@@ -65,8 +65,16 @@ def known_labels(base: Path | None) -> list[str]:
     return [*LABELS, *(added[index] for index in sorted(added))]
 
 
-def label_all(job: LabelJob, labeler: Labeler, prompts: dict[int, str], state: PartialState) -> int:
-    """Labels what is not in the folder yet, this process its share; how many photographs failed."""
+def check_models(detector: str, segmenter: str) -> dict[str, Any]:
+    """By what the models are known again."""
+    if not detector or not segmenter:
+        raise ValueError("Name the models with --detector and --segmenter, or give decisions with --review.")
+    named = {"detector": detector, "segmenter": segmenter}
+    return {role: [name, model_state(name)] for role, name in named.items()}
+
+
+def label_all(job: LabelJob, labeler: Labeler, prompts: dict[int, str], state: PartialState):
+    """Labels what is not in the folder yet, this process its share; ends the command if photographs failed."""
     done = job.done()
     # Nobody writes before everybody has read, or the shares would differ.
     state.wait_for_everyone()
@@ -84,7 +92,10 @@ def label_all(job: LabelJob, labeler: Labeler, prompts: dict[int, str], state: P
                 error_console.print(f"failed: {photo.pair.image}: {outcome}", style="red", markup=False)
             bar.update(task, advance=1)
     state.wait_for_everyone()
-    return failed
+    if failed:
+        fail(f"{failed} photographs failed. Get them again or remove them, and run the same command again.")
+    if state.is_main_process and len(job.done()) < len(job.photos):
+        fail("Photographs of other processes failed; see above.")
 
 
 def report(job: LabelJob, reviewables: list[Any], seconds: float):
@@ -160,8 +171,6 @@ def label(
             changed = job.review(read_review_list(review))
             console.print(f"{changed} objects decided otherwise.")
         else:
-            if not detector or not segmenter:
-                raise ValueError("Name the models with --detector and --segmenter, or give decisions with --review.")
             options = LabelOptions(
                 tile=tile,
                 overlap=overlap,
@@ -171,33 +180,24 @@ def label(
                 min_area=min_area,
                 max_area=max_area,
             )
-            info = {
-                "classes": prompts,
-                "known": known,
-                "detector": [detector, model_state(detector)],
-                "segmenter": [segmenter, model_state(segmenter)],
-                "score": score,
-                "options": {name: value for name, value in vars(options).items() if name != "batch_size"},
-                "relabel": relabel,
-                "dtype": dtype,
-            }
-            state = PartialState(cpu=(device or default_device()) == "cpu")
-            chosen = str(state.device) if state.num_processes > 1 else device or default_device()
+            models = check_models(detector, segmenter)
+            kept = {name: value for name, value in vars(options).items() if name != "batch_size"}
+            labels = {"classes": prompts, "known": known, "relabel": relabel}
+            info = {**labels, **models, "score": score, "options": kept, "dtype": dtype}
+            device = device or default_device()
+            state = PartialState(cpu=device == "cpu")
             if state.is_main_process:
                 job.begin(info, overwrite)
             state.wait_for_everyone()
+            chosen = str(state.device) if state.num_processes > 1 else device
             labeler = Labeler(
                 ZeroShotDetector.load(detector, chosen, getattr(torch, dtype), score),
                 SamSegmenter.load(segmenter, chosen, getattr(torch, dtype)),
                 options,
             )
-            failed = label_all(job, labeler, dict(zip(new, prompts.values(), strict=True)), state)
-            if failed:
-                fail(f"{failed} photographs failed. Get them again or remove them, and run the same command again.")
+            label_all(job, labeler, dict(zip(new, prompts.values(), strict=True)), state)
             if not state.is_main_process:
                 return
-            if len(job.done()) < len(job.photos):
-                fail("Photographs of other processes failed; see above.")
         report(job, job.finish(info, sheets), time.perf_counter() - start)
     except (OSError, ValueError, MemoryError) as error:
         fail(error)
