@@ -376,7 +376,8 @@ def decoder_table(results: Results, device: str) -> str:
 
 
 SETTING_TITLES = {
-    "pseudo-labels themselves": "pseudo-labels, themselves",
+    "tool": "pseudo-labels, as the tool made them",
+    "merged": "pseudo-labels, where the label map says others",
     "alone": "without accurate labels",
     "unweighted": "without re-weighting",
     "reweighted": "with re-weighting (Eq. 7)",

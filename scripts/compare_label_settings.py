@@ -28,6 +28,7 @@ from scipy import ndimage
 
 from transformers_massformer import MASS13K_LABELS
 from transformers_massformer.data.mass13k import find_splits
+from transformers_massformer.data.pseudo_labels import PseudoLabelFiles
 from transformers_massformer.data.reading import read_label
 from transformers_massformer.files import written_whole
 from transformers_massformer.labeling import Instance, encode_mask
@@ -132,13 +133,12 @@ def write_pseudo_labels(data: Path, output: Path, split: str):
     job.finish({"tool": "stand-in"}, sheets=1)
 
 
-def score_labels(data: Path, output: Path) -> dict[str, float]:
-    """The pseudo-labels of the held-out scenes against the exact masks."""
-    job = LabelJob(output, [], {}, [], relabel_all=False)
+def score_labels(data: Path, output: Path, alone: bool) -> dict[str, float]:
+    """The pseudo-labels of the held-out scenes, as the tool made them or within the label maps, against the truth."""
     counts = []
-    for pair in find_splits(data)["validation"].pairs:
-        paths = job.files.combined("validation", pair.image_id), pair.label
-        prediction, truth = (read_label(path, str(path))[0].long() for path in paths)
+    pairs = find_splits(data)["validation"].pairs
+    for pair, labelled in zip(pairs, PseudoLabelFiles(output).pairs(pairs, "validation", alone), strict=True):
+        prediction, truth = (read_label(path, str(path))[0].long() for path in (labelled.label, pair.label))
         counts.append(count_image(prediction, truth, CLASS_ID + 1))
     scores = class_scores(Counts.stack(counts).sum())
     return {name: getattr(scores, name)[CLASS_ID].item() for name in SCORES}
@@ -235,7 +235,8 @@ def main(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     source = describe_run(device, seeds, None, 0, Path(__file__).name)
     conditions = {name: value for name, value in options.items() if name != "model"}
-    rows = [("pseudo-labels themselves", score_labels(data, work / "pseudo-val"))]
+    labels = {"tool": True, "merged": False}
+    rows = [(name, score_labels(data, work / "pseudo-val", alone)) for name, alone in labels.items()]
     for (setting, _), each in zip(jobs, runs, strict=True):
         found = json.loads(each.result().read_text())
         rows.append((setting, {name: found.get(f"eval_{name}_{NAME}", 0.0) for name in SCORES}))
