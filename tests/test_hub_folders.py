@@ -43,17 +43,17 @@ print(repr(outputs.masks_queries_logits.double().sum().item()))
 """
 
 
-def run_remote(code, folder, tmp_path):
+def run(code, folder, tmp_path):
+    """In a process of its own, with nothing of this one's environment, such as its number of threads."""
     environment = {"PATH": "/usr/bin:/bin", "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path / "modules")}
-    result = subprocess.run(
-        [sys.executable, "-c", REMOTE + code, str(folder)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [sys.executable, "-c", code, str(folder)]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     return result.stdout.strip()
+
+
+def run_remote(code, folder, tmp_path):
+    return run(REMOTE + code, folder, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -78,9 +78,7 @@ def test_remote_weights_are_loaded_bit_equal(tmp_path):
         + WITH_WEIGHTS
     )
     code = here.replace("True", "False", 2).replace('"trust_remote_code": True', '"trust_remote_code": False')
-    local = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=False)
-    assert local.returncode == 0, local.stderr
-    assert run_remote(WITH_WEIGHTS, folder, tmp_path) == local.stdout.strip()
+    assert run_remote(WITH_WEIGHTS, folder, tmp_path) == run(code, folder, tmp_path)
 
 
 def test_hub_is_current():
