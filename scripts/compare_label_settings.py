@@ -29,7 +29,9 @@ from scipy import ndimage
 from transformers_massformer import MASS13K_LABELS
 from transformers_massformer.data.mass13k import find_splits
 from transformers_massformer.data.pseudo_labels import PseudoLabelFiles
-from transformers_massformer.data.reading import read_label
+from transformers_massformer.data.reading import read_label, read_photo
+from transformers_massformer.editing import class_palette
+from transformers_massformer.evaluation.prediction import ModelPredictor, PredictionOptions
 from transformers_massformer.files import written_whole
 from transformers_massformer.labeling import Instance, encode_mask
 from transformers_massformer.labeling.job import LabelJob, Photo
@@ -44,6 +46,8 @@ TRAIN_SEED, EVAL_SEED = 21, 22
 # The stand-in: side of its masks for a whole photograph; share of the photograph below which it misses an object; one
 # photograph in so many in which it takes something else for one, of this share of the photograph.
 MASK_SIDE, MISSED_SHARE, FALSE_POSITIVES, FALSE_SHARE = 256, 1e-3, 8, 5e-3
+# Of pictures for the documents, in pixels.
+MARGIN, PANEL_WIDTH, SHEET_WIDTH = 24, 640, 1200
 SCORES = ("iou", "boundary_iou", "bf1")
 
 
@@ -190,6 +194,36 @@ def prepare(data: Path, work: Path, options: dict[str, Any]):
     write_pseudo_labels(data, work / "pseudo-val", "validation")
 
 
+def draw_example(data: Path, work: Path) -> PIL.Image.Image:
+    """The largest bicycles of the held-out scenes: photograph, exact mask, the tool's, and the trained model's."""
+    pairs = find_splits(data)["validation"].pairs
+    pair = max(pairs, key=lambda each: exact_mask(data, "val", each.image_id).sum())
+    exact = exact_mask(data, "val", pair.image_id)
+    tool = read_label(PseudoLabelFiles(work / "pseudo-val").alone("validation", pair.image_id), "tool")[0].numpy()
+    photo = read_photo(pair.image, str(pair.image))[0]
+    predictor = ModelPredictor.load(work / f"{LabelSetting.reweighted}-0", "cpu", torch.float32, PredictionOptions())
+    found = predictor(photo).numpy()
+    rows, columns = np.flatnonzero(exact.any(axis=1)), np.flatnonzero(exact.any(axis=0))
+    top, left = max(rows[0] - MARGIN, 0), max(columns[0] - MARGIN, 0)
+    window = slice(top, rows[-1] + MARGIN), slice(left, min(columns[-1] + MARGIN, left + PANEL_WIDTH))
+    pixels = np.asarray(photo)[window]
+    panels = [pixels]
+    for mask in (exact, tool == CLASS_ID, found == CLASS_ID):
+        tinted = pixels * 0.4 + np.array(class_palette(CLASS_ID + 1)[CLASS_ID]) * 0.6
+        panels.append(np.where(mask[window][..., None], tinted, pixels).astype(np.uint8))
+    half = [np.concatenate(panels[index : index + 2], axis=1) for index in (0, 2)]
+    return PIL.Image.fromarray(np.concatenate(half, axis=0))
+
+
+def write_pictures(data: Path, work: Path, folder: Path):
+    """An example, and a review sheet, for the documents."""
+    with PIL.Image.open(work / "pseudo-train" / "review" / "001.jpg") as sheet:
+        sheet.thumbnail((SHEET_WIDTH, SHEET_WIDTH))
+        for name, picture in (("new_class", draw_example(data, work)), ("new_class_review", sheet)):
+            with written_whole(folder / f"{name}.jpg") as partial:
+                picture.save(partial, format="JPEG", quality=85)
+
+
 def main(
     model: Annotated[str, typer.Option(help="Seven-class model to start from.")] = "hub/massformer-demo",
     work: Annotated[Path, typer.Option(help="Where scenes and runs are kept until all are done.")] = Path("new-class"),
@@ -245,6 +279,7 @@ def main(
         add_measurement(results, device, "new_classes", source, measurement)
     write_whole(results_file, json.dumps(results, indent=1) + "\n")
     write_whole(output, render(results, results_file.name))
+    write_pictures(data, work, output.parent / "images")
 
 
 if __name__ == "__main__":

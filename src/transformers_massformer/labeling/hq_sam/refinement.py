@@ -75,9 +75,9 @@ class Refiner:
 
     def parts(self, label_map: np.ndarray) -> list[tuple[Part, np.ndarray]]:
         """The parts that are large enough, largest first, each with its mask within its rectangle."""
-        wanted = [index for index in np.unique(label_map).tolist() if index not in (0, IGNORE_INDEX)]
+        present = {*np.unique(label_map).tolist()} - {IGNORE_INDEX}
         found = []
-        for class_id in wanted if self.classes is None else [each for each in wanted if each in self.classes]:
+        for class_id in sorted(present - {0} if self.classes is None else present & {*self.classes}):
             numbered, _ = ndimage.label(label_map == class_id, np.ones((3, 3)))
             for number, (rows, columns) in enumerate(ndimage.find_objects(numbered), start=1):
                 mask = numbered[rows, columns] == number
