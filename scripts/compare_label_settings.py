@@ -134,7 +134,7 @@ def write_pseudo_labels(data: Path, output: Path, split: str):
             exact = exact_mask(data, folder, photo.pair.image_id)
             instances = stand_in(exact, np.random.default_rng([TRAIN_SEED, index]))
             job.write(photo, label_map, instances, writer)
-    job.finish({"tool": "stand-in"}, sheets=1)
+    job.finish({"tool": "stand-in"}, sheets=int(split == "train"))
 
 
 def score_labels(data: Path, output: Path, alone: bool) -> dict[str, float]:
