@@ -186,15 +186,15 @@ def label(
             info = {**labels, **models, "score": score, "options": kept, "dtype": dtype}
             device = device or default_device()
             state = PartialState(cpu=device == "cpu")
-            if state.is_main_process:
-                job.begin(info, overwrite)
-            state.wait_for_everyone()
             chosen = str(state.device) if state.num_processes > 1 else device
             labeler = Labeler(
                 ZeroShotDetector.load(detector, chosen, getattr(torch, dtype), score),
                 SamSegmenter.load(segmenter, chosen, getattr(torch, dtype)),
                 options,
             )
+            if state.is_main_process:
+                job.begin(info, overwrite)
+            state.wait_for_everyone()
             label_all(job, labeler, dict(zip(new, prompts.values(), strict=True)), state)
             if not state.is_main_process:
                 return
