@@ -15,7 +15,7 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
-from tiny_labelers import save_sam_hq
+from tiny_labelers import save_sam2, save_sam_hq
 from typer.testing import CliRunner
 
 from transformers_massformer.cli import app
@@ -236,6 +236,12 @@ def test_boundaries_get_better(data, sam_hq, tmp_path):
     for name in kinds:
         assert after[name]["mbiou"] > before[name]["mbiou"] + 0.3
         assert after[name]["miou"] > 0.8
+
+
+def test_other_models_are_not_evaluated(data, tmp_path):
+    segmenter = SamSegmenter.load(save_sam2(tmp_path / "sam2"), "cpu", torch.float32)
+    with pytest.raises(ValueError, match="The model is of type sam2; take a SAM"):
+        list(evaluate_prompts(segmenter, *find_objects(data, "validation")))
 
 
 def test_scores_of_masks():

@@ -74,16 +74,22 @@ class PromptedSam:
         photo (`PIL.Image.Image`): Upright, in mode RGB.
         hq_token_only (`bool`, *optional*, defaults to `False`):
             HQ-SAM's own masks alone, instead of their sum with SAM's (section 3.3).
+
+    Raises:
+        ValueError: If it is neither.
     """
 
     def __init__(self, segmenter: SamSegmenter, photo: PIL.Image.Image, hq_token_only: bool = False):
         self.segmenter, self.model = segmenter, segmenter.model
+        model_type = self.model.config.model_type
+        if model_type not in ("sam", "sam_hq"):
+            raise ValueError(f"The model is of type {model_type}; take a SAM (sam) or an HQ-SAM (sam_hq).")
         self.inputs = dict(segmenter.processor(images=photo, return_tensors="pt"))
         self.encoded = segmenter.encode(self.inputs["pixel_values"])
         height, width = self.inputs["reshaped_input_sizes"][0].tolist()
         self.shown_size = height, width
         self.scale = np.array([width / photo.width, height / photo.height])
-        self.options = {"hq_token_only": hq_token_only} if self.model.config.model_type == "sam_hq" else {}
+        self.options = {"hq_token_only": hq_token_only} if model_type == "sam_hq" else {}
 
     def tensors(self, prompt: Prompt) -> dict[str, torch.Tensor]:
         """A prompt as the model takes it."""
