@@ -30,11 +30,11 @@ from transformers_massformer import MASS13K_LABELS
 from transformers_massformer.data.mass13k import find_splits
 from transformers_massformer.data.pseudo_labels import PseudoLabelFiles
 from transformers_massformer.data.reading import read_label, read_photo
-from transformers_massformer.editing import class_palette
 from transformers_massformer.evaluation.prediction import ModelPredictor, PredictionOptions
 from transformers_massformer.files import written_whole
 from transformers_massformer.labeling import Instance, encode_mask
 from transformers_massformer.labeling.job import LabelJob, Photo
+from transformers_massformer.labeling.review import tinted
 from transformers_massformer.metrics import Counts, class_scores, count_image
 from transformers_massformer.resuming import RecordWriter
 from transformers_massformer.training import LabelSetting
@@ -209,8 +209,7 @@ def draw_example(data: Path, work: Path) -> PIL.Image.Image:
     pixels = np.asarray(photo)[window]
     panels = [pixels]
     for mask in (exact, tool == CLASS_ID, found == CLASS_ID):
-        tinted = pixels * 0.4 + np.array(class_palette(CLASS_ID + 1)[CLASS_ID]) * 0.6
-        panels.append(np.where(mask[window][..., None], tinted, pixels).astype(np.uint8))
+        panels.append(tinted(pixels, mask[window], opacity=0.7))
     half = [np.concatenate(panels[index : index + 2], axis=1) for index in (0, 2)]
     return PIL.Image.fromarray(np.concatenate(half, axis=0))
 

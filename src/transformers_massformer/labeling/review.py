@@ -10,7 +10,6 @@ import PIL.Image
 import PIL.ImageDraw
 import PIL.ImageFont
 
-from ..editing import class_palette
 from ..files import written_whole
 from .instances import Instance, decode_mask
 
@@ -19,6 +18,8 @@ COLUMNS = ("split", "image_id", "instance", "class", "score", "mask_score", "are
 ACCEPT, REJECT = "accept", "reject"
 # Pixels of a cell of a sheet, and of the line of text below its picture.
 CELL_SIZE, TEXT_HEIGHT, CELLS_PER_ROW = 384, 18, 4
+# Rare in photographs.
+ACCEPTED_COLOUR, REJECTED_COLOUR = (255, 0, 170), (230, 40, 0)
 # A cell shows an object with its surroundings, so many times as wide.
 SURROUNDINGS = 2.0
 
@@ -115,6 +116,14 @@ def window_around(box: tuple[float, float, float, float], size: tuple[int, int])
     return left, top, right, bottom
 
 
+def tinted(
+    picture: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int] = ACCEPTED_COLOUR, opacity: float = 0.5
+) -> np.ndarray:
+    """A picture `(height, width, 3)` with a mask in a colour."""
+    tint = picture * (1 - opacity) + np.array(colour) * opacity
+    return np.where(mask[..., None], tint, picture).astype(np.uint8)
+
+
 def draw_cell(photo: PIL.Image.Image, reviewable: Reviewable) -> PIL.Image.Image:
     """An object in its surroundings: the outline of its mask, its box, and a line about it."""
     instance = reviewable.instance
@@ -125,13 +134,11 @@ def draw_cell(photo: PIL.Image.Image, reviewable: Reviewable) -> PIL.Image.Image
     scale = CELL_SIZE / max(crop.size)
     shown = max(1, round(crop.width * scale)), max(1, round(crop.height * scale))
     crop, mask = crop.resize(shown), mask.resize(shown, PIL.Image.Resampling.NEAREST)
-    colour = tuple(class_palette(instance.class_id + 1)[instance.class_id].tolist())
-    inside = np.asarray(mask)
-    tint = np.asarray(crop) * 0.6 + np.array(colour) * 0.4
-    picture = PIL.Image.fromarray(np.where(inside[..., None], tint, np.asarray(crop)).astype(np.uint8))
+    colour = ACCEPTED_COLOUR if instance.accepted else REJECTED_COLOUR
+    picture = PIL.Image.fromarray(tinted(np.asarray(crop), np.asarray(mask), colour))
     draw = PIL.ImageDraw.Draw(picture)
     corners = [(value - (left, top)[index % 2]) * scale for index, value in enumerate(instance.box)]
-    draw.rectangle(corners, outline=colour if instance.accepted else (220, 30, 30), width=2)
+    draw.rectangle(corners, outline=colour, width=2)
     cell = PIL.Image.new("RGB", (CELL_SIZE, CELL_SIZE + 2 * TEXT_HEIGHT), "white")
     cell.paste(picture, ((CELL_SIZE - shown[0]) // 2, (CELL_SIZE - shown[1]) // 2))
     draw, font = PIL.ImageDraw.Draw(cell), PIL.ImageFont.load_default(12)
