@@ -25,7 +25,7 @@ from transformers_massformer.data.training_set import TrainingSet
 from transformers_massformer.data.transforms import TrainingTransform
 from transformers_massformer.training.arguments import ModelArguments
 from transformers_massformer.training.checkpoints import checkpoints, last_checkpoint
-from transformers_massformer.training.session import build_model, items, read_pairs
+from transformers_massformer.training.session import TrainingSession, build_model, items, read_pairs
 
 
 ROOT = Path(__file__).parent.parent
@@ -316,3 +316,17 @@ def test_two_processes_train_from_the_command_line(data, recipe, tmp_path):
     assert "on 2 process(es)" in (output / "README.md").read_text()
     assert result.stdout.count("Model, processor and card") == 1
     assert "not synchronised over processes on cpu" in result.stderr
+
+
+def test_a_process_that_comes_later_leaves_what_the_first_is_writing(data, recipe, tmp_path, monkeypatch):
+    arguments = parse_arguments(
+        read_recipe(recipe), ["--data", str(data), "--output_dir", str(tmp_path / "out")], "tiny"
+    )
+    session = TrainingSession(*arguments)
+    written = tmp_path / "out" / ".model.partial" / "model.safetensors"
+    written.parent.mkdir()
+    written.write_bytes(b"weights")
+    monkeypatch.setattr(TrainingSession, "is_main_process", False)
+    monkeypatch.setattr(session.trainer, "save_model", lambda folder: None)
+    session.save({})
+    assert written.read_bytes() == b"weights"

@@ -281,7 +281,10 @@ class TrainingSession:
     def save(self, metrics: dict[str, Any]):
         """Writes the model and what belongs to it; each file takes its place when it is whole."""
         partial = self.output / ".model.partial"
-        shutil.rmtree(partial, ignore_errors=True)
+        if self.is_main_process:
+            shutil.rmtree(partial, ignore_errors=True)
+        # None may write there before it is removed.
+        self.trainer.accelerator.wait_for_everyone()
         with whole_or_not_at_all(partial, "The model"):
             self.trainer.save_model(str(partial))
             if not self.is_main_process:
