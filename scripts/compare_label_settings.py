@@ -148,6 +148,19 @@ def score_labels(data: Path, output: Path, alone: bool) -> dict[str, float]:
     return {name: getattr(scores, name)[CLASS_ID].item() for name in SCORES}
 
 
+def choose_scenes(data: Path, chosen: Path, least_share: float):
+    """A folder of links to the held-out scenes, and to those training scenes that show enough of the class."""
+    for split in ("train", "val"):
+        for photo in sorted((data / "images" / split).iterdir()):
+            if split == "train" and exact_mask(data, split, photo.stem).mean() < least_share:
+                continue
+            for path in (photo, data / "annotations" / split / f"{photo.stem}.png"):
+                link = chosen / path.relative_to(data)
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.unlink(missing_ok=True)
+                link.symlink_to(path.resolve())
+
+
 def train(setting: str, seed: int, options: dict[str, Any], data: Path, work: Path) -> Path:
     """One training, unless it is done; the file with its scores."""
     output = work / f"{setting}-{seed}"
@@ -233,6 +246,9 @@ def main(
     crop_size: Annotated[int, typer.Option(help="Side of the training crops in pixels.")] = 512,
     short_sides: Annotated[str, typer.Option(help="Short sides that scenes are resized to.")] = "1024,1536,2048,3072",
     batch_size: Annotated[int, typer.Option(help="Crops per step.")] = 2,
+    least_share: Annotated[
+        float, typer.Option(help="Train on scenes in which the class has this share of the pixels or more.")
+    ] = 0.0,
     learning_rate: Annotated[float, typer.Option(help="Before it falls.")] = 5e-4,
     seeds: Annotated[int, typer.Option(help="Runs of each setting.", min=1)] = 3,
     processes: Annotated[int, typer.Option(help="Runs at a time.", min=1)] = 1,
@@ -249,15 +265,17 @@ def main(
         "crop_size": crop_size,
         "short_sides": [int(side) for side in short_sides.split(",")],
         "batch_size": batch_size,
+        "least_share": least_share,
         "learning_rate": learning_rate,
         "threads": threads,
     }
     check_work(work, options)
     data = work / "scenes"
     prepare(data, work, options)
+    choose_scenes(data, work / "chosen", least_share)
     jobs = [(str(setting), seed) for seed in range(seeds) for setting in LabelSetting]
     with ThreadPoolExecutor(processes) as pool:
-        runs = [pool.submit(train, setting, seed, options, data, work) for setting, seed in jobs]
+        runs = [pool.submit(train, setting, seed, options, work / "chosen", work) for setting, seed in jobs]
         try:
             for each in track(as_completed(runs), "training", len(runs), console=console):
                 each.result()
