@@ -8,11 +8,12 @@ from typing import Annotated
 import typer
 from transformers.utils import logging
 
-from transformers_massformer.conversion import VARIANTS
+from transformers_massformer.conversion import SEMASK_VARIANTS, VARIANTS
 from transformers_massformer.hub_data_set import write_data_set_folder
 from transformers_massformer.hub_folders import copy_remote_code, write_model_folder
 from transformers_massformer.hub_metric import NAME as METRIC
 from transformers_massformer.hub_metric import write_metric_folder
+from transformers_massformer.hub_semask import folder_name, write_semask_folder
 
 
 HUB = Path(__file__).parent.parent / "hub"
@@ -22,6 +23,8 @@ def build(output: Path) -> list[Path]:
     """Writes every folder and returns the files written."""
     for variant in VARIANTS:
         write_model_folder(variant, output / f"massformer-{variant}")
+    for variant in SEMASK_VARIANTS:
+        write_semask_folder(variant, output / folder_name(variant))
     # Weights and card are `scripts/train_demo.py`'s.
     copy_remote_code(output / "massformer-demo")
     write_data_set_folder(output / "mass13k")

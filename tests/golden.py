@@ -82,6 +82,46 @@ def golden_state_dict(variant: str) -> dict[str, torch.Tensor]:
     return {name: golden_tensor(name, shape, last_norm) for name, shape in keys}
 
 
+# (end of the name, gain): the first that matches decides. SeMask's weights of rank 2 and above.
+SEMASK_GAINS = [
+    ("attn.qkv.weight", 1.3),
+    ("mlp.fc2.weight", 0.8),
+    ("mlp_v.weight", 1.2),
+    ("mlp_res.weight", 1.6),
+    (".conv.weight", 1.3),
+    ("conv_seg.weight", 2.0),
+]
+
+
+def semask_offset_and_scale(name: str, shape: tuple[int, ...]) -> tuple[float, float]:
+    kind = name.rsplit(".", 1)[-1]
+    fixed = {"running_mean": (0.0, 0.2), "running_var": (1.0, 0.5), "gamma": (0.6, 0.2)}
+    if kind in fixed:
+        return fixed[kind]
+    if kind == "relative_position_bias_table":
+        return 0.0, 1.0
+    if len(shape) == 1:
+        wide = re.search(r"(mlp_cls_[qk]|conv_seg)\.bias$", name)
+        return (1.0, 0.25) if kind == "weight" else (0.0, 0.3 if wide else 0.1)
+    gain = next((gain for end, gain in SEMASK_GAINS if name.endswith(end)), 1.0)
+    if re.search(r"mlp_cls_[qk]\.weight$", name):
+        gain = 2.5 / shape[0] ** 0.25
+    return 0.0, 3**0.5 * gain / np.prod(shape[1:]) ** 0.5
+
+
+def semask_golden_state_dict() -> dict[str, torch.Tensor]:
+    """Weights of a SeMask-T FPN for seven classes, under its authors' names; constant buffers are left out."""
+    weights = {}
+    for name, shape in json.loads((DATA / "semask_keys_tiny7.json").read_text()):
+        if name.endswith("num_batches_tracked"):
+            weights[name] = torch.zeros(shape, dtype=torch.int64)
+        elif not name.endswith("relative_position_index"):
+            offset, scale = semask_offset_and_scale(name, tuple(shape))
+            values = offset + scale * uniform(zlib.crc32(name.encode()), int(np.prod(shape)))
+            weights[name] = torch.from_numpy(values.reshape(shape).astype(np.float32))
+    return weights
+
+
 def golden_image(height: int, width: int, seed: int) -> np.ndarray:
     """uint8 RGB of blocks of 32 and 8 pixels and noise."""
     y, x = np.arange(height)[:, None], np.arange(width)[None, :]

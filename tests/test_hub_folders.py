@@ -4,10 +4,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny import tiny_model
+from tiny import tiny_model, tiny_semask
 from transformers import AutoConfig
 
-from transformers_massformer import MaSSFormerImageProcessor
+from transformers_massformer import MaSSFormerImageProcessor, SeMaskImageProcessor, hub_semask
 from transformers_massformer.hub_folders import add_auto_maps, copy_remote_code
 
 
@@ -22,7 +22,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelFor
 folder = sys.argv[1]
 config = AutoConfig.from_pretrained(folder, trust_remote_code=True)
 processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=True)
-assert type(processor).__name__ == "MaSSFormerImageProcessor"
+assert "ImageProcessor" in type(processor).__name__
 """
 WITHOUT_WEIGHTS = """
 with torch.device("meta"):
@@ -33,13 +33,14 @@ WITH_WEIGHTS = """
 options = {"trust_remote_code": True}
 model, info = AutoModelForSemanticSegmentation.from_pretrained(folder, **options, output_loading_info=True)
 assert not any(info.values()), info
-assert AutoModel.from_pretrained(folder, **options).num_parameters() < model.num_parameters()
+if model.config.model_type == "massformer":
+    assert AutoModel.from_pretrained(folder, **options).num_parameters() < model.num_parameters()
 image = torch.arange(3 * 40 * 50).reshape(3, 40, 50).remainder(256).byte()
 with torch.no_grad():
     outputs = model(**processor(image, return_tensors="pt"))
 label_map = processor.post_process_semantic_segmentation(outputs, target_sizes=[(40, 50)])[0]
 assert label_map.shape == (40, 50)
-print(repr(outputs.masks_queries_logits.double().sum().item()))
+print(repr(outputs.logits.double().sum().item()))
 """
 
 
@@ -66,13 +67,27 @@ def test_the_folders_load_where_the_package_is_absent(variant, parameters, tmp_p
     assert f"{parameters:,} parameters" in (folder / "README.md").read_text()
 
 
-def test_remote_weights_are_loaded_bit_equal(tmp_path):
+@pytest.mark.parametrize(("size", "parameters"), [("t", 34.66), ("s", 55.97), ("b", 96.49), ("l", 210.79)])
+def test_semask_folders_load_where_the_package_is_absent(size, parameters, tmp_path):
+    folder = ROOT / "hub" / f"semask-fpn-swin-{size}"
+    count = int(run_remote(WITHOUT_WEIGHTS, folder, tmp_path))
+    assert round(count / 1e6, 2) == parameters
+    assert f"{count:,} parameters" in (folder / "README.md").read_text()
+
+
+@pytest.mark.parametrize("family", ["massformer", "semask"])
+def test_remote_weights_are_loaded_bit_equal(family, tmp_path):
     folder = tmp_path / "model"
-    model = tiny_model()
-    model.save_pretrained(folder)
-    MaSSFormerImageProcessor().save_pretrained(folder)
-    copy_remote_code(folder)
-    add_auto_maps(folder)
+    if family == "massformer":
+        tiny_model().save_pretrained(folder)
+        MaSSFormerImageProcessor().save_pretrained(folder)
+        copy_remote_code(folder)
+        add_auto_maps(folder)
+    else:
+        tiny_semask().save_pretrained(folder)
+        SeMaskImageProcessor().save_pretrained(folder)
+        copy_remote_code(folder, hub_semask.MODULES)
+        add_auto_maps(folder, hub_semask.CLASSES)
     here = (
         REMOTE.replace('sys.modules["transformers_massformer"] = None', "import transformers_massformer")
         + WITH_WEIGHTS

@@ -6,7 +6,7 @@ from golden import DATA, golden_pixel_values, golden_state_dict, subsample
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from packaging.version import Version
-from tiny import TINY_RESNET, TINY_SWIN, TINY_TIMM, block_labels, tiny_config, tiny_model
+from tiny import TINY_RESNET, TINY_SWIN, TINY_TIMM, block_labels, enable_checkpointing, tiny_config, tiny_model
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -385,9 +385,7 @@ def test_gradient_checkpointing_changes_nothing():
         calls.append([])
         model.model.pixel_decoder.mask_projection.register_forward_pre_hook(lambda *args: calls[-1].append(1))
         if checkpointing:
-            # transformers 5.20 only knows the older name.
-            enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-            enable()
+            enable_checkpointing(model)
         torch.manual_seed(3)
         model(pixel_values, labels=labels).loss.backward()
         gradients.append([p.grad.clone() for p in model.parameters()])

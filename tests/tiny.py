@@ -1,8 +1,14 @@
 """Small models and inputs for tests."""
 
 import torch
+from transformers import PreTrainedModel
 
-from transformers_massformer import MaSSFormerConfig, MaSSFormerForSemanticSegmentation
+from transformers_massformer import (
+    MaSSFormerConfig,
+    MaSSFormerForSemanticSegmentation,
+    SeMaskConfig,
+    SeMaskForSemanticSegmentation,
+)
 
 
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
@@ -22,6 +28,7 @@ TINY_SWIN = {
     "window_size": 4,
     "out_features": STAGES,
 }
+TINY_SEMASK = {**TINY_SWIN, "model_type": "semask_swin"}
 TINY_TIMM = {"model_type": "timm_backbone", "backbone": "test_resnet", "out_indices": [1, 2, 3, 4]}
 
 
@@ -54,6 +61,24 @@ def tiny_model(**overrides) -> MaSSFormerForSemanticSegmentation:
         if name.endswith("running_var"):
             torch.nn.init.uniform_(buffer, 0.5, 1.5)
     return model
+
+
+def tiny_semask(backbone: dict | None = None, **overrides) -> SeMaskForSemanticSegmentation:
+    """Random weights, but semantic layers that matter."""
+    fields = {"backbone_config": {**TINY_SEMASK, **(backbone or {})}, "hidden_size": 16}
+    model = SeMaskForSemanticSegmentation(SeMaskConfig(**{**fields, **overrides})).eval()
+    for name, parameter in model.named_parameters():
+        if ".semantic_layer." in name and parameter.ndim == 2:
+            torch.nn.init.normal_(parameter, std=0.5)
+        if name.endswith("gamma"):
+            torch.nn.init.uniform_(parameter, 0.4, 0.8)
+    return model
+
+
+def enable_checkpointing(model: PreTrainedModel):
+    """Activations are computed again instead of kept; transformers 5.20 only knows the older name."""
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable()
 
 
 def block_labels(batch_size: int, height: int, width: int, num_labels: int = 7, block: int = 8) -> torch.Tensor:

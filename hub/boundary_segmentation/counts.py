@@ -229,7 +229,11 @@ def check_classes(name: str, label_map: torch.Tensor, num_labels: int, remedy: s
 
 
 def count_image(
-    prediction: torch.Tensor, label: torch.Tensor, num_labels: int, settings: CountSettings | None = None
+    prediction: torch.Tensor,
+    label: torch.Tensor,
+    num_labels: int,
+    settings: CountSettings | None = None,
+    allow_unlabelled: bool = False,
 ) -> Counts:
     """
     Counts of one image.
@@ -239,6 +243,9 @@ def count_image(
         label (`torch.Tensor` of shape `(height, width)`): True classes, or `settings.ignore_index`.
         num_labels (`int`): Number of classes.
         settings ([`CountSettings`], *optional*): By default the paper's.
+        allow_unlabelled (`bool`, *optional*, defaults to `False`):
+            Whether the prediction may hold `settings.ignore_index`: pixels to which it gives no class, and which are
+            found for none. By default that is an error.
 
     Returns:
         [`Counts`]: each of shape `(num_labels,)`, on the device of the label.
@@ -252,14 +259,22 @@ def count_image(
     valid = (
         torch.ones_like(label, dtype=torch.bool) if settings.ignore_index is None else label != settings.ignore_index
     )
-    check_classes("The prediction", prediction, num_labels, "Map its classes to those of the labels.")
+    if allow_unlabelled and settings.ignore_index is not None:
+        labelled = prediction != settings.ignore_index
+    else:
+        labelled = torch.ones_like(prediction, dtype=torch.bool)
+    check_classes(
+        "The prediction", prediction.where(labelled, 0), num_labels, "Map its classes to those of the labels."
+    )
     check_classes(
         "The label", label.where(valid, 0), num_labels, "Name the label of what to leave out: `ignore_index`."
     )
 
     # What belongs to no class gets an id beyond all of them.
     dtype = torch.uint8 if num_labels <= MAX_BYTE_LABELS else torch.int32
-    prediction, label = prediction.to(dtype), label.to(dtype).where(valid, num_labels)
+    prediction, label = (
+        label_map.to(dtype).where(mask, num_labels) for label_map, mask in ((prediction, labelled), (label, valid))
+    )
     count = functools.partial(count_labels, num_labels=num_labels)
 
     def only(label_map: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -78,7 +78,8 @@ test_cases = [
             "mean_iou": 1.0,
             "mean_boundary_iou": 1.0,
             "mean_bf1": 1.0,
-            "mean_accuracy": 1.0
+            "mean_accuracy": 1.0,
+            "mean_pq_st": 1.0
         }
     },
     {
@@ -158,7 +159,8 @@ test_cases = [
             "mean_iou": 0.7083333333333333,
             "mean_boundary_iou": 0.5357142857142857,
             "mean_bf1": 1.0,
-            "mean_accuracy": 0.8333333333333333
+            "mean_accuracy": 0.8333333333333333,
+            "mean_pq_st": 0.7083333333333333
         }
     },
     {
@@ -238,7 +240,8 @@ test_cases = [
             "mean_iou": 0.375,
             "mean_boundary_iou": 0.3333333333333333,
             "mean_bf1": 0.5,
-            "mean_accuracy": 0.5
+            "mean_accuracy": 0.5,
+            "mean_pq_st": 0.375
         }
     }
 ]

@@ -13,6 +13,8 @@
 # limitations under the License.
 """MaSSFormer model configuration"""
 
+from typing import Any
+
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
@@ -21,6 +23,16 @@ from transformers.utils import auto_docstring
 
 # The class order of MaSS13K: "others" is a real class, not a background to be ignored.
 MASS13K_LABELS = ("others", "human", "building", "vegetation", "ground", "sky", "water")
+# How queries and classes find each other in training.
+MATCHINGS = ("bipartite", "fixed")
+
+
+def with_semantic_labels(backbone_config: Any, num_labels: int) -> Any:
+    """A backbone's configuration; where semantic maps do not say how many classes they have, with that number."""
+    is_semantic = isinstance(backbone_config, dict) and backbone_config.get("model_type") == "semask_swin"
+    if is_semantic and "num_semantic_labels" not in backbone_config:
+        return {**backbone_config, "num_semantic_labels": num_labels}
+    return backbone_config
 
 
 @auto_docstring(checkpoint="massformer-r50")
@@ -92,8 +104,14 @@ class MaSSFormerConfig(PreTrainedConfig):
         Weight of the Dice term, likewise (release).
     edge_weight (`float`, *optional*, defaults to 10.0):
         Weight of the edge detection term (release). 0 leaves the edge head untrained.
+    semantic_loss_weight (`float`, *optional*, defaults to 0.4):
+        Weight of the cross-entropy of the semantic maps which a backbone with semantic layers makes (SeMask, Eq. 5).
+        Without such a backbone it has no effect.
     no_object_weight (`float`, *optional*, defaults to 0.1):
         Weight of the "no object" class in the classification term.
+    matching (`str`, *optional*, defaults to `"bipartite"`):
+        Which query learns which class of an image: those that cost least together (`"bipartite"`), or the query of the
+        class's own number (`"fixed"`; MaskFormer, section 3.2), for which there must be as many queries as labels.
     lambda_1 (`float`, *optional*, defaults to 5.0):
         Edge emphasis: a point of the mask loss is weighted by `1 + lambda_1 * W` (section 4.2, Eq. 7; value: release).
     lambda_2 (`float`, *optional*, defaults to 1.0):
@@ -168,7 +186,9 @@ class MaSSFormerConfig(PreTrainedConfig):
     mask_weight: float | int = 5.0
     dice_weight: float | int = 5.0
     edge_weight: float | int = 10.0
+    semantic_loss_weight: float | int = 0.4
     no_object_weight: float | int = 0.1
+    matching: str = "bipartite"
     lambda_1: float | int = 5.0
     lambda_2: float | int = 1.0
     pseudo_label_classes: list[int] | tuple[int, ...] = ()
@@ -184,6 +204,8 @@ class MaSSFormerConfig(PreTrainedConfig):
         if self.id2label is None and kwargs.get("num_labels") is None:
             self.id2label = dict(enumerate(MASS13K_LABELS))
             self.label2id = {label: index for index, label in self.id2label.items()}
+        num_labels = kwargs.get("num_labels") or len(self.id2label or ())
+        self.backbone_config = with_semantic_labels(self.backbone_config, num_labels)
         self.receptive_field_kernel_sizes = list(self.receptive_field_kernel_sizes)
         self.pseudo_label_classes = list(self.pseudo_label_classes)
         super().__post_init__(**kwargs)
@@ -223,6 +245,7 @@ class MaSSFormerConfig(PreTrainedConfig):
             "mask_weight",
             "dice_weight",
             "edge_weight",
+            "semantic_loss_weight",
             "no_object_weight",
             "lambda_1",
             "lambda_2",
@@ -269,6 +292,13 @@ class MaSSFormerConfig(PreTrainedConfig):
             raise ValueError(
                 f"`num_queries` ({self.num_queries}) must be at least the number of labels ({num_labels}), "
                 "because every class of an image is matched to its own query. Raise `num_queries`."
+            )
+        if self.matching not in MATCHINGS:
+            raise ValueError(f"`matching` must be one of {', '.join(MATCHINGS)}, got {self.matching!r}.")
+        if self.matching == "fixed" and self.num_queries != num_labels:
+            raise ValueError(
+                f"With fixed matching every query has its class: set `num_queries` to the number of labels "
+                f"({num_labels}), it is {self.num_queries}."
             )
         if 0 <= self.ignore_index < num_labels:
             raise ValueError(

@@ -22,6 +22,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import nn
 
 from .configuration_massformer import MaSSFormerConfig
+from .semantic_prior import semantic_prior_loss
 
 
 def semantic_edges(labels: torch.Tensor, edge_width: int, ignore_index: int = 255) -> torch.Tensor:
@@ -203,7 +204,13 @@ class MaSSFormerLoss(nn.Module):
         classes: torch.Tensor,
         masks: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The assignment of least cost for one image: indices of queries and of the masks they are matched to."""
+        """
+        Indices of queries and of the masks they are matched to, for one image: the assignment of least cost, or with
+        fixed matching to each class the query of its own number.
+        """
+        # CODEPATH: training choice; no checkpoint depends on it.
+        if self.config.matching == "fixed":
+            return classes, torch.arange(len(classes), device=classes.device)
         points = torch.rand(1, self.config.train_num_points, 2, device=masks.device)
         logits = mask_embeddings @ sample_points(mask_features[None], points)[0]
         targets = sample_points(masks[None], points)[0]
@@ -292,6 +299,7 @@ class MaSSFormerLoss(nn.Module):
         mask_features: torch.Tensor,
         edge_logits: torch.Tensor,
         labels: torch.Tensor,
+        semantic_maps: Sequence[torch.Tensor] | None = None,
     ) -> dict[str, torch.Tensor]:
         """
         Args:
@@ -303,11 +311,13 @@ class MaSSFormerLoss(nn.Module):
                 Features of the final masks; those of earlier steps are made at half this resolution (release).
             edge_logits (`torch.Tensor` of shape `(batch_size, 1, height / 2, width / 2)`): Edge logits.
             labels (`torch.Tensor` of shape `(batch_size, height, width)`): Class of each pixel.
+            semantic_maps (sequence of `torch.Tensor`, *optional*):
+                The semantic maps of a SeMask backbone, of shape `(batch_size, num_labels, height / s, width / s)`.
 
         Returns:
             `dict[str, torch.Tensor]`: `loss`, the sum of all others, which are weighted already: `loss_cross_entropy`,
-            `loss_mask`, `loss_dice` of the final step, the same with suffix `_0`, `_1` ... for the earlier steps, and
-            `loss_edge`.
+            `loss_mask`, `loss_dice` of the final step, the same with suffix `_0`, `_1` ... for the earlier steps,
+            `loss_edge`, and with semantic maps `loss_semantic`.
 
         Raises:
             ValueError: If `labels` is not of the image's size or holds values that are no class.
@@ -343,6 +353,9 @@ class MaSSFormerLoss(nn.Module):
                 losses[f"loss_mask{suffix}"] = self.config.mask_weight * mask_loss
                 losses[f"loss_dice{suffix}"] = self.config.dice_weight * mask_dice_loss
             losses["loss_edge"] = self.config.edge_weight * self.edge_loss(edge_logits.float(), labels)
+            if semantic_maps is not None:
+                semantic_loss = semantic_prior_loss(semantic_maps, labels, self.config.ignore_index)
+                losses["loss_semantic"] = self.config.semantic_loss_weight * semantic_loss
         return {"loss": torch.stack(list(losses.values())).sum(), **losses}
 
     def check_labels(self, labels: torch.Tensor, mask_features: torch.Tensor):

@@ -74,6 +74,8 @@ class MaSSFormerModelOutput(ModelOutput):
         The memories of the transformer decoder (the paper's D4, D3, D2), of shapes
         `(batch_size, hidden_size, height / s, width / s)` with s = 32, 16, 8. Not returned when
         `output_pixel_features=False` is passed.
+    semantic_maps (`tuple(torch.Tensor)`, *optional*, returned if the backbone makes them):
+        Its semantic maps, of shapes `(batch_size, num_labels, height / s, width / s)` with s = 4, 8, 16, 32.
     hidden_states (`tuple(torch.Tensor)`, *optional*, returned when `output_hidden_states=True` is passed):
         The queries before the first layer and after each layer, before normalisation, each shaped like
         `last_hidden_state`.
@@ -88,6 +90,7 @@ class MaSSFormerModelOutput(ModelOutput):
     masks_queries_logits: torch.Tensor | None = None
     edge_logits: torch.Tensor | None = None
     pixel_decoder_hidden_states: tuple[torch.Tensor, ...] | None = None
+    semantic_maps: tuple[torch.Tensor, ...] | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
 
@@ -113,13 +116,16 @@ class MaSSFormerForSemanticSegmentationOutput(ModelOutput):
         `class_queries_logits` and `masks_queries_logits` (the latter at a quarter of the input's size) before the
         first decoder layer and after each but the last. Returned when `labels` are given or
         `output_auxiliary_logits=True`.
+    semantic_maps (`tuple(torch.Tensor)`, *optional*, returned if the backbone makes them):
+        Its semantic maps, of shapes `(batch_size, num_labels, height / s, width / s)` with s = 4, 8, 16, 32.
     hidden_states (`tuple(torch.Tensor)`, *optional*, returned when `output_hidden_states=True` is passed):
         The queries before the first layer and after each layer, of shape `(batch_size, num_queries, hidden_size)`.
     attentions (`tuple(torch.Tensor)`, *optional*, returned when `output_attentions=True` is passed):
         Cross-attention weights of each layer, of shape `(batch_size, num_heads, num_queries, memory_length)`.
     loss_dict (`dict[str, torch.Tensor]`, *optional*, returned when `labels` are given):
         The weighted terms of which `loss` is the sum, as scalars without gradients: `loss_cross_entropy`, `loss_mask`
-        and `loss_dice` of the final step, the same with suffix `_0`, `_1` ... for the earlier ones, and `loss_edge`.
+        and `loss_dice` of the final step, the same with suffix `_0`, `_1` ... for the earlier ones, `loss_edge`, and
+        if the backbone makes semantic maps `loss_semantic`.
     """
 
     loss: torch.Tensor | None = None
@@ -127,6 +133,7 @@ class MaSSFormerForSemanticSegmentationOutput(ModelOutput):
     masks_queries_logits: torch.Tensor | None = None
     edge_logits: torch.Tensor | None = None
     auxiliary_logits: list[dict[str, torch.Tensor]] | None = None
+    semantic_maps: tuple[torch.Tensor, ...] | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
     loss_dict: dict[str, torch.Tensor] | None = None
@@ -1048,7 +1055,7 @@ class MaSSFormerModel(MaSSFormerPreTrainedModel):
         if requested is not None and self.backbone.has_attentions:
             self.backbone.set_attn_implementation(requested)
         # Swin's last normalisation belongs to its classifier. Without gradients it would halt data-parallel training.
-        if hasattr(self.backbone, "swin"):
+        if hasattr(getattr(self.backbone, "swin", None), "layernorm"):
             self.backbone.swin.layernorm = nn.Identity()
         self.pixel_decoder = MaSSFormerPixelDecoder(
             config, self.backbone.channels, getattr(config.backbone_config, "num_channels", 3)
@@ -1147,11 +1154,17 @@ class MaSSFormerModel(MaSSFormerPreTrainedModel):
         """
         self.check_input(pixel_values)
         pixel_values = pixel_values.to(self.dtype)
-        feature_maps = list(self.backbone(pixel_values.contiguous(memory_format=torch.channels_last)).feature_maps)
+        backbone_outputs = self.backbone(pixel_values.contiguous(memory_format=torch.channels_last))
+        feature_maps = list(backbone_outputs.feature_maps)
+        semantic_maps = getattr(backbone_outputs, "semantic_maps", None)
+        # The pixel decoder frees the feature maps one by one.
+        del backbone_outputs
         self.check_feature_maps(pixel_values, feature_maps)
         bands = self.choose_bands(pixel_values)
         if not output_pixel_features and len(bands) > 1:
-            return self.predict_in_bands(pixel_values, feature_maps, bands, **kwargs)
+            outputs = self.predict_in_bands(pixel_values, feature_maps, bands, **kwargs)
+            outputs.semantic_maps = semantic_maps
+            return outputs
 
         memories, mask_features, edge_logits = self.pixel_decoder(pixel_values, feature_maps)
         level_features = self.transformer_decoder.level_features(halve(mask_features))
@@ -1164,6 +1177,7 @@ class MaSSFormerModel(MaSSFormerPreTrainedModel):
             masks_queries_logits=None if output_pixel_features else mask_logits(mask_embeddings[-1], mask_features),
             edge_logits=edge_logits,
             pixel_decoder_hidden_states=tuple(memories) if output_pixel_features else None,
+            semantic_maps=semantic_maps,
         )
 
 
@@ -1200,7 +1214,12 @@ class MaSSFormerForSemanticSegmentation(MaSSFormerPreTrainedModel):
         loss, loss_dict = None, None
         if labels is not None:
             losses = self.criterion(
-                class_queries_logits, outputs.mask_embeddings, outputs.mask_features, outputs.edge_logits, labels
+                class_queries_logits,
+                outputs.mask_embeddings,
+                outputs.mask_features,
+                outputs.edge_logits,
+                labels,
+                outputs.semantic_maps,
             )
             loss = losses.pop("loss")
             loss_dict = {name: value.detach() for name, value in losses.items()}
@@ -1227,6 +1246,7 @@ class MaSSFormerForSemanticSegmentation(MaSSFormerPreTrainedModel):
             masks_queries_logits=masks_queries_logits,
             edge_logits=outputs.edge_logits,
             auxiliary_logits=auxiliary_logits,
+            semantic_maps=outputs.semantic_maps,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             loss_dict=loss_dict,

@@ -35,7 +35,13 @@ from transformers.image_utils import (
 from transformers.processing_utils import ImagesKwargs, Unpack
 from transformers.utils import TensorType, auto_docstring
 
-from .semantic_readout import read_semantic_map
+from .semantic_readout import (
+    INFERENCES,
+    QUERY_THRESHOLD,
+    read_general_map,
+    read_logits_map,
+    read_semantic_map,
+)
 
 
 def open_image(path: str | os.PathLike) -> PIL.Image.Image:
@@ -259,20 +265,38 @@ class MaSSFormerImageProcessor(TorchvisionBackend):
         height, width = self.resize(torch.empty(1, *target_size, device="meta"), size=size).shape[-2:]
         return height, width
 
+    def _padded_size(
+        self, maps: torch.Tensor, of_queries: bool, valid_size: tuple[int, int] | None = None
+    ) -> tuple[int, int]:
+        """
+        The size of the model's input: twice that of mask logits. Other logits come at any stride, so it is that of the
+        image, padded as this processor does; without an image, four times that of the logits.
+        """
+        if of_queries or valid_size is None:
+            stride = 2 if of_queries else 4
+            return stride * maps.shape[2], stride * maps.shape[3]
+        divisor = self.size_divisor if self.do_pad else 1
+        height, width = (-(-length // divisor) * divisor for length in valid_size)
+        return height, width
+
     def post_process_semantic_segmentation(
         self,
         outputs,
         target_sizes: list[tuple[int, int]] | None = None,
         size: dict[str, int] | None = None,
         return_segmentation_scores: bool = False,
+        inference: str = "semantic",
+        threshold: float = QUERY_THRESHOLD,
     ) -> "list[torch.Tensor] | list[SemanticSegmentationPostProcessorOutput]":
         r"""
-        Reads label maps from the output of [`MaSSFormerForSemanticSegmentation`], at the images' own sizes: mask
-        logits are resized once, in bands of rows, to the final size; never to a fixed one, never all at once.
+        Reads label maps from the output of [`MaSSFormerForSemanticSegmentation`] or of a model with logits per pixel,
+        at the images' own sizes: mask logits are resized once, in bands of rows, to the final size; never to a fixed
+        one, never all at once.
 
         Args:
             outputs ([`MaSSFormerForSemanticSegmentationOutput`]):
-                Output of the model; its `class_queries_logits` and `masks_queries_logits` are read.
+                Output of the model; its `class_queries_logits` and `masks_queries_logits` are read, or, if it has
+                none, its `logits`.
             target_sizes (`list[tuple[int, int]]`, *optional*):
                 Height and width of each image before the processor, which are those of its label map. By default the
                 size of the padded model input.
@@ -281,6 +305,13 @@ class MaSSFormerImageProcessor(TorchvisionBackend):
                 they were not resized.
             return_segmentation_scores (`bool`, *optional*, defaults to `False`):
                 Whether to return the scores of all classes too.
+            inference (`str`, *optional*, defaults to `"semantic"`):
+                `"semantic"`: each pixel gets the class with the largest sum over queries of class times mask
+                probability. `"general"`: it gets the class of the query with the largest product of the two
+                (MaskFormer, section 3.4). Logits per pixel are read in one way only.
+            threshold (`float`, *optional*, defaults to 0.3):
+                In general inference, queries whose class is less likely are left out. An image without any others is
+                `ignore_index` throughout.
 
         Returns:
             `list[torch.Tensor]` or `list[SemanticSegmentationPostProcessorOutput]`: For each image an int64 label map
@@ -288,17 +319,22 @@ class MaSSFormerImageProcessor(TorchvisionBackend):
             `segmentation` and the scores as `segmentation_scores`, of shape `(num_labels, height, width)`.
 
         Raises:
-            ValueError: If there is not one target size per image, or the resized image is larger than the model input.
+            ValueError: If there is not one target size per image, the resized image is larger than the model input, or
+                scores are asked of general inference, which has none.
         """
-        class_queries_logits, masks_queries_logits = outputs.class_queries_logits, outputs.masks_queries_logits
-        batch_size, _, height, width = masks_queries_logits.shape
-        padded_size = (2 * height, 2 * width)
+        if inference not in INFERENCES:
+            raise ValueError(f"`inference` must be one of {', '.join(INFERENCES)}, got {inference!r}.")
+        if inference == "general" and return_segmentation_scores:
+            raise ValueError("General inference gives each pixel to one query and has no scores; ask for semantic.")
+        class_queries_logits = getattr(outputs, "class_queries_logits", None)
+        maps = outputs.logits if class_queries_logits is None else outputs.masks_queries_logits
+        batch_size = len(maps)
         if size is None and self.do_resize:
             size = self.size
         if size is not None and not isinstance(size, SizeDict):
             size = self._standardize_kwargs(size=size, default_to_square=self.default_to_square)["size"]
         if target_sizes is None:
-            target_sizes, valid_sizes = [padded_size] * batch_size, [padded_size] * batch_size
+            target_sizes = valid_sizes = [self._padded_size(maps, class_queries_logits is not None)] * batch_size
         else:
             target_sizes = [(int(height), int(width)) for height, width in target_sizes]
             valid_sizes = [self._valid_size(target_size, size) for target_size in target_sizes]
@@ -307,19 +343,25 @@ class MaSSFormerImageProcessor(TorchvisionBackend):
 
         label_maps, with_scores = [], []
         for index, (target_size, valid_size) in enumerate(zip(target_sizes, valid_sizes, strict=True)):
+            padded_size = self._padded_size(maps, class_queries_logits is not None, valid_size)
             if valid_size[0] > padded_size[0] or valid_size[1] > padded_size[1]:
                 raise ValueError(
                     f"Image {index} was {valid_size[0]} x {valid_size[1]} pixels according to `target_sizes` and "
                     f"`size`, but the model's input was only {padded_size[0]} x {padded_size[1]}. Pass the sizes as "
                     "(height, width) of the images before the processor, and its `size` if it resized them."
                 )
-            segmentation, scores = read_semantic_map(
-                class_queries_logits[index],
-                masks_queries_logits[index],
-                target_size,
-                valid_size,
-                return_scores=return_segmentation_scores,
-            )
+            sizes = (target_size, valid_size, (padded_size[0] / maps.shape[2], padded_size[1] / maps.shape[3]))
+            scores = None
+            if class_queries_logits is None:
+                segmentation, scores = read_logits_map(maps[index], *sizes, return_segmentation_scores)
+            elif inference == "general":
+                segmentation = read_general_map(
+                    class_queries_logits[index], maps[index], *sizes, threshold, self.ignore_index
+                )
+            else:
+                segmentation, scores = read_semantic_map(
+                    class_queries_logits[index], maps[index], *sizes, return_segmentation_scores
+                )
             label_maps.append(segmentation)
             if return_segmentation_scores:
                 data = {"segmentation": segmentation, "segmentation_scores": scores}

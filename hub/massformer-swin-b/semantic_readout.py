@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""From class and mask queries to semantic maps, at any size and in bounded memory"""
+"""From class and mask queries, or logits of each class, to label maps, at any size and in bounded memory"""
 
 from collections.abc import Iterator
 
@@ -20,6 +20,8 @@ import torch
 
 # Values in a band of intermediate results: few, for caches and small machines; enough to keep the kernels busy.
 BAND_VALUES = 4_000_000
+# How query models are read (MaskFormer, section 3.4), and how likely a query's class must be for the second.
+INFERENCES, QUERY_THRESHOLD = ("semantic", "general"), 0.3
 
 
 def bilinear_plan(
@@ -200,4 +202,88 @@ def read_semantic_map(
     return label_map, scores
 
 
-__all__ = ["bilinear_plan", "combine_queries", "read_semantic_map", "resized_bands", "semantic_scores"]
+@torch.no_grad()
+def read_general_map(
+    class_queries_logits: torch.Tensor,
+    masks_queries_logits: torch.Tensor,
+    target_size: tuple[int, int],
+    valid_size: tuple[int, int],
+    stride: float | tuple[float, float] = 2,
+    threshold: float = QUERY_THRESHOLD,
+    ignore_index: int = 255,
+) -> torch.Tensor:
+    """
+    The label map of one image by general inference (MaskFormer, section 3.4): each pixel goes to the query with the
+    largest product of class and mask probability, and has its class. Bounded in memory as [`read_semantic_map`].
+
+    Args:
+        class_queries_logits (`torch.Tensor` of shape `(num_queries, num_labels + 1)`):
+            Class logits; the last column is "no object".
+        masks_queries_logits (`torch.Tensor` of shape `(num_queries, height, width)`): Mask logits.
+        target_size (`tuple[int, int]`): Height and width of the label map.
+        valid_size (`tuple[int, int]`): Height and width of the image within the model's padded input.
+        stride (`float` or `tuple[float, float]`, *optional*, defaults to 2):
+            Input pixels per position of the mask logits; or down and to the right.
+        threshold (`float`, *optional*, defaults to 0.3):
+            Queries whose most likely class is less likely are left out (MaskFormer, Table VII); as are those of
+            "no object".
+        ignore_index (`int`, *optional*, defaults to 255): Label of all pixels where no query is left.
+
+    Returns:
+        `torch.Tensor` of shape `(target_height, target_width)`: int64.
+    """
+    confidence, classes = class_queries_logits.float().softmax(dim=-1).max(dim=-1)
+    kept = (classes < class_queries_logits.shape[1] - 1) & (confidence > threshold)
+    label_map = torch.full(target_size, ignore_index, dtype=torch.int64, device=masks_queries_logits.device)
+    if not kept.any():
+        return label_map
+    confidence, classes = confidence[kept], classes[kept]
+    strides = stride if isinstance(stride, tuple) else (stride, stride)
+    for rows, band in resized_bands(masks_queries_logits[kept], target_size, valid_size, strides):
+        label_map[rows] = classes[(band.sigmoid_() * confidence).max(dim=-1).indices]
+    return label_map
+
+
+@torch.no_grad()
+def read_logits_map(
+    logits: torch.Tensor,
+    target_size: tuple[int, int],
+    valid_size: tuple[int, int],
+    stride: float | tuple[float, float],
+    return_scores: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """
+    The label map of one image at its own size, from logits of each class: resized once, bilinearly, in bands of rows.
+
+    Args:
+        logits (`torch.Tensor` of shape `(num_labels, height, width)`): Logits over the model's padded input.
+        target_size (`tuple[int, int]`): Height and width of the label map.
+        valid_size (`tuple[int, int]`): Height and width of the image within the model's padded input.
+        stride (`float` or `tuple[float, float]`): Input pixels per position of the logits; or down and to the right.
+        return_scores (`bool`, *optional*, defaults to `False`): Whether to return the scores too, their softmax.
+
+    Returns:
+        `tuple`: the label map, an int64 `torch.Tensor` of shape `(target_height, target_width)`, and the scores, a
+        float32 `torch.Tensor` of shape `(num_labels, target_height, target_width)`, or `None`.
+    """
+    label_map = torch.empty(target_size, dtype=torch.int64, device=logits.device)
+    scores = torch.empty(len(logits), *target_size, device=logits.device) if return_scores else None
+    strides = stride if isinstance(stride, tuple) else (stride, stride)
+    for rows, band in resized_bands(logits, target_size, valid_size, strides):
+        label_map[rows] = band.max(dim=-1).indices
+        if scores is not None:
+            scores[:, rows] = band.softmax(dim=-1).permute(2, 0, 1)
+    return label_map, scores
+
+
+__all__ = [
+    "INFERENCES",
+    "QUERY_THRESHOLD",
+    "bilinear_plan",
+    "combine_queries",
+    "read_general_map",
+    "read_logits_map",
+    "read_semantic_map",
+    "resized_bands",
+    "semantic_scores",
+]

@@ -4,20 +4,36 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelFor
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES
 
 from .configuration_massformer import MASS13K_LABELS, MaSSFormerConfig
+from .configuration_semask_swin import SeMaskConfig, SeMaskSwinConfig
 from .deform_conv import ModulatedDeformConv2d
 from .image_processing_massformer import MaSSFormerImageProcessor, open_image
+from .image_processing_semask import SeMaskImageProcessor
 from .loss_massformer import MaSSFormerLoss
 from .modeling_massformer import MaSSFormerForSemanticSegmentation, MaSSFormerModel, MaSSFormerPreTrainedModel
+from .modeling_semask_swin import (
+    SeMaskForSemanticSegmentation,
+    SeMaskPreTrainedModel,
+    SeMaskSwinBackbone,
+    SeMaskSwinModel,
+    SeMaskSwinPreTrainedModel,
+)
 
 
 __version__ = "0.1.0"
 
 AutoConfig.register(MaSSFormerConfig.model_type, MaSSFormerConfig)
 AutoModel.register(MaSSFormerConfig, MaSSFormerModel)
-AutoModelForSemanticSegmentation.register(MaSSFormerConfig, MaSSFormerForSemanticSegmentation)
-AutoImageProcessor.register(MaSSFormerConfig, image_processor_classes={"torchvision": MaSSFormerImageProcessor})
-# The segmentation pipeline knows models by this table of names and logs an error for others.
-MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES[MaSSFormerConfig.model_type] = MaSSFormerForSemanticSegmentation.__name__
+# SeMask's backbone registers itself, because its models find it by name.
+AutoModel.register(SeMaskSwinConfig, SeMaskSwinModel)
+AutoConfig.register(SeMaskConfig.model_type, SeMaskConfig)
+for config_class, model_class, processor_class in (
+    (MaSSFormerConfig, MaSSFormerForSemanticSegmentation, MaSSFormerImageProcessor),
+    (SeMaskConfig, SeMaskForSemanticSegmentation, SeMaskImageProcessor),
+):
+    AutoModelForSemanticSegmentation.register(config_class, model_class)
+    AutoImageProcessor.register(config_class, image_processor_classes={"torchvision": processor_class})
+    # The segmentation pipeline knows models by this table of names and logs an error for others.
+    MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES[config_class.model_type] = model_class.__name__
 
 __all__ = [
     "MASS13K_LABELS",
@@ -28,5 +44,13 @@ __all__ = [
     "MaSSFormerModel",
     "MaSSFormerPreTrainedModel",
     "ModulatedDeformConv2d",
+    "SeMaskConfig",
+    "SeMaskForSemanticSegmentation",
+    "SeMaskImageProcessor",
+    "SeMaskPreTrainedModel",
+    "SeMaskSwinBackbone",
+    "SeMaskSwinConfig",
+    "SeMaskSwinModel",
+    "SeMaskSwinPreTrainedModel",
     "open_image",
 ]

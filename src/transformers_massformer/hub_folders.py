@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from .modeling_massformer import MaSSFormerForSemanticSegmentation
 
 
 # The modules that travel with a model, so that it loads where this package is not installed.
-REMOTE_CODE = (
+MASSFORMER_CODE = (
     "batch_norm_folding.py",
     "configuration_massformer.py",
     "deform_conv.py",
@@ -20,9 +21,10 @@ REMOTE_CODE = (
     "image_processing_massformer.py",
     "loss_massformer.py",
     "modeling_massformer.py",
+    "semantic_prior.py",
     "semantic_readout.py",
 )
-AUTO_MAP = {
+MASSFORMER_CLASSES = {
     "AutoConfig": "configuration_massformer.MaSSFormerConfig",
     "AutoModel": "modeling_massformer.MaSSFormerModel",
     "AutoModelForSemanticSegmentation": "modeling_massformer.MaSSFormerForSemanticSegmentation",
@@ -93,16 +95,16 @@ The code is under the Apache License 2.0. For the weights and the data set see t
 """
 
 
-def copy_remote_code(folder: Path):
+def copy_remote_code(folder: Path, modules: Sequence[str] = MASSFORMER_CODE):
     """Puts the modules that a model needs beside it; the folder is made if need be."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in REMOTE_CODE:
+    for name in modules:
         shutil.copyfile(Path(__file__).with_name(name), folder / name)
 
 
-def add_auto_maps(folder: Path):
+def add_auto_maps(folder: Path, classes: Mapping[str, str] = MASSFORMER_CLASSES):
     """Tells `trust_remote_code` which classes to take from the modules beside the configuration files."""
-    for name, auto_map in (("config.json", {"auto_map": AUTO_MAP}), ("preprocessor_config.json", {})):
+    for name, auto_map in (("config.json", {"auto_map": dict(classes)}), ("preprocessor_config.json", {})):
         path = folder / name
         fields = json.loads(path.read_text()) | auto_map
         # The same folder whichever version of the library wrote it.

@@ -78,7 +78,8 @@ memory than one pair. Several processes share the work through `num_process`, `p
 `mean_iou`, `mean_boundary_iou`, `mean_bf1`, `mean_accuracy` and `overall_accuracy` are floats from 0 to 1, of counts
 summed over all images; `image_mean_iou`, `image_mean_boundary_iou` and `image_mean_bf1` are means over images.
 `per_category_iou`, `per_category_boundary_iou`, `per_category_bf1` and `per_category_accuracy` have a float for each
-class. Classes in neither predictions nor references are NaN, count in no mean, and are listed as `absent_categories`.
+class. `mean_pq_st` and `per_category_pq_st` are the panoptic quality in which a class in an image is one segment.
+Classes in neither predictions nor references are NaN, count in no mean, and are listed as `absent_categories`.
 
 ## Limitations
 

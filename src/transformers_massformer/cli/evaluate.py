@@ -145,6 +145,9 @@ def evaluate(
     peer_postprocess: Annotated[
         bool, typer.Option("--peer-postprocess", help="Read label maps with the model's own image processor.")
     ] = False,
+    inference: Annotated[
+        str, typer.Option(help="semantic: sum over queries; general: the best query of each pixel.")
+    ] = "semantic",
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by default the fastest.")] = None,
     dtype: Annotated[DType, typer.Option(help="Precision of the weights.")] = DType.float32,
     boundary_ratio: Annotated[float, typer.Option(help="Width of BIoU's band, per diagonal.")] = 0.001,
@@ -167,7 +170,13 @@ def evaluate(
     try:
         size = None if profile_size == "0" else parse_size(profile_size)
         options = PredictionOptions(
-            native_input, peer_postprocess, tile, overlap, tuple(float(x) for x in scales.split(",")), flip
+            native_input,
+            peer_postprocess,
+            tile,
+            overlap,
+            tuple(float(x) for x in scales.split(",")),
+            flip,
+            inference,
         )
         device = device or default_device()
         state = PartialState(cpu=device == "cpu")

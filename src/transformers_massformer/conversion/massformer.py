@@ -189,6 +189,12 @@ def check_weights(converted: dict[str, torch.Tensor], expected: dict[str, torch.
         )
 
 
+def refuse_overwriting(output: Path, overwrite: bool):
+    """Raises a FileExistsError if the folder holds weights that are not to be replaced."""
+    if (output / "model.safetensors").exists() and not overwrite:
+        raise FileExistsError(f"{output} already holds a model. Choose another folder or allow overwriting it.")
+
+
 def config_overrides(converted: dict[str, torch.Tensor], variant: str) -> dict:
     """What the weights say about the model beside its variant: classes, queries and Swin's window."""
     overrides = {}
@@ -228,8 +234,7 @@ def convert_massformer_checkpoint(
     """
     output = Path(output)
     variant_config(variant)
-    if (output / "model.safetensors").exists() and not overwrite:
-        raise FileExistsError(f"{output} already holds a model. Choose another folder or allow overwriting it.")
+    refuse_overwriting(output, overwrite)
     converted = convert_massformer_state_dict(load_checkpoint(checkpoint))
     config = variant_config(variant, **config_overrides(converted, variant))
     model = MaSSFormerForSemanticSegmentation(config)

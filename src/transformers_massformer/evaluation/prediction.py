@@ -14,12 +14,14 @@ from transformers import AutoProcessor, PreTrainedModel
 from ..data.reading import read_label
 from ..image_processing_massformer import to_rgb
 from ..inference import load_model, out_of_memory
-from ..semantic_readout import read_semantic_map, resized_bands
+from ..semantic_readout import INFERENCES, read_general_map, read_logits_map, read_semantic_map
 from ..windows import windows
 
 
 # Models that reach a stride of 32 take sides that are a multiple of it.
 SIZE_DIVISOR = 32
+# What predictions hold where there is no class.
+UNLABELLED = 255
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,9 @@ class PredictionOptions:
         scales (`tuple[float, ...]`, *optional*, defaults to `(1.0,)`):
             Sizes, relative to the photograph's, whose scores are averaged. With scales or a flip the input is native.
         flip (`bool`, *optional*, defaults to `False`): Average with the mirrored photograph's scores, too.
+        inference (`str`, *optional*, defaults to `"semantic"`):
+            How label maps are read from a model of queries: by the sum over queries, or with `"general"` by the best
+            one; see [`read_general_map`].
 
     Raises:
         ValueError: If they cannot go together.
@@ -50,6 +55,7 @@ class PredictionOptions:
     overlap: int = 0
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
+    inference: str = "semantic"
 
     def __post_init__(self):
         if self.tile is not None and self.tile < 2 * SIZE_DIVISOR:
@@ -60,6 +66,13 @@ class PredictionOptions:
             raise ValueError("There is an overlap, but no window; give `tile`.")
         if not self.scales or min(self.scales) <= 0:
             raise ValueError(f"Scales must be positive, got {self.scales}.")
+        if self.inference not in INFERENCES:
+            raise ValueError(f"Inference must be one of {', '.join(INFERENCES)}, got {self.inference}.")
+        if self.inference == "general" and (self.tile or self.averages or self.peer_postprocess):
+            raise ValueError(
+                "General inference gives each pixel to one query and has no scores to average: it goes with neither "
+                "windows, scales, flips nor the model's own post-processing."
+            )
         if self.peer_postprocess and (self.tile or self.averages or self.native_input):
             raise ValueError(
                 "The model's own post-processing gives label maps of what its own processor prepares: it goes with "
@@ -74,26 +87,6 @@ class PredictionOptions:
     @property
     def at_native_size(self) -> bool:
         return self.native_input or self.averages or self.tile is not None
-
-
-def read_logits_map(
-    logits: torch.Tensor,
-    target_size: tuple[int, int],
-    valid_size: tuple[int, int],
-    strides: tuple[float, float],
-    return_scores: bool,
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """
-    The label map of one image at its own size, from logits of each class `(num_labels, height, width)`; see
-    [`read_semantic_map`]. Scores are their softmax.
-    """
-    label_map = torch.empty(target_size, dtype=torch.int64, device=logits.device)
-    scores = torch.empty(len(logits), *target_size, device=logits.device) if return_scores else None
-    for rows, band in resized_bands(logits, target_size, valid_size, strides):
-        label_map[rows] = band.max(dim=-1).indices
-        if scores is not None:
-            scores[:, rows] = band.softmax(dim=-1).permute(2, 0, 1)
-    return label_map, scores
 
 
 def task_inputs(model: str | Path, device: torch.device) -> dict[str, torch.Tensor]:
@@ -137,6 +130,8 @@ class ModelPredictor:
                 f"{type(model).__name__} looks at windows of {self.window} pixels by itself: it goes with neither "
                 "`tile` nor its own post-processing."
             )
+        if self.window and self.options.inference == "general":
+            raise ValueError(f"{type(model).__name__} averages windows: it goes with semantic inference only.")
 
     @classmethod
     def load(
@@ -230,6 +225,13 @@ class ModelPredictor:
         is_query_model = getattr(outputs, "class_queries_logits", None) is not None
         maps = (outputs.masks_queries_logits if is_query_model else outputs.logits)[0]
         strides = (input_size[0] / maps.shape[1], input_size[1] / maps.shape[2])
+        if self.options.inference == "general":
+            if not is_query_model:
+                raise ValueError(f"{type(self.model).__name__} has no queries; read it with semantic inference.")
+            general = read_general_map(
+                outputs.class_queries_logits[0], maps, target_size, valid_size, strides, ignore_index=UNLABELLED
+            )
+            return general, None
         if is_query_model:
             return read_semantic_map(
                 outputs.class_queries_logits[0], maps, target_size, valid_size, strides, return_scores
@@ -295,7 +297,8 @@ class ModelPredictor:
             image (`PIL.Image.Image`): The photograph, upright.
 
         Returns:
-            `torch.Tensor` of shape `(height, width)`: int64, in the model's classes.
+            `torch.Tensor` of shape `(height, width)`: int64, in the model's classes; 255 where general inference finds
+            none.
 
         Raises:
             MemoryError: If it does not fit into memory.

@@ -13,7 +13,7 @@ from ..data.mass13k import Pair, read_header
 from ..data.reading import lay_on_photo, read_label, read_pair, read_photo
 from ..data.statistics import file_state
 from ..metrics import CountSettings, count_image
-from .prediction import FolderPredictor, ModelPredictor
+from .prediction import UNLABELLED, FolderPredictor, ModelPredictor
 from .records import ImageRecord
 
 
@@ -49,6 +49,11 @@ class Evaluator:
         self.predictor, self.lookup = predictor, lookup
         self.num_labels, self.settings = num_labels, settings
 
+    @property
+    def allows_unlabelled(self) -> bool:
+        """Whether predictions may leave pixels without a class."""
+        return isinstance(self.predictor, ModelPredictor) and self.predictor.options.inference == "general"
+
     def read(self, pair: Pair) -> tuple[PIL.Image.Image | None, torch.Tensor]:
         """The photograph, if a model is to see it, and the label map that lies on it."""
         names = str(pair.image), str(pair.label)
@@ -74,6 +79,8 @@ class Evaluator:
         predicted = predicted.cpu()
         known = predicted < len(self.lookup)
         mapped = self.lookup[predicted.where(known, 0)].where(known, -1)
+        if self.allows_unlabelled:
+            mapped = mapped.where(predicted != UNLABELLED, UNLABELLED)
         if (mapped < 0).any():
             unknown = ", ".join(map(str, predicted[mapped < 0].unique().tolist()[:10]))
             raise ValueError(
@@ -94,7 +101,7 @@ class Evaluator:
         image, label = self.read(pair)
         prediction = self.predict(pair, image, (label.shape[0], label.shape[1]))
         try:
-            counts = count_image(prediction, label, self.num_labels, self.settings)
+            counts = count_image(prediction, label, self.num_labels, self.settings, self.allows_unlabelled)
         except ValueError as error:
             raise ValueError(f"{pair.label}: {error}") from error
         height, width = label.shape

@@ -1,7 +1,17 @@
 """IoU, Boundary IoU and BF1 of label maps, as sums of per-image counts."""
 
 from .counts import Counts, CountSettings, count_image, count_images
-from .scores import ClassScores, class_scores, score
+from .scores import ClassScores, SegmentScores, class_scores, score, segment_scores
 
 
-__all__ = ["ClassScores", "CountSettings", "Counts", "class_scores", "count_image", "count_images", "score"]
+__all__ = [
+    "ClassScores",
+    "CountSettings",
+    "Counts",
+    "SegmentScores",
+    "class_scores",
+    "count_image",
+    "count_images",
+    "score",
+    "segment_scores",
+]

@@ -1,0 +1,327 @@
+# Copyright 2026 The transformers-massformer authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""MaSSFormer model configuration"""
+
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+from transformers.utils import auto_docstring
+
+
+# The class order of MaSS13K: "others" is a real class, not a background to be ignored.
+MASS13K_LABELS = ("others", "human", "building", "vegetation", "ground", "sky", "water")
+# How queries and classes find each other in training.
+MATCHINGS = ("bipartite", "fixed")
+
+
+def with_semantic_labels(backbone_config: Any, num_labels: int) -> Any:
+    """A backbone's configuration; where semantic maps do not say how many classes they have, with that number."""
+    is_semantic = isinstance(backbone_config, dict) and backbone_config.get("model_type") == "semask_swin"
+    if is_semantic and "num_semantic_labels" not in backbone_config:
+        return {**backbone_config, "num_semantic_labels": num_labels}
+    return backbone_config
+
+
+@auto_docstring(checkpoint="massformer-r50")
+@strict
+class MaSSFormerConfig(PreTrainedConfig):
+    r"""
+    backbone_config (`dict` or `PreTrainedConfig`, *optional*, defaults to a ResNet-50):
+        The configuration of the pixel encoder: any `transformers` or timm backbone that returns four feature maps at
+        strides 4, 8, 16 and 32, for example
+        `{"model_type": "timm_backbone", "backbone": "resnet50", "out_indices": [1, 2, 3, 4]}`.
+    pixel_decoder_hidden_size (`int`, *optional*, defaults to 128):
+        Width of the pixel decoder (release: 128; 64 for MaSSFormer-Lite).
+    squeeze_reduction (`int`, *optional*, defaults to 2):
+        The squeeze-and-excitation blocks narrow `pixel_decoder_hidden_size` by this factor (release).
+    window_size (`int`, *optional*, defaults to 16):
+        Side of the attention windows of the cross-semantic transmission, in positions of the stride-16 map (release).
+    cross_semantic_num_attention_heads (`int`, *optional*, defaults to 8):
+        Attention heads of the cross-semantic transmission (release).
+    cross_semantic_intermediate_size (`int`, *optional*, defaults to 1024):
+        Feed-forward width of the cross-semantic transmission (release).
+    deform_kernel_size (`int`, *optional*, defaults to 3):
+        Kernel size of the deformable convolutions outside the receptive field broadening (release). Odd.
+    receptive_field_kernel_sizes (`list[int]`, *optional*, defaults to `[1, 3, 5, 7]`):
+        Kernel sizes of the parallel deformable convolutions of the receptive field broadening (paper, section 4.2).
+        Odd; `pixel_decoder_hidden_size` is shared equally among them.
+    spatial_attention_kernel_size (`int`, *optional*, defaults to 7):
+        Kernel size of the spatial attention of the low-level structure extraction (release). Odd.
+    edge_hidden_size (`int`, *optional*, defaults to 16):
+        Width of the edge head (release).
+    fusion_reduction (`int`, *optional*, defaults to 2):
+        The edge-guided fusion narrows `pixel_decoder_hidden_size` by this factor before its deformable convolution
+        (release).
+    use_cross_semantic_transmission (`bool`, *optional*, defaults to `True`):
+        Module CST of the paper's Table 4. Off: the top-down step of a feature pyramid, a 3x3 convolution on the
+        stride-32 map and one on the stride-16 map plus the upsampled former; the global context is not added.
+    use_receptive_field_broadening (`bool`, *optional*, defaults to `True`):
+        Module RFB of Table 4. Off: one 3x3 convolution at stride 8, then bilinear upsampling.
+    use_low_level_structure (`bool`, *optional*, defaults to `True`):
+        Module LSE of Table 4. Off: the stride-4 map is upsampled to stride 2 and the image is not read again.
+    use_edge_guided_fusion (`bool`, *optional*, defaults to `True`):
+        Module EGF of Table 4. Off: the two branches are added. The edge head stays, so that outputs keep their
+        shapes; `edge_weight=0` removes its supervision too, as in row 4 of the table.
+    deform_conv_engine (`str`, *optional*):
+        What computes the deformable convolutions: `"torchvision"`, `"banded"` (bands of rows) or `"triton"`. The
+        numbers are the same to rounding. By default bands on the CPU, Triton on CUDA where it is installed,
+        torchvision elsewhere and in exported programs. The environment variable `MASSFORMER_DEFORM_CONV_ENGINE` comes
+        before it.
+    num_queries (`int`, *optional*, defaults to 100):
+        Number of object queries. At least `num_labels`.
+    hidden_size (`int`, *optional*, defaults to 256):
+        Width of the transformer decoder, of its memories and of the mask features. A multiple of 4.
+    num_hidden_layers (`int`, *optional*, defaults to 6):
+        Layers of the transformer decoder (release; Mask2Former has 9).
+    num_attention_heads (`int`, *optional*, defaults to 8):
+        Attention heads of the transformer decoder.
+    intermediate_size (`int`, *optional*, defaults to 2048):
+        Feed-forward width of the transformer decoder.
+    hidden_act (`str`, *optional*, defaults to `"gelu"`):
+        Activation of the transformer decoder's feed-forward layers (release).
+    batch_norm_eps (`float`, *optional*, defaults to 1e-05):
+        Epsilon of the batch normalisations of the pixel decoder.
+    batch_norm_momentum (`float`, *optional*, defaults to 0.1):
+        Momentum of their running statistics.
+    class_weight (`float`, *optional*, defaults to 2.0):
+        Weight of the classification term in the loss and in the matching cost (release).
+    mask_weight (`float`, *optional*, defaults to 5.0):
+        Weight of the edge-emphasised cross-entropy of the masks, likewise (release).
+    dice_weight (`float`, *optional*, defaults to 5.0):
+        Weight of the Dice term, likewise (release).
+    edge_weight (`float`, *optional*, defaults to 10.0):
+        Weight of the edge detection term (release). 0 leaves the edge head untrained.
+    semantic_loss_weight (`float`, *optional*, defaults to 0.4):
+        Weight of the cross-entropy of the semantic maps which a backbone with semantic layers makes (SeMask, Eq. 5).
+        Without such a backbone it has no effect.
+    no_object_weight (`float`, *optional*, defaults to 0.1):
+        Weight of the "no object" class in the classification term.
+    matching (`str`, *optional*, defaults to `"bipartite"`):
+        Which query learns which class of an image: those that cost least together (`"bipartite"`), or the query of the
+        class's own number (`"fixed"`; MaskFormer, section 3.2), for which there must be as many queries as labels.
+    lambda_1 (`float`, *optional*, defaults to 5.0):
+        Edge emphasis: a point of the mask loss is weighted by `1 + lambda_1 * W` (section 4.2, Eq. 7; value: release).
+    lambda_2 (`float`, *optional*, defaults to 1.0):
+        Edge suppression: with masks of `pseudo_label_classes` it is `1 - lambda_2 * W` (Eq. 7; the paper gives no
+        value). W is below 1, so up to 1 no weight is negative; with more, negative weights become 0.
+    pseudo_label_classes (`list[int]`, *optional*, defaults to `()`):
+        Classes whose edges are not to be trusted: those with pseudo-labels, and "others", out of which they are cut
+        (Eq. 7: 0 and 7).
+    edge_emphasis_kernel_size (`int`, *optional*, defaults to 5):
+        Side k of the averaging filter in `W = |G - avg(G, k)|` (section 4.2; value: release). Odd.
+    edge_width (`int`, *optional*, defaults to 2):
+        Width in pixels of the edges between classes which the edge head learns (release).
+    train_num_points (`int`, *optional*, defaults to 12544):
+        Points per mask at which masks are matched and compared.
+    oversample_ratio (`float`, *optional*, defaults to 3.0):
+        Candidates drawn per kept point in importance sampling. At least 1.
+    importance_sample_ratio (`float`, *optional*, defaults to 0.75):
+        Share of the points chosen by importance; the others are uniform. Between 0 and 1.
+    use_auxiliary_loss (`bool`, *optional*, defaults to `True`):
+        Whether the predictions before and between the decoder layers are supervised as well.
+    ignore_index (`int`, *optional*, defaults to 255):
+        Label of pixels that belong to no class.
+
+    Example:
+
+    ```python
+    >>> from transformers_massformer import MaSSFormerConfig, MaSSFormerForSemanticSegmentation
+
+    >>> configuration = MaSSFormerConfig()  # MaSSFormer-R50 with the seven classes of MaSS13K
+    >>> configuration.num_labels
+    7
+    >>> model = MaSSFormerForSemanticSegmentation(configuration)
+    >>> model.num_parameters()
+    37578176
+
+    ```"""
+
+    model_type = "massformer"
+    sub_configs_defaults = {
+        "backbone_config": SubConfigSpec(
+            config_class=AutoConfig,
+            model_type="resnet",
+            init_kwargs={"out_features": ["stage1", "stage2", "stage3", "stage4"]},
+        ),
+    }
+
+    backbone_config: dict | PreTrainedConfig | None = None
+    pixel_decoder_hidden_size: int = 128
+    squeeze_reduction: int = 2
+    window_size: int = 16
+    cross_semantic_num_attention_heads: int = 8
+    cross_semantic_intermediate_size: int = 1024
+    deform_kernel_size: int = 3
+    receptive_field_kernel_sizes: list[int] | tuple[int, ...] = (1, 3, 5, 7)
+    spatial_attention_kernel_size: int = 7
+    edge_hidden_size: int = 16
+    fusion_reduction: int = 2
+    use_cross_semantic_transmission: bool = True
+    use_receptive_field_broadening: bool = True
+    use_low_level_structure: bool = True
+    use_edge_guided_fusion: bool = True
+    deform_conv_engine: str | None = None
+    num_queries: int = 100
+    hidden_size: int = 256
+    num_hidden_layers: int = 6
+    num_attention_heads: int = 8
+    intermediate_size: int = 2048
+    hidden_act: str = "gelu"
+    batch_norm_eps: float | int = 1e-5
+    batch_norm_momentum: float | int = 0.1
+    class_weight: float | int = 2.0
+    mask_weight: float | int = 5.0
+    dice_weight: float | int = 5.0
+    edge_weight: float | int = 10.0
+    semantic_loss_weight: float | int = 0.4
+    no_object_weight: float | int = 0.1
+    matching: str = "bipartite"
+    lambda_1: float | int = 5.0
+    lambda_2: float | int = 1.0
+    pseudo_label_classes: list[int] | tuple[int, ...] = ()
+    edge_emphasis_kernel_size: int = 5
+    edge_width: int = 2
+    train_num_points: int = 12544
+    oversample_ratio: float | int = 3.0
+    importance_sample_ratio: float | int = 0.75
+    use_auxiliary_loss: bool = True
+    ignore_index: int = 255
+
+    def __post_init__(self, **kwargs):
+        if self.id2label is None and kwargs.get("num_labels") is None:
+            self.id2label = dict(enumerate(MASS13K_LABELS))
+            self.label2id = {label: index for index, label in self.id2label.items()}
+        num_labels = kwargs.get("num_labels") or len(self.id2label or ())
+        self.backbone_config = with_semantic_labels(self.backbone_config, num_labels)
+        self.receptive_field_kernel_sizes = list(self.receptive_field_kernel_sizes)
+        self.pseudo_label_classes = list(self.pseudo_label_classes)
+        super().__post_init__(**kwargs)
+
+    def to_diff_dict(self) -> dict:
+        # The library leaves out two unnamed labels, which are its own default but not this class's.
+        return super().to_diff_dict() | {"id2label": self.id2label, "label2id": self.label2id}
+
+    def validate_architecture(self):
+        """Part of `@strict`-powered validation: refuses combinations that cannot be built or trained."""
+        super().validate_architecture()
+        self._validate_ranges()
+        self._validate_widths()
+        self._validate_backbone()
+
+    def _validate_ranges(self):
+        for name in (
+            "pixel_decoder_hidden_size",
+            "squeeze_reduction",
+            "window_size",
+            "cross_semantic_num_attention_heads",
+            "cross_semantic_intermediate_size",
+            "edge_hidden_size",
+            "fusion_reduction",
+            "num_queries",
+            "hidden_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "intermediate_size",
+            "edge_width",
+            "train_num_points",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        for name in (
+            "class_weight",
+            "mask_weight",
+            "dice_weight",
+            "edge_weight",
+            "semantic_loss_weight",
+            "no_object_weight",
+            "lambda_1",
+            "lambda_2",
+        ):
+            if getattr(self, name) < 0:
+                raise ValueError(f"`{name}` must not be negative, got {getattr(self, name)}; 0 switches the term off.")
+        for name in ("deform_kernel_size", "spatial_attention_kernel_size", "edge_emphasis_kernel_size"):
+            if getattr(self, name) < 1 or getattr(self, name) % 2 == 0:
+                raise ValueError(f"`{name}` must be odd, so that maps keep their size, got {getattr(self, name)}.")
+        kernel_sizes = self.receptive_field_kernel_sizes
+        if not kernel_sizes or any(k < 1 or k % 2 == 0 for k in kernel_sizes):
+            raise ValueError(
+                "`receptive_field_kernel_sizes` must list odd kernel sizes, so that the branches keep the map's size, "
+                f"got {kernel_sizes}."
+            )
+        if self.oversample_ratio < 1:
+            raise ValueError(f"`oversample_ratio` must be at least 1, got {self.oversample_ratio}.")
+        if not 0 <= self.importance_sample_ratio <= 1:
+            raise ValueError(f"`importance_sample_ratio` must lie in [0, 1], got {self.importance_sample_ratio}.")
+
+    def _validate_widths(self):
+        width, num_branches = self.pixel_decoder_hidden_size, len(self.receptive_field_kernel_sizes)
+        for name, value, divisor_name, divisor in (
+            ("hidden_size", self.hidden_size, "num_attention_heads", self.num_attention_heads),
+            ("hidden_size", self.hidden_size, "4 (sine and cosine of two axes)", 4),
+            ("pixel_decoder_hidden_size", width, "4 (sine and cosine of two axes)", 4),
+            (
+                "pixel_decoder_hidden_size",
+                width,
+                "cross_semantic_num_attention_heads",
+                self.cross_semantic_num_attention_heads,
+            ),
+            ("pixel_decoder_hidden_size", width, "the number of receptive_field_kernel_sizes", num_branches),
+            ("pixel_decoder_hidden_size", width, "squeeze_reduction", self.squeeze_reduction),
+            ("pixel_decoder_hidden_size", width, "fusion_reduction", self.fusion_reduction),
+        ):
+            if value % divisor:
+                raise ValueError(
+                    f"`{name}` must be a multiple of {divisor_name}: {value} is not a multiple of {divisor}. "
+                    f"Take {value + divisor - value % divisor}, for example."
+                )
+        num_labels = self.num_labels or 0
+        if self.num_queries < num_labels:
+            raise ValueError(
+                f"`num_queries` ({self.num_queries}) must be at least the number of labels ({num_labels}), "
+                "because every class of an image is matched to its own query. Raise `num_queries`."
+            )
+        if self.matching not in MATCHINGS:
+            raise ValueError(f"`matching` must be one of {', '.join(MATCHINGS)}, got {self.matching!r}.")
+        if self.matching == "fixed" and self.num_queries != num_labels:
+            raise ValueError(
+                f"With fixed matching every query has its class: set `num_queries` to the number of labels "
+                f"({num_labels}), it is {self.num_queries}."
+            )
+        if 0 <= self.ignore_index < num_labels:
+            raise ValueError(
+                f"`ignore_index` ({self.ignore_index}) is also the index of a class; choose one outside "
+                f"[0, {num_labels - 1}], such as 255."
+            )
+        unknown = [index for index in self.pseudo_label_classes if not 0 <= index < num_labels]
+        if unknown:
+            raise ValueError(
+                f"`pseudo_label_classes` names {unknown}, but the classes are 0 to {num_labels - 1}. Name new classes "
+                "in `id2label` too."
+            )
+
+    def _validate_backbone(self):
+        out_features = getattr(self.backbone_config, "out_features", None)
+        out_indices = getattr(self.backbone_config, "out_indices", None)
+        selected = out_features if out_features is not None else out_indices
+        if selected is None or len(selected) != 4:
+            raise ValueError(
+                "`backbone_config` must return four feature maps, at strides 4, 8, 16 and 32, but it returns "
+                f"{selected}. Set its `out_features` (transformers) or `out_indices` (timm), for example "
+                '`out_features=["stage1", "stage2", "stage3", "stage4"]` or `out_indices=[1, 2, 3, 4]`.'
+            )
+
+
+__all__ = ["MASS13K_LABELS", "MaSSFormerConfig"]

@@ -1,0 +1,372 @@
+# Copyright 2026 The transformers-massformer authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Image processor class for MaSSFormer"""
+
+import os
+import warnings
+
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+import torch
+import torchvision.transforms.v2.functional as tvF
+from transformers.image_processing_backends import TorchvisionBackend
+from transformers.image_processing_outputs import SemanticSegmentationPostProcessorOutput
+from transformers.image_processing_utils import BatchFeature
+from transformers.image_utils import (
+    IMAGENET_DEFAULT_MEAN,
+    IMAGENET_DEFAULT_STD,
+    ChannelDimension,
+    ImageInput,
+    PILImageResampling,
+    SizeDict,
+)
+from transformers.processing_utils import ImagesKwargs, Unpack
+from transformers.utils import TensorType, auto_docstring
+
+from .semantic_readout import (
+    INFERENCES,
+    QUERY_THRESHOLD,
+    read_general_map,
+    read_logits_map,
+    read_semantic_map,
+)
+
+
+def open_image(path: str | os.PathLike) -> PIL.Image.Image:
+    """
+    Opens a photograph as people see it: upright (EXIF orientation applied), 8 bits, RGB. Transparent parts are shown
+    on white; 16 bits are scaled to 8; floating-point greys are taken as black 0 to white 1.
+
+    Args:
+        path (`str` or `os.PathLike`): The image file.
+
+    Returns:
+        `PIL.Image.Image`: In mode RGB, fully read.
+
+    Raises:
+        FileNotFoundError: If there is no file at `path`.
+        ValueError: If the file is no image, is damaged or cut off, or has more pixels than Pillow agrees to decode
+            (`2 * PIL.Image.MAX_IMAGE_PIXELS`).
+    """
+    path = os.fspath(path)
+    if os.path.isdir(path):
+        raise ValueError(f"{path} is a folder, not an image file.")
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns from half of what it refuses; a photograph of that size is welcome here.
+            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
+            with PIL.Image.open(path) as image:
+                image.load()
+                return to_rgb(PIL.ImageOps.exif_transpose(image))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"There is no image file at {path}.") from None
+    except PIL.Image.DecompressionBombError as error:
+        raise ValueError(
+            f"{path} is too large to be decoded safely: {error} Make it smaller, or, if you trust the file, raise "
+            "`PIL.Image.MAX_IMAGE_PIXELS`."
+        ) from error
+    except PIL.UnidentifiedImageError as error:
+        raise ValueError(f"{path} is not an image file that Pillow can read.") from error
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise ValueError(f"{path} is damaged or cut off and cannot be decoded ({error}). Get a new copy.") from error
+
+
+def to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+    """Converts an image of any mode to 8-bit RGB as `open_image` describes."""
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.asarray(image, dtype=np.float64)
+        white = 1.0 if image.mode == "F" else 65535.0
+        scaled = np.nan_to_num(values / white * 255).clip(0, 255).round()
+        image = PIL.Image.fromarray(scaled.astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = PIL.Image.alpha_composite(PIL.Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+class MaSSFormerImageProcessorKwargs(ImagesKwargs, total=False):
+    r"""
+    size_divisor (`int`, *optional*, defaults to `self.size_divisor`):
+        Images are padded below and to the right, with zeros after normalisation, to the next multiple of this.
+    ignore_index (`int`, *optional*, defaults to `self.ignore_index`):
+        Label of pixels without a class, the padding among them.
+    num_labels (`int`, *optional*, defaults to `self.num_labels`):
+        Number of classes: segmentation maps may hold 0 to `num_labels - 1` and `ignore_index`.
+    """
+
+    size_divisor: int
+    ignore_index: int
+    num_labels: int
+
+
+@auto_docstring
+class MaSSFormerImageProcessor(TorchvisionBackend):
+    """
+    Prepares whole photographs for MaSSFormer and reads its output at their own size. Images are not resized unless
+    `do_resize=True`; `size` then is the release's test setting by default.
+    """
+
+    valid_kwargs = MaSSFormerImageProcessorKwargs
+    model_input_names = ["pixel_values"]
+    resample = PILImageResampling.BILINEAR
+    image_mean = IMAGENET_DEFAULT_MEAN
+    image_std = IMAGENET_DEFAULT_STD
+    size = {"shortest_edge": 3072, "longest_edge": 4096}
+    default_to_square = False
+    do_resize = False
+    do_rescale = True
+    rescale_factor = 1 / 255
+    do_normalize = True
+    do_convert_rgb = True
+    do_pad = True
+    size_divisor = 32
+    ignore_index = 255
+    num_labels = 7
+
+    def __init__(self, **kwargs: Unpack[MaSSFormerImageProcessorKwargs]):
+        super().__init__(**kwargs)
+
+    @auto_docstring
+    def preprocess(
+        self,
+        images: ImageInput,
+        segmentation_maps: ImageInput | None = None,
+        **kwargs: Unpack[MaSSFormerImageProcessorKwargs],
+    ) -> BatchFeature:
+        r"""
+        segmentation_maps (`ImageInput`, *optional*):
+            One map of class indices per image, of its size. Returned as `labels`.
+        """
+        return super().preprocess(images, segmentation_maps, **kwargs)
+
+    def process_image(
+        self,
+        image: ImageInput,
+        do_convert_rgb: bool | None = None,
+        input_data_format: str | ChannelDimension | None = None,
+        device: torch.device | None = None,
+        **kwargs,
+    ) -> torch.Tensor:
+        """As the base class; but 16-bit greys are scaled, and arrays like (1, 1, 3) are never channels first."""
+        if isinstance(image, np.ndarray):
+            image = np.require(image, requirements="W")
+            if input_data_format is None and image.ndim == 3 and image.shape[2] in (3, 4):
+                input_data_format = ChannelDimension.LAST
+            if input_data_format == ChannelDimension.LAST and image.shape[2] == 4 and image.dtype == np.uint8:
+                image, input_data_format = PIL.Image.fromarray(image), None
+        if isinstance(image, PIL.Image.Image) and do_convert_rgb:
+            image = to_rgb(image)
+        return super().process_image(
+            image, do_convert_rgb=do_convert_rgb, input_data_format=input_data_format, device=device
+        )
+
+    # Image processors of the library narrow these two signatures in the same way.
+    def _preprocess_image_like_inputs(  # ty: ignore[incompatible-method-override]
+        self,
+        images: ImageInput,
+        segmentation_maps: ImageInput | None,
+        do_convert_rgb: bool,
+        input_data_format: ChannelDimension,
+        return_tensors: str | TensorType | None,
+        device: torch.device | None = None,
+        **kwargs,
+    ) -> BatchFeature:
+        images = self._prepare_image_like_inputs(
+            images=images, do_convert_rgb=do_convert_rgb, input_data_format=input_data_format, device=device
+        )
+        data = {"pixel_values": self._preprocess(images, fill_value=0, **kwargs)}
+        if segmentation_maps is not None:
+            maps = self._prepare_image_like_inputs(
+                images=segmentation_maps,
+                expected_ndims=2,
+                do_convert_rgb=False,
+                input_data_format=ChannelDimension.FIRST,
+                device=device,
+            )
+            maps = [label_map.to(torch.int64) for label_map in maps]
+            self._check_segmentation_maps(maps, images, kwargs["num_labels"], kwargs["ignore_index"])
+            kwargs.update(do_rescale=False, do_normalize=False, resample=tvF.InterpolationMode.NEAREST_EXACT)
+            labels = self._preprocess(maps, fill_value=kwargs["ignore_index"], **kwargs)
+            data["labels"] = [label_map[0] for label_map in labels]
+        return BatchFeature(data=data, tensor_type=return_tensors)
+
+    def _check_segmentation_maps(
+        self, maps: list[torch.Tensor], images: list[torch.Tensor], num_labels: int, ignore_index: int
+    ):
+        if len(maps) != len(images):
+            raise ValueError(f"Got {len(images)} images but {len(maps)} segmentation maps; each image needs its own.")
+        for index, (label_map, image) in enumerate(zip(maps, images, strict=True)):
+            if label_map.shape[0] != 1 or label_map.shape[1:] != image.shape[1:]:
+                raise ValueError(
+                    f"Segmentation map {index} must be of its image's size, (height, width) = "
+                    f"{tuple(image.shape[1:])}, with one class index per pixel, got shape {tuple(label_map.shape)}."
+                )
+            values = label_map.unique()
+            invalid = values[((values < 0) | (values >= num_labels)) & (values != ignore_index)]
+            if invalid.numel():
+                raise ValueError(
+                    f"Segmentation map {index} holds values that are no class: {invalid.tolist()}. Allowed are 0 to "
+                    f"{num_labels - 1} and {ignore_index} (ignored). If there are more classes, give the processor "
+                    "`num_labels`; if the map is a picture of colours, convert it to class indices first."
+                )
+
+    def _preprocess(  # ty: ignore[incompatible-method-override]
+        self,
+        images: list[torch.Tensor],
+        do_resize: bool,
+        size: SizeDict,
+        resample: "PILImageResampling | tvF.InterpolationMode | int | None",
+        do_rescale: bool,
+        rescale_factor: float,
+        do_normalize: bool,
+        image_mean: float | list[float],
+        image_std: float | list[float],
+        do_pad: bool,
+        size_divisor: int,
+        fill_value: int,
+        **kwargs,
+    ) -> list[torch.Tensor]:
+        """Each image by itself: 4K photographs of different sizes gain nothing from being stacked."""
+        processed = []
+        for image in images:
+            if do_resize:
+                image = self.resize(image, size=size, resample=resample)
+            image = self.rescale_and_normalize(image, do_rescale, rescale_factor, do_normalize, image_mean, image_std)
+            if do_pad:
+                height, width = image.shape[-2:]
+                image = tvF.pad(image, [0, 0, -width % size_divisor, -height % size_divisor], fill=fill_value)
+            processed.append(image)
+        sizes = [tuple(image.shape[-2:]) for image in processed]
+        if len(set(sizes)) > 1:
+            raise ValueError(
+                f"The images have different padded sizes, (height, width) = {sizes}, and cannot form a batch: padding "
+                "one to the other's size would change its global means, positions and attention, and so its masks. "
+                "Process them one by one, or cut crops of one size."
+            )
+        return processed
+
+    def _valid_size(self, target_size: tuple[int, int], size: SizeDict | None) -> tuple[int, int]:
+        """The size that the processor gave to an image of `target_size`, before padding."""
+        if size is None:
+            return target_size
+        # Asked of the resize itself, on a tensor without data.
+        height, width = self.resize(torch.empty(1, *target_size, device="meta"), size=size).shape[-2:]
+        return height, width
+
+    def _padded_size(
+        self, maps: torch.Tensor, of_queries: bool, valid_size: tuple[int, int] | None = None
+    ) -> tuple[int, int]:
+        """
+        The size of the model's input: twice that of mask logits. Other logits come at any stride, so it is that of the
+        image, padded as this processor does; without an image, four times that of the logits.
+        """
+        if of_queries or valid_size is None:
+            stride = 2 if of_queries else 4
+            return stride * maps.shape[2], stride * maps.shape[3]
+        divisor = self.size_divisor if self.do_pad else 1
+        height, width = (-(-length // divisor) * divisor for length in valid_size)
+        return height, width
+
+    def post_process_semantic_segmentation(
+        self,
+        outputs,
+        target_sizes: list[tuple[int, int]] | None = None,
+        size: dict[str, int] | None = None,
+        return_segmentation_scores: bool = False,
+        inference: str = "semantic",
+        threshold: float = QUERY_THRESHOLD,
+    ) -> "list[torch.Tensor] | list[SemanticSegmentationPostProcessorOutput]":
+        r"""
+        Reads label maps from the output of [`MaSSFormerForSemanticSegmentation`] or of a model with logits per pixel,
+        at the images' own sizes: mask logits are resized once, in bands of rows, to the final size; never to a fixed
+        one, never all at once.
+
+        Args:
+            outputs ([`MaSSFormerForSemanticSegmentationOutput`]):
+                Output of the model; its `class_queries_logits` and `masks_queries_logits` are read, or, if it has
+                none, its `logits`.
+            target_sizes (`list[tuple[int, int]]`, *optional*):
+                Height and width of each image before the processor, which are those of its label map. By default the
+                size of the padded model input.
+            size (`dict[str, int]`, *optional*):
+                The `size` to which the processor resized the images. By default `self.size` if `self.do_resize`, else
+                they were not resized.
+            return_segmentation_scores (`bool`, *optional*, defaults to `False`):
+                Whether to return the scores of all classes too.
+            inference (`str`, *optional*, defaults to `"semantic"`):
+                `"semantic"`: each pixel gets the class with the largest sum over queries of class times mask
+                probability. `"general"`: it gets the class of the query with the largest product of the two
+                (MaskFormer, section 3.4). Logits per pixel are read in one way only.
+            threshold (`float`, *optional*, defaults to 0.3):
+                In general inference, queries whose class is less likely are left out. An image without any others is
+                `ignore_index` throughout.
+
+        Returns:
+            `list[torch.Tensor]` or `list[SemanticSegmentationPostProcessorOutput]`: For each image an int64 label map
+            of shape `(height, width)`, or, with `return_segmentation_scores=True`, an object with this map as
+            `segmentation` and the scores as `segmentation_scores`, of shape `(num_labels, height, width)`.
+
+        Raises:
+            ValueError: If there is not one target size per image, the resized image is larger than the model input, or
+                scores are asked of general inference, which has none.
+        """
+        if inference not in INFERENCES:
+            raise ValueError(f"`inference` must be one of {', '.join(INFERENCES)}, got {inference!r}.")
+        if inference == "general" and return_segmentation_scores:
+            raise ValueError("General inference gives each pixel to one query and has no scores; ask for semantic.")
+        class_queries_logits = getattr(outputs, "class_queries_logits", None)
+        maps = outputs.logits if class_queries_logits is None else outputs.masks_queries_logits
+        batch_size = len(maps)
+        if size is None and self.do_resize:
+            size = self.size
+        if size is not None and not isinstance(size, SizeDict):
+            size = self._standardize_kwargs(size=size, default_to_square=self.default_to_square)["size"]
+        if target_sizes is None:
+            target_sizes = valid_sizes = [self._padded_size(maps, class_queries_logits is not None)] * batch_size
+        else:
+            target_sizes = [(int(height), int(width)) for height, width in target_sizes]
+            valid_sizes = [self._valid_size(target_size, size) for target_size in target_sizes]
+        if len(target_sizes) != batch_size:
+            raise ValueError(f"Got {len(target_sizes)} target sizes for a batch of {batch_size} images.")
+
+        label_maps, with_scores = [], []
+        for index, (target_size, valid_size) in enumerate(zip(target_sizes, valid_sizes, strict=True)):
+            padded_size = self._padded_size(maps, class_queries_logits is not None, valid_size)
+            if valid_size[0] > padded_size[0] or valid_size[1] > padded_size[1]:
+                raise ValueError(
+                    f"Image {index} was {valid_size[0]} x {valid_size[1]} pixels according to `target_sizes` and "
+                    f"`size`, but the model's input was only {padded_size[0]} x {padded_size[1]}. Pass the sizes as "
+                    "(height, width) of the images before the processor, and its `size` if it resized them."
+                )
+            sizes = (target_size, valid_size, (padded_size[0] / maps.shape[2], padded_size[1] / maps.shape[3]))
+            scores = None
+            if class_queries_logits is None:
+                segmentation, scores = read_logits_map(maps[index], *sizes, return_segmentation_scores)
+            elif inference == "general":
+                segmentation = read_general_map(
+                    class_queries_logits[index], maps[index], *sizes, threshold, self.ignore_index
+                )
+            else:
+                segmentation, scores = read_semantic_map(
+                    class_queries_logits[index], maps[index], *sizes, return_segmentation_scores
+                )
+            label_maps.append(segmentation)
+            if return_segmentation_scores:
+                data = {"segmentation": segmentation, "segmentation_scores": scores}
+                with_scores.append(SemanticSegmentationPostProcessorOutput(data=data))
+        return with_scores if return_segmentation_scores else label_maps
+
+
+__all__ = ["MaSSFormerImageProcessor", "open_image"]
