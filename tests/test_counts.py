@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as stnp
 from scipy import ndimage
 
-from transformers_massformer.metrics import Counts, CountSettings, class_scores, count_image, count_images, score
+from transformers_massformer.metrics import (
+    Counts,
+    CountSettings,
+    class_scores,
+    count_image,
+    count_images,
+    score,
+    segment_scores,
+)
 from transformers_massformer.metrics.counts import band_width
 
 
@@ -268,3 +276,48 @@ def test_as_many_predictions_as_labels():
 def test_settings_without_meaning_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         CountSettings(**wrong)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 6))
+def test_panoptic_quality_of_classes_as_segments(seed, num_images):
+    rng = np.random.default_rng(seed)
+    total, num_found, num_wrong = np.zeros(3), np.zeros(3), np.zeros(3)
+    counts = []
+    for _ in range(num_images):
+        label = rng.choice([0, 1, 2, 255], size=(6, 7), p=[0.5, 0.3, 0.1, 0.1])
+        prediction = np.where(rng.random((6, 7)) < 0.7, label, rng.integers(0, 3, (6, 7)))
+        prediction[prediction == 255] = 0
+        counts.append(count_image(torch.from_numpy(prediction), torch.from_numpy(label), 3))
+        for index in range(3):
+            found, true = (prediction == index) & (label != 255), label == index
+            union = (found | true).sum()
+            if union and (found & true).sum() / union > 0.5:
+                total[index] += (found & true).sum() / union
+                num_found[index] += 1
+            else:
+                num_wrong[index] += int(found.any()) + int(true.any())
+    scores = segment_scores(Counts.stack(counts))
+    with np.errstate(invalid="ignore"):
+        quality = total / (num_found + num_wrong / 2)
+        np.testing.assert_allclose(scores.pq_st, quality)
+        np.testing.assert_allclose(scores.sq_st, total / num_found)
+        np.testing.assert_allclose(scores.rq_st, num_found / (num_found + num_wrong / 2))
+    result = score(Counts.stack(counts))
+    np.testing.assert_allclose(result["per_category_pq_st"], quality)
+    np.testing.assert_allclose(result["mean_pq_st"], np.nanmean(quality))
+
+
+def test_a_prediction_may_leave_pixels_without_a_class_if_told_so():
+    label = torch.zeros(4, 6, dtype=torch.int64)
+    prediction = label.clone()
+    prediction[:, 3:] = 255
+    with pytest.raises(ValueError, match="none of the 2 classes: 255"):
+        count_image(prediction, label, 2)
+    counts = count_image(prediction, label, 2, allow_unlabelled=True)
+    assert counts.intersection.tolist() == [12, 0]
+    assert counts.prediction_area.tolist() == [12, 0]
+    assert counts.label_area.tolist() == [24, 0]
+    assert class_scores(counts).iou[0] == 0.5
+    # Only what is predicted has a boundary: here all but the column whose neighbours are all predicted, twice.
+    assert counts.prediction_boundary.tolist()[1] == 0

@@ -32,6 +32,7 @@ from transformers_massformer.evaluation.prediction import (
 )
 from transformers_massformer.evaluation.profiling import count_operations, profile
 from transformers_massformer.metrics import Counts, CountSettings, count_images, score
+from transformers_massformer.semantic_readout import read_general_map
 from transformers_massformer.windows import windows
 
 
@@ -115,7 +116,9 @@ def test_label_maps_are_read_at_native_size_exactly(peers, name):
     processor = AutoImageProcessor.from_pretrained(folder)
     inputs = processor(images=image, return_tensors="pt")
     mask = inputs.get("pixel_mask", torch.ones(1, *inputs["pixel_values"].shape[-2:]))[0]
-    valid_size = (80, 96) if name == "massformer" else (int(mask[:, 0].sum()), int(mask[0].sum()))
+    valid_size = (
+        (80, 96) if name in ("massformer", "semask", "baseline") else (int(mask[:, 0].sum()), int(mask[0].sum()))
+    )
     scores = dense_scores(predictor.model, inputs["pixel_values"], valid_size, (80, 96), **predictor.constant_inputs)
     assert_agrees(predictor(image), scores)
 
@@ -214,6 +217,8 @@ def test_the_peer_s_own_post_processing(peers, name):
         {"scales": ()},
         {"scales": (0.0,)},
         {"peer_postprocess": True, "flip": True},
+        {"inference": "hard"},
+        {"inference": "general", "flip": True},
     ],
 )
 def test_options_that_cannot_be_are_refused(wrong):
@@ -275,6 +280,41 @@ def test_evaluate_writes_the_scores_and_tables(peers, data, tmp_path, name):
     (panel,) = (tmp_path / "out" / "worst").glob("*.jpg")
     worst = min(rows, key=lambda row: float(row["mean_boundary_iou"]))
     assert panel.name == f"01_{worst['image_id']}.jpg"
+
+
+@pytest.mark.parametrize("name", ["massformer", "mask2former"])
+def test_evaluate_by_general_inference(peers, data, tmp_path, name):
+    root, labels = data
+    result = evaluate(peers(name), root, tmp_path / "out", "--inference", "general")
+    assert result.exit_code == 0, result.output
+    written = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert written["prediction"]["inference"] == "general"
+    predictor = ModelPredictor.load(peers(name), "cpu", options=PredictionOptions(inference="general"))
+    image = photo(*SIZES["a"])
+    inputs, valid_size = predictor.prepare(image)
+    with torch.no_grad():
+        outputs = predictor.run(inputs)
+    (expected,) = [
+        read_general_map(
+            outputs.class_queries_logits[0],
+            outputs.masks_queries_logits[0],
+            (80, 96),
+            valid_size,
+            tuple(
+                full / size
+                for full, size in zip(
+                    inputs["pixel_values"].shape[-2:], outputs.masks_queries_logits.shape[-2:], strict=True
+                )
+            ),
+        )
+    ]
+    assert torch.equal(predictor(image), expected)
+
+
+def test_logits_per_pixel_have_no_general_inference(peers, data, tmp_path):
+    result = evaluate(peers("segformer"), data[0], tmp_path / "out", "--inference", "general")
+    assert result.exit_code == 1
+    assert "has no queries" in result.output
 
 
 def test_evaluate_a_folder_of_label_maps(data, tmp_path):

@@ -193,6 +193,27 @@ def test_loss_equals_the_dense_computation():
     torch.testing.assert_close(losses["loss"], naive_loss(criterion, *predictions, labels), rtol=1e-4, atol=1e-4)
 
 
+def test_with_fixed_matching_every_class_has_its_query():
+    config = tiny_config(num_queries=7, matching="fixed")
+    criterion, predictions = MaSSFormerLoss(config), random_predictions(config, 2, 32, 64)
+    labels = torch.zeros(2, 32, 64, dtype=torch.int64)
+    labels[:, :, 20:], labels[1, 3:9] = 5, 2
+    classes, masks = semantic_targets(labels, 7)
+    queries, matched = criterion.match(
+        predictions[0][0][1], predictions[1][0][1], predictions[2][1], classes[1], masks[1]
+    )
+    assert queries.tolist() == [0, 2, 5]
+    assert classes[1][matched].tolist() == [0, 2, 5]
+    # The classes of the queries are then those of the image, and "no object" for all others.
+    targets = torch.full((2, 7), 7)
+    for image, present in enumerate(classes):
+        targets[image, present] = present
+    weight = torch.ones(8)
+    weight[-1] = 0.1
+    expected = 2 * F.cross_entropy(predictions[0][-1].flatten(0, 1), targets.flatten(), weight)
+    assert criterion(*predictions, labels)["loss_cross_entropy"].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     st.lists(st.integers(0, 3), unique=True),

@@ -8,7 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transformers_massformer import semantic_readout
-from transformers_massformer.semantic_readout import bilinear_plan, read_semantic_map, semantic_scores
+from transformers_massformer.semantic_readout import (
+    bilinear_plan,
+    read_general_map,
+    read_semantic_map,
+    semantic_scores,
+)
 
 
 def dense_scores(class_logits, mask_logits, target_size, valid_size):
@@ -108,3 +113,39 @@ assert clear.float().mean() > 0.99
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert int(result.stdout) < 600
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.integers(0, 2**32 - 1), st.integers(1, 12), st.tuples(st.integers(3, 20), st.integers(3, 20)), st.floats(0, 0.6)
+)
+def test_general_inference_gives_each_pixel_to_its_best_query(seed, num_queries, size, threshold):
+    generator = torch.Generator().manual_seed(seed)
+    class_logits = 2 * torch.randn(num_queries, 5, generator=generator)
+    mask_logits = 3 * torch.randn(num_queries, size[0], size[1], generator=generator)
+    target = (2 * size[0], 2 * size[1])
+    label_map = read_general_map(class_logits, mask_logits, target, target, 2, threshold, ignore_index=99)
+    probabilities = class_logits.double().softmax(-1)
+    best = torch.full(target, -1.0, dtype=torch.float64)
+    expected = torch.full(target, 99)
+    resized = F.interpolate(mask_logits[None].double(), size=target, mode="bilinear")[0].sigmoid()
+    runner_up = best.clone()
+    for query in range(num_queries):
+        confidence, found = probabilities[query].max(0)
+        # The last class is "no object".
+        if found == 4 or confidence <= threshold:
+            continue
+        product = confidence * resized[query]
+        better = product > best
+        runner_up = torch.where(better, best, runner_up.maximum(product))
+        expected[better] = found
+        best = best.maximum(product)
+    clear = (best - runner_up > 1e-6) | (best < 0)
+    assert torch.equal(label_map[clear], expected[clear])
+
+
+def test_general_inference_leaves_an_image_without_objects_empty():
+    class_logits = torch.tensor([[0.0, 0.0, 9.0], [0.2, 0.0, 0.1]])
+    label_map = read_general_map(class_logits, torch.ones(2, 4, 4), (8, 8), (8, 8), threshold=0.5)
+    assert (label_map == 255).all()
+    assert (read_general_map(class_logits, torch.ones(2, 4, 4), (8, 8), (8, 8), threshold=0.3) == 0).all()

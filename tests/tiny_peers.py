@@ -4,9 +4,15 @@ from pathlib import Path
 
 import torch
 import transformers
-from tiny import TINY_RESNET, TINY_SWIN, tiny_model
+from tiny import TINY_RESNET, TINY_SWIN, tiny_config, tiny_model, tiny_semask
 
-from transformers_massformer import MASS13K_LABELS, MaSSFormerImageProcessor
+from transformers_massformer import (
+    MASS13K_LABELS,
+    MaSSFormerImageProcessor,
+    PerPixelBaselineConfig,
+    PerPixelBaselineForSemanticSegmentation,
+    SeMaskImageProcessor,
+)
 
 
 LABELS = dict(enumerate(MASS13K_LABELS))
@@ -15,6 +21,15 @@ NAMES = {"id2label": LABELS, "label2id": {label: index for index, label in LABEL
 
 def massformer():
     return tiny_model(), MaSSFormerImageProcessor()
+
+
+def semask():
+    return tiny_semask(), SeMaskImageProcessor()
+
+
+def baseline():
+    fields = tiny_config().to_dict() | {"num_queries": None, "model_type": "per_pixel_baseline"}
+    return PerPixelBaselineForSemanticSegmentation(PerPixelBaselineConfig(**fields)), MaSSFormerImageProcessor()
 
 
 def mask2former():
@@ -122,6 +137,8 @@ def eomt():
 
 PEERS = {
     "massformer": massformer,
+    "semask": semask,
+    "baseline": baseline,
     "mask2former": mask2former,
     "maskformer": maskformer,
     "oneformer": oneformer,

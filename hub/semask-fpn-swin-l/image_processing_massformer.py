@@ -265,19 +265,18 @@ class MaSSFormerImageProcessor(TorchvisionBackend):
         height, width = self.resize(torch.empty(1, *target_size, device="meta"), size=size).shape[-2:]
         return height, width
 
-    def _padded_size(
-        self, maps: torch.Tensor, of_queries: bool, valid_size: tuple[int, int] | None = None
-    ) -> tuple[int, int]:
+    def _padded_size(self, maps: torch.Tensor, of_queries: bool, valid_size: tuple[int, int]) -> tuple[int, int]:
         """
-        The size of the model's input: twice that of mask logits. Other logits come at any stride, so it is that of the
-        image, padded as this processor does; without an image, four times that of the logits.
+        The size of the model's input. MaSSFormer's masks are at half of it, whatever it was padded to. For others it
+        is that of the image, padded as this processor does.
         """
-        if of_queries or valid_size is None:
-            stride = 2 if of_queries else 4
-            return stride * maps.shape[2], stride * maps.shape[3]
+        twice = (2 * maps.shape[2], 2 * maps.shape[3])
         divisor = self.size_divisor if self.do_pad else 1
         height, width = (-(-length // divisor) * divisor for length in valid_size)
-        return height, width
+        if not of_queries:
+            return height, width
+        is_stride = height % maps.shape[2] == 0 and height * maps.shape[3] == width * maps.shape[2]
+        return (height, width) if is_stride and height > twice[0] else twice
 
     def post_process_semantic_segmentation(
         self,
@@ -334,7 +333,8 @@ class MaSSFormerImageProcessor(TorchvisionBackend):
         if size is not None and not isinstance(size, SizeDict):
             size = self._standardize_kwargs(size=size, default_to_square=self.default_to_square)["size"]
         if target_sizes is None:
-            target_sizes = valid_sizes = [self._padded_size(maps, class_queries_logits is not None)] * batch_size
+            stride = 4 if class_queries_logits is None else 2
+            target_sizes = valid_sizes = [(stride * maps.shape[2], stride * maps.shape[3])] * batch_size
         else:
             target_sizes = [(int(height), int(width)) for height, width in target_sizes]
             valid_sizes = [self._valid_size(target_size, size) for target_size in target_sizes]

@@ -4,12 +4,14 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelFor
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES
 
 from .configuration_massformer import MASS13K_LABELS, MaSSFormerConfig
+from .configuration_per_pixel_baseline import PerPixelBaselineConfig
 from .configuration_semask_swin import SeMaskConfig, SeMaskSwinConfig
 from .deform_conv import ModulatedDeformConv2d
 from .image_processing_massformer import MaSSFormerImageProcessor, open_image
 from .image_processing_semask import SeMaskImageProcessor
 from .loss_massformer import MaSSFormerLoss
 from .modeling_massformer import MaSSFormerForSemanticSegmentation, MaSSFormerModel, MaSSFormerPreTrainedModel
+from .modeling_per_pixel_baseline import PerPixelBaselineForSemanticSegmentation, PerPixelBaselineModel
 from .modeling_semask_swin import (
     SeMaskForSemanticSegmentation,
     SeMaskPreTrainedModel,
@@ -26,8 +28,11 @@ AutoModel.register(MaSSFormerConfig, MaSSFormerModel)
 # SeMask's backbone registers itself, because its models find it by name.
 AutoModel.register(SeMaskSwinConfig, SeMaskSwinModel)
 AutoConfig.register(SeMaskConfig.model_type, SeMaskConfig)
+AutoConfig.register(PerPixelBaselineConfig.model_type, PerPixelBaselineConfig)
+AutoModel.register(PerPixelBaselineConfig, PerPixelBaselineModel)
 for config_class, model_class, processor_class in (
     (MaSSFormerConfig, MaSSFormerForSemanticSegmentation, MaSSFormerImageProcessor),
+    (PerPixelBaselineConfig, PerPixelBaselineForSemanticSegmentation, MaSSFormerImageProcessor),
     (SeMaskConfig, SeMaskForSemanticSegmentation, SeMaskImageProcessor),
 ):
     AutoModelForSemanticSegmentation.register(config_class, model_class)
@@ -44,6 +49,9 @@ __all__ = [
     "MaSSFormerModel",
     "MaSSFormerPreTrainedModel",
     "ModulatedDeformConv2d",
+    "PerPixelBaselineConfig",
+    "PerPixelBaselineForSemanticSegmentation",
+    "PerPixelBaselineModel",
     "SeMaskConfig",
     "SeMaskForSemanticSegmentation",
     "SeMaskImageProcessor",

@@ -53,7 +53,7 @@ def boundary_f1(counts: Counts) -> torch.Tensor:
 class SegmentScores:
     """
     Panoptic quality of semantic segmentation, where a class in an image is one segment (PQ^St; MaskFormer, section
-    4.1), and its two factors, of each class: float64 `torch.Tensor`s of shape `(num_labels,)` between 0 and 1, NaN
+    4), and its two factors, of each class: float64 `torch.Tensor`s of shape `(num_labels,)` between 0 and 1, NaN
     where the class is in no image.
 
     Attributes:

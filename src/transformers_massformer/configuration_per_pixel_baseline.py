@@ -1,0 +1,68 @@
+# Copyright 2026 The transformers-massformer authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Per-pixel baseline configuration"""
+
+from huggingface_hub.dataclasses import strict
+
+from .configuration_massformer import MaSSFormerConfig
+
+
+# It would ask for the documentation of every field of the parent class. trf-ignore: TRF057
+@strict
+class PerPixelBaselineConfig(MaSSFormerConfig):
+    r"""
+    [`MaSSFormerConfig`] for per-pixel classification (MaskFormer, section 4). Fields of matching and of mask losses
+    have no effect.
+
+    Args:
+        use_transformer_decoder (`bool`, *optional*, defaults to `False`):
+            Whether the classes are told apart by what MaSSFormer's transformer decoder makes of a query for each
+            (PerPixelBaseline+), or by the same linear classifier in every image (PerPixelBaseline).
+        num_queries (`int`, *optional*, defaults to the number of labels):
+            Each class has its own query; another number is refused.
+
+    Example:
+
+    ```python
+    >>> from transformers_massformer import PerPixelBaselineConfig, PerPixelBaselineForSemanticSegmentation
+
+    >>> configuration = PerPixelBaselineConfig(use_transformer_decoder=True)
+    >>> configuration.num_queries
+    7
+
+    ```"""
+
+    model_type = "per_pixel_baseline"
+
+    use_transformer_decoder: bool = False
+    num_queries: int | None = None  # ty: ignore[incompatible-attribute-override]
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        if self.num_queries is None:
+            self.num_queries = self.num_labels
+
+    def validate_architecture(self):
+        """Part of `@strict`-powered validation: refuses combinations that cannot be built."""
+        if self.num_queries is None:
+            self.num_queries = self.num_labels
+        super().validate_architecture()
+        if self.num_queries != self.num_labels:
+            raise ValueError(
+                f"`num_queries` must be the number of labels ({self.num_labels}), because each class has its own "
+                f"query; got {self.num_queries}. Leave it out."
+            )
+
+
+__all__ = ["PerPixelBaselineConfig"]

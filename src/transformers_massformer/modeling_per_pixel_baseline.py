@@ -1,0 +1,177 @@
+# Copyright 2026 The transformers-massformer authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Per-pixel baselines on MaSSFormer's pixel decoder (MaskFormer, section 4.1, arXiv:2107.06278)"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import initialization as init
+from transformers.processing_utils import Unpack
+from transformers.utils import ModelOutput, TransformersKwargs, auto_docstring
+from transformers.utils.generic import can_return_tuple
+
+from .configuration_per_pixel_baseline import PerPixelBaselineConfig
+from .loss_massformer import MaSSFormerLoss
+from .modeling_massformer import MaSSFormerModel, MaSSFormerPreTrainedModel, halve, mask_logits
+from .semantic_prior import pixel_cross_entropy, semantic_prior_loss
+
+
+@auto_docstring(custom_intro="Output of [`PerPixelBaselineForSemanticSegmentation`].")
+@dataclass
+class PerPixelBaselineOutput(ModelOutput):
+    r"""
+    loss (`torch.Tensor`, *optional*, returned when `labels` are given):
+        The sum of all weighted terms, a scalar.
+    logits (`torch.Tensor` of shape `(batch_size, num_labels, height / 2, width / 2)`):
+        Logits of each class.
+    edge_logits (`torch.Tensor` of shape `(batch_size, 1, height / 2, width / 2)`):
+        Logits of the edges between classes.
+    semantic_maps (`tuple(torch.Tensor)`, *optional*, returned if the backbone makes them):
+        Its semantic maps, of shapes `(batch_size, num_labels, height / s, width / s)` with s = 4, 8, 16, 32.
+    hidden_states (`tuple(torch.Tensor)`, *optional*, returned when `output_hidden_states=True` is passed):
+        The queries before the first layer of the transformer decoder and after each layer, if there is one.
+    attentions (`tuple(torch.Tensor)`, *optional*, returned when `output_attentions=True` is passed):
+        Its cross-attention weights.
+    loss_dict (`dict[str, torch.Tensor]`, *optional*, returned when `labels` are given):
+        The weighted terms of `loss`, as scalars without gradients: `loss_cross_entropy`, of earlier decoder steps the
+        same with suffix `_0`, `_1` ..., `loss_edge`, and if the backbone makes semantic maps `loss_semantic`.
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    edge_logits: torch.Tensor | None = None
+    semantic_maps: tuple[torch.Tensor, ...] | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    loss_dict: dict[str, torch.Tensor] | None = None
+
+
+class PerPixelBaselineClassifier(nn.Module):
+    """
+    In the place of the transformer decoder: the same embedding of each class for every image, so that mask logits are
+    a 1x1 convolution of the pixel decoder's features.
+    """
+
+    def __init__(self, config: PerPixelBaselineConfig):
+        super().__init__()
+        self.class_embeddings = nn.Embedding(len(config.id2label or ()), config.hidden_size)
+
+    def level_features(self, coarse_features: torch.Tensor) -> list[torch.Tensor]:
+        """There is no attention to steer."""
+        return []
+
+    def forward(
+        self, memories: list[torch.Tensor], level_features: list[torch.Tensor], **kwargs: Unpack[TransformersKwargs]
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        embeddings = self.class_embeddings.weight.expand(len(memories[0]), -1, -1)
+        return [embeddings], [embeddings]
+
+
+@auto_docstring(custom_intro="Pixel encoder and pixel decoder, and a classifier in the place of the queries.")
+class PerPixelBaselineModel(MaSSFormerModel):
+    config: PerPixelBaselineConfig  # ty: ignore[incompatible-mutable-override]
+
+    def __init__(self, config: PerPixelBaselineConfig):
+        super().__init__(config)
+        # CODEPATH: PerPixelBaseline; with the transformer decoder it is PerPixelBaseline+.
+        if not config.use_transformer_decoder:
+            self.transformer_decoder = PerPixelBaselineClassifier(config)
+            # Nothing reads the memories, whose weights would never get a gradient.
+            self.pixel_decoder.memory_projections = nn.ModuleList(nn.Identity() for _ in range(3))
+            self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        super()._init_weights(module)
+        if isinstance(module, PerPixelBaselineClassifier):
+            init.normal_(module.class_embeddings.weight, std=module.class_embeddings.embedding_dim**-0.5)
+
+
+@auto_docstring(
+    custom_intro="""
+    MaSSFormer's pixel encoder and decoder with per-pixel classification: PerPixelBaseline, or with the transformer
+    decoder and a query for each class PerPixelBaseline+.
+    """
+)
+class PerPixelBaselineForSemanticSegmentation(MaSSFormerPreTrainedModel):
+    config: PerPixelBaselineConfig  # ty: ignore[incompatible-mutable-override]
+
+    def __init__(self, config: PerPixelBaselineConfig):
+        super().__init__(config)
+        self.model: Any = PerPixelBaselineModel(config)
+        self.bias = nn.Parameter(torch.zeros(len(config.id2label or ())))
+        # Checks labels, and compares edges.
+        self.criterion = MaSSFormerLoss(config)
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        super()._init_weights(module)
+        if isinstance(module, PerPixelBaselineForSemanticSegmentation):
+            init.zeros_(module.bias)
+
+    def add_bias(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits + self.bias[:, None, None]
+
+    def losses(self, outputs: Any, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The weighted terms of the loss."""
+        config, losses = self.config, {}
+        self.criterion.check_labels(labels, outputs.mask_features)
+        final_step, coarse_features = len(outputs.mask_embeddings) - 1, halve(outputs.mask_features)
+        for step, embeddings in enumerate(outputs.mask_embeddings):
+            # CODEPATH: training choice; no checkpoint depends on it.
+            if step < final_step and not config.use_auxiliary_loss:
+                continue
+            features = outputs.mask_features if step == final_step else coarse_features
+            name = "loss_cross_entropy" if step == final_step else f"loss_cross_entropy_{step}"
+            logits = self.add_bias(mask_logits(embeddings, features))
+            losses[name] = pixel_cross_entropy(logits, labels.long(), config.ignore_index)
+        edge_loss = self.criterion.edge_loss(outputs.edge_logits.float(), labels)
+        losses["loss_edge"] = config.edge_weight * edge_loss
+        if outputs.semantic_maps is not None:
+            semantic_loss = semantic_prior_loss(outputs.semantic_maps, labels.long(), config.ignore_index)
+            losses["loss_semantic"] = config.semantic_loss_weight * semantic_loss
+        return losses
+
+    @can_return_tuple
+    @auto_docstring
+    def forward(
+        self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: Unpack[TransformersKwargs]
+    ) -> PerPixelBaselineOutput:
+        r"""
+        labels (`torch.LongTensor` of shape `(batch_size, height, width)`, *optional*):
+            Class of each pixel, `config.ignore_index` where there is none. Gives the loss.
+        """
+        outputs = self.model(pixel_values, output_pixel_features=labels is not None, **kwargs)
+        loss, loss_dict, logits = None, None, outputs.masks_queries_logits
+        if labels is not None:
+            with torch.autocast(device_type=labels.device.type, enabled=False):
+                losses = self.losses(outputs, labels)
+            loss = torch.stack(list(losses.values())).sum()
+            loss_dict = {name: value.detach() for name, value in losses.items()}
+            logits = mask_logits(outputs.mask_embeddings[-1], outputs.mask_features)
+        return PerPixelBaselineOutput(
+            loss=loss,
+            logits=self.add_bias(logits),
+            edge_logits=outputs.edge_logits,
+            semantic_maps=outputs.semantic_maps,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            loss_dict=loss_dict,
+        )
+
+
+__all__ = ["PerPixelBaselineForSemanticSegmentation", "PerPixelBaselineModel"]
