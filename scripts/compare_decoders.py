@@ -19,7 +19,7 @@ import typer
 import yaml
 from benchmark_model import console, describe_run, write_whole
 from benchmark_report import Results, add_measurement, render
-from decoders import DECODERS, build_decoder, collate_for
+from decoders import DECODERS, build_decoder
 from rich.progress import track
 from transformers import set_seed
 from transformers.utils import logging
@@ -81,7 +81,6 @@ def run(decoder: str, seed: int, options: dict[str, Any], folder: Path) -> dict[
         train_dataset=TrainingSet(items(train_pairs), transform, seed),
         eval_dataset=items(eval_pairs),
         processing_class=MaSSFormerImageProcessor(),
-        data_collator=collate_for(model),
     )
     start = time.perf_counter()
     with PeakMemory(args.device) as memory:

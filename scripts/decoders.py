@@ -1,6 +1,5 @@
 """Segmentation models that differ in their decoder alone: one backbone, one size of things, one way to train them."""
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +10,6 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from transformers_massformer import MASS13K_LABELS, MaSSFormerConfig, MaSSFormerForSemanticSegmentation
 from transformers_massformer.training.classes import label_names
-from transformers_massformer.training.trainer import collate
 
 
 NAMES = label_names(MASS13K_LABELS)
@@ -134,25 +132,3 @@ def build_decoder(name: str, config: MaSSFormerConfig) -> PreTrainedModel:
         # Only the last row of the table learns edges.
         fields["edge_weight"] = 0.0
     return MaSSFormerForSemanticSegmentation(MaSSFormerConfig(**fields))
-
-
-def mask_collate(samples: Sequence[Mapping[str, Any]], ignore_index: int = 255) -> dict[str, Any]:
-    """
-    Training samples as MaskFormer and Mask2Former take them, one mask per class of each image; photographs as
-    [`collate`] returns them.
-    """
-    if "labels" not in samples[0]:
-        return collate(samples)
-    masks, classes = [], []
-    for sample in samples:
-        present = sample["labels"].unique()
-        present = present[present != ignore_index]
-        masks.append((sample["labels"] == present[:, None, None]).float())
-        classes.append(present)
-    pixel_values = torch.stack([sample["pixel_values"] for sample in samples])
-    return {"pixel_values": pixel_values, "mask_labels": masks, "class_labels": classes}
-
-
-def collate_for(model: PreTrainedModel) -> Any:
-    """How training samples become a batch for a model."""
-    return mask_collate if model.config.model_type in ("mask2former", "maskformer") else collate

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import torch
 import typer
 import yaml
-from decoders import build_decoder, collate_for
+from decoders import build_decoder
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 from transformers import Mask2FormerForUniversalSegmentation, set_seed
@@ -133,7 +133,6 @@ def train_peer(start: str | Path, data: Path, recipe_file: Path, output: Path, o
         args=args,
         train_dataset=TrainingSet(items(read_pairs(find_splits(data), "train")), transform, args.seed),
         processing_class=MaSSFormerImageProcessor(num_labels=len(MASS13K_LABELS)),
-        data_collator=collate_for(model),
     )
     checkpoint = last_checkpoint(output, args.world_size)
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))

@@ -13,13 +13,14 @@ from tiny_data import write_pair
 
 from transformers_massformer import MaSSFormerImageProcessor
 from transformers_massformer.evaluation.prediction import ModelPredictor, PredictionOptions
+from transformers_massformer.training.collation import collate_for
 
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 try:
     from benchmark_report import render
-    from decoders import ABLATION, DECODERS, SWITCHES, build_decoder, collate_for
+    from decoders import ABLATION, DECODERS, SWITCHES, build_decoder
 finally:
     sys.path.pop(0)
 

@@ -26,8 +26,8 @@ from transformers_massformer.evaluation.prediction import ModelPredictor, Predic
 from transformers_massformer.metrics import Counts, count_image, score
 from transformers_massformer.training import MaSSFormerTrainer, MaSSFormerTrainingArguments, parameter_groups
 from transformers_massformer.training.checkpoints import last_checkpoint
+from transformers_massformer.training.collation import collate
 from transformers_massformer.training.parameters import backbone_of, fix_statistics, freeze
-from transformers_massformer.training.trainer import collate
 
 
 TESTS = Path(__file__).parent

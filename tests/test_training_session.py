@@ -25,7 +25,8 @@ from transformers_massformer.data.training_set import TrainingSet
 from transformers_massformer.data.transforms import TrainingTransform
 from transformers_massformer.training.arguments import ModelArguments
 from transformers_massformer.training.checkpoints import checkpoints, last_checkpoint
-from transformers_massformer.training.session import TrainingSession, build_model, items, read_pairs
+from transformers_massformer.training.models import build_model
+from transformers_massformer.training.session import TrainingSession, items, read_pairs
 
 
 ROOT = Path(__file__).parent.parent
@@ -288,7 +289,7 @@ def test_recipes_hold_options_that_there_are(path, tmp_path):
         assert args.train_batch_size * args.gradient_accumulation_steps == 16
         assert data.crop_size == 1024
         with torch.device("meta"):
-            network, _ = build_model(ModelArguments(model.model, model.model_config))
+            network, *_ = build_model(ModelArguments(model.model, model.model_config))
         assert (
             network.num_parameters()
             == {

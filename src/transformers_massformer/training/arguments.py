@@ -35,6 +35,9 @@ class MaSSFormerTrainingArguments(TrainingArguments):
         fixed_norm_statistics (`str`, *optional*, defaults to `"none"`):
             Batch normalisations that use their running statistics and leave them as they are: `"none"`, `"backbone"`
             or `"all"`. With all of them a batch may hold a single image per process.
+        semantic_loss_weight (`float`, *optional*, defaults to 0.4):
+            Weight of the semantic maps of a SeMask backbone in a model of another kind, whose loss leaves them out;
+            SeMask, MaSSFormer and the per-pixel baselines have it in their configuration.
         eval_tile (`int`, *optional*):
             Evaluate in windows of so many pixels. By default photographs stay whole.
     """
@@ -71,6 +74,9 @@ class MaSSFormerTrainingArguments(TrainingArguments):
     fixed_norm_statistics: str = field(
         default="none",
         metadata={"help": "Batch normalisations that keep their running statistics.", "choices": FIXED_STATISTICS},
+    )
+    semantic_loss_weight: float = field(
+        default=0.4, metadata={"help": "Weight of a SeMask backbone's semantic maps in models of another kind."}
     )
     eval_tile: int | None = field(default=None, metadata={"help": "Evaluate in windows of so many pixels."})
 
@@ -110,10 +116,11 @@ class ModelArguments:
 
     Args:
         model (`str`, *optional*):
-            A published variant (r50, r18-lite, swin-t, swin-b), or the folder or Hub name of a model or a
-            configuration.
+            A published variant of MaSSFormer (r50, r18-lite, swin-t, swin-b) or SeMask-FPN (semask-swin-t, -s, -b,
+            -l), or the folder or Hub name of a segmentation model or of a configuration.
         model_config (`dict`, *optional*):
-            Fields of a [`MaSSFormerConfig`] to be set otherwise; without `model`, the configuration.
+            Fields of its configuration to be set otherwise; without `model`, the configuration, whose `model_type` is
+            MaSSFormer's unless it is named.
         backbone_weights (`str`, *optional*): See [`load_backbone_weights`].
         labels (`list[str]`, *optional*): Names of the classes, in the order of their ids. By default MaSS13K's.
         add_class (`list[str]`, *optional*):

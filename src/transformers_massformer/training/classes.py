@@ -32,22 +32,24 @@ def class_names(model: PreTrainedModel) -> list[str]:
     return [label for _, label in sorted((model.config.id2label or {}).items())]
 
 
-def add_classes(model: MaSSFormerForSemanticSegmentation, names: Sequence[str]) -> MaSSFormerForSemanticSegmentation:
+def add_classes(model: PreTrainedModel, names: Sequence[str]) -> MaSSFormerForSemanticSegmentation:
     """
     A model that knows more classes. All weights are kept; the class head gets new rows, which start as in a new model,
     between those of the old classes and that of "no object".
 
     Args:
-        model ([`MaSSFormerForSemanticSegmentation`]): The model; it is left as it is.
+        model (`PreTrainedModel`): A MaSSFormer; it is left as it is.
         names (`Sequence[str]`): The new classes, whose ids follow the old ones.
 
     Returns:
         [`MaSSFormerForSemanticSegmentation`]: The new model, in evaluation mode like one that is loaded.
 
     Raises:
-        ValueError: If a class is known already or named twice.
+        ValueError: If a class is known already or named twice, or the model is no MaSSFormer.
         StrictDataclassError: If there are more classes than queries.
     """
+    if not isinstance(model, MaSSFormerForSemanticSegmentation):
+        raise ValueError(f"New classes are for MaSSFormer; a {type(model).__name__} is trained on all its classes.")
     old = class_names(model)
     for index, name in enumerate(names):
         if name in old or name in names[:index]:
@@ -63,11 +65,13 @@ def add_classes(model: MaSSFormerForSemanticSegmentation, names: Sequence[str]) 
     return grown.eval()
 
 
-def check_new_classes(model: MaSSFormerForSemanticSegmentation, classes: Mapping[int, str]):
+def check_new_classes(model: PreTrainedModel, classes: Mapping[int, str]):
     """
     Raises:
-        ValueError: If the model calls one of the labelled classes by another id.
+        ValueError: If the model calls one of the labelled classes by another id, or is no MaSSFormer.
     """
+    if not isinstance(model, MaSSFormerForSemanticSegmentation):
+        raise ValueError(f"Pseudo-labels are for MaSSFormer, whose loss knows them; not for a {type(model).__name__}.")
     labels = dict(enumerate(class_names(model)))
     for index, name in classes.items():
         if labels.get(index) != name:
@@ -78,13 +82,13 @@ def check_new_classes(model: MaSSFormerForSemanticSegmentation, classes: Mapping
             )
 
 
-def apply_setting(model: MaSSFormerForSemanticSegmentation, setting: LabelSetting, classes: Sequence[int]):
+def apply_setting(model: PreTrainedModel, setting: LabelSetting, classes: Sequence[int]):
     """
     Tells the model's loss which edges to distrust: those of pseudo-labelled classes, of which it may have been trained
     on some before, and of "others", out of which they are cut.
 
     Args:
-        model ([`MaSSFormerForSemanticSegmentation`]): The model; its configuration is changed.
+        model (`PreTrainedModel`): A MaSSFormer; its configuration is changed.
         setting ([`LabelSetting`]): How pseudo-labels are used.
         classes (`Sequence[int]`): Ids of the classes that have them.
     """

@@ -19,14 +19,14 @@ license: apache-2.0
 library_name: transformers
 pipeline_tag: image-segmentation
 tags:
-- massformer
+- {model_type}
 - semantic-segmentation
 - high-resolution
 ---
 
 # {title}
 
-MaSSFormer ([arXiv:2503.18364](https://arxiv.org/abs/2503.18364)) with {parameters:,} parameters, for {num_labels}
+{kind} with {parameters:,} parameters, for {num_labels}
 classes: {labels}.
 
 ## Use
@@ -46,6 +46,13 @@ masks = pipeline("image-segmentation", model="{title}")("photo.jpg")  # one mask
 
 {training}
 """
+
+
+# Where a model is described.
+KINDS = {
+    "massformer": "MaSSFormer ([arXiv:2503.18364](https://arxiv.org/abs/2503.18364))",
+    "semask": "SeMask-FPN ([arXiv:2112.12782](https://arxiv.org/abs/2112.12782))",
+}
 
 
 def hardware(device: torch.device) -> str:
@@ -111,6 +118,8 @@ def write_model_card(folder: Path, session: "TrainingSession", metrics: dict[str
         scores += score_table(labels, metrics)
     card = CARD.format(
         title=session.output.name,
+        model_type=session.model.config.model_type,
+        kind=KINDS.get(session.model.config.model_type, f"`{type(session.model).__name__}`"),
         parameters=session.model.num_parameters(),
         num_labels=len(labels),
         labels=", ".join(labels),

@@ -8,25 +8,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import AutoConfig, AutoImageProcessor, TrainerState, set_seed
+from transformers import TrainerState, set_seed
 from transformers.utils import logging
 
-from ..configuration_massformer import MaSSFormerConfig
-from ..conversion import VARIANTS, variant_config
 from ..data.mass13k import Pair, Split, check_faults, choose_split, find_splits, full_split_name
 from ..data.pseudo_labels import PseudoLabelFiles
 from ..data.training_set import TrainingSet
 from ..data.transforms import TrainingTransform
 from ..files import written_whole
-from ..image_processing_massformer import MaSSFormerImageProcessor
-from ..modeling_massformer import MaSSFormerForSemanticSegmentation
 from ..resuming import claim
 from .arguments import DataArguments, MaSSFormerTrainingArguments, ModelArguments
-from .backbone_weights import load_backbone_weights
 from .checkpoints import STATE_FILE, last_checkpoint, remove_checkpoints, whole_or_not_at_all
-from .classes import LabelSetting, add_classes, apply_setting, check_new_classes, label_names
+from .classes import LabelSetting, apply_setting, check_new_classes, class_names
 from .model_card import write_model_card
+from .models import build_model
 from .trainer import MaSSFormerTrainer
 
 
@@ -58,54 +53,6 @@ DEFINING = (
     "weight_decay",
     "world_size",
 )
-
-
-def build_model(arguments: ModelArguments) -> tuple[MaSSFormerForSemanticSegmentation, Any]:
-    """
-    The model to train, in float32, and its image processor.
-
-    Raises:
-        FileNotFoundError: If there is no such model or file.
-        ValueError: If it is no MaSSFormer, or its configuration or weights do not fit.
-    """
-    names = label_names(arguments.labels) if arguments.labels else {}
-    overrides = {**arguments.config_fields(), **names}
-    source = arguments.model
-    if source is None or source in VARIANTS:
-        config = MaSSFormerConfig(**overrides) if source is None else variant_config(source, **overrides)
-        model = MaSSFormerForSemanticSegmentation(config)
-        processor = MaSSFormerImageProcessor(num_labels=model.criterion.num_labels, ignore_index=config.ignore_index)
-    else:
-        model, processor = load_for_training(source, overrides)
-    if arguments.backbone_weights is not None:
-        load_backbone_weights(model, arguments.backbone_weights)
-    if arguments.add_class:
-        model = add_classes(model, arguments.add_class)
-        processor.num_labels = model.criterion.num_labels
-    return model, processor
-
-
-def load_for_training(source: str, overrides: dict[str, Any]) -> tuple[MaSSFormerForSemanticSegmentation, Any]:
-    """A model from a folder or a Hub name; without weights it starts anew."""
-    folder = Path(source)
-    try:
-        config = AutoConfig.from_pretrained(source, **overrides)
-        if config.model_type != MaSSFormerConfig.model_type:
-            raise ValueError(f"{source} is a model of type {config.model_type}, not {MaSSFormerConfig.model_type}.")
-        if folder.exists() and not list(folder.glob("*.safetensors")):
-            model = MaSSFormerForSemanticSegmentation(config)
-        else:
-            # Classes of another number start anew.
-            model = MaSSFormerForSemanticSegmentation.from_pretrained(
-                source, config=config, dtype=torch.float32, ignore_mismatched_sizes=True
-            )
-        processor = AutoImageProcessor.from_pretrained(source, num_labels=model.criterion.num_labels)
-    except OSError as error:
-        raise FileNotFoundError(
-            f"There is no model at {source}: name one of {', '.join(VARIANTS)}, or a folder with a configuration "
-            f"({error})"
-        ) from error
-    return model, processor
 
 
 def read_pairs(splits: Mapping[str, Split], name: str) -> list[Pair]:
@@ -188,15 +135,15 @@ class TrainingSession:
             if self.is_main_process:
                 self.prepare_folder(overwrite)
         set_seed(args.seed)
-        self.model, self.processor = build_model(model_arguments)
+        self.model, self.processor, constant_inputs = build_model(model_arguments, data_arguments.crop_size)
         if data_arguments.pseudo_labels is not None:
             classes = PseudoLabelFiles(Path(data_arguments.pseudo_labels)).read_classes()
             check_new_classes(self.model, classes)
             apply_setting(self.model, data_arguments.label_setting, list(classes))
         transform = TrainingTransform(
             crop_size=data_arguments.crop_size,
-            num_labels=self.model.criterion.num_labels,
-            ignore_index=self.model.config.ignore_index,
+            num_labels=len(class_names(self.model)),
+            ignore_index=getattr(self.model.config, "ignore_index", 255),
             short_sides=tuple(data_arguments.short_sides),
             max_long_side=data_arguments.max_long_side,
         )
@@ -207,6 +154,7 @@ class TrainingSession:
             train_dataset=TrainingSet(items(self.train_pairs), transform, seed),
             eval_dataset=items(evenly(self.eval_pairs, data_arguments.max_eval_images)) or None,
             processing_class=self.processor,
+            constant_inputs=constant_inputs,
         )
 
     @property

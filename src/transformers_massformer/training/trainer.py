@@ -1,6 +1,6 @@
 """Fine-tuning and training with `transformers.Trainer`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +12,18 @@ from ..configuration_massformer import MaSSFormerConfig
 from ..data.samples import EvaluationSet, Samples
 from ..evaluation.prediction import ModelPredictor, PredictionOptions
 from ..metrics import Counts, CountSettings, count_image, score
+from ..modeling_semask_swin import SeMaskSwinBackbone
+from ..semantic_prior import semantic_prior_loss
 from .arguments import MaSSFormerTrainingArguments
 from .checkpoints import whole_or_not_at_all
 from .classes import class_names
+from .collation import collate_for, label_maps
 from .epochs import EpochTrainer
 from .parameters import fix_statistics, freeze, parameter_groups, synchronize_statistics
 
 
 # Maps that the layers of the decoder read in turn.
 NUM_MEMORIES = 3
-
-
-def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Training samples as stacked tensors; photographs and label maps, which differ in size, as lists."""
-    batch: dict[str, Any] = {name: [sample[name] for sample in samples] for name in samples[0]}
-    return {
-        name: torch.stack(values) if name in ("pixel_values", "labels") else values for name, values in batch.items()
-    }
 
 
 def evaluation_set(dataset: Any) -> Any:
@@ -66,6 +61,8 @@ class MaSSFormerTrainer(EpochTrainer):
             Its items have an `"image"` and a `"label"`, each a PIL image or the path of a file; or several by name.
         processing_class (`BaseImageProcessor`, *optional*): The model's image processor, needed for evaluation.
         count_settings ([`CountSettings`], *optional*): What evaluation counts; by default as the paper does.
+        constant_inputs (`dict[str, torch.Tensor]`, *optional*):
+            What the model is given with every image, of batch size one: for OneFormer the task.
         kwargs: Further arguments of `transformers.Trainer`.
 
     Raises:
@@ -83,6 +80,7 @@ class MaSSFormerTrainer(EpochTrainer):
         eval_dataset: Samples | Mapping[str, Samples] | None = None,
         processing_class: Any = None,
         count_settings: CountSettings | None = None,
+        constant_inputs: Mapping[str, torch.Tensor] | None = None,
         **kwargs: Any,
     ):
         args = args or MaSSFormerTrainingArguments(output_dir="trainer_output")
@@ -93,7 +91,7 @@ class MaSSFormerTrainer(EpochTrainer):
         super().__init__(
             model=model,
             args=args,
-            data_collator=kwargs.pop("data_collator", collate),
+            data_collator=kwargs.pop("data_collator", collate_for(model)),
             train_dataset=train_dataset,
             eval_dataset=evaluation_set(eval_dataset),
             processing_class=processing_class,
@@ -103,8 +101,22 @@ class MaSSFormerTrainer(EpochTrainer):
         ignore_index = getattr(model.config, "ignore_index", 255)
         self.count_settings = count_settings or CountSettings(ignore_index=ignore_index)
         self.labels = class_names(model)
+        self.constant_inputs = dict(constant_inputs or {})
+        self.semantic_maps: tuple[torch.Tensor, ...] | None = None
+        if not hasattr(model.config, "semantic_loss_weight"):
+            self.watch_semantic_maps()
         self.loss_terms: dict[str, torch.Tensor] = {}
         self.num_loss_terms = 0
+
+    def watch_semantic_maps(self):
+        """A SeMask backbone within a model that does not know it: its semantic maps are kept for the loss."""
+
+        def keep(module: torch.nn.Module, arguments: tuple, outputs: Any):
+            self.semantic_maps = outputs.semantic_maps
+
+        for module in self.model.modules():
+            if isinstance(module, SeMaskSwinBackbone):
+                module.register_forward_hook(keep)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """The optimiser of the arguments, over [`parameter_groups`]."""
@@ -126,13 +138,27 @@ class MaSSFormerTrainer(EpochTrainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """As the base class; its terms are kept for the log."""
+        """As the base class; its terms are kept for the log, and semantic maps are supervised in any model."""
         if model.training:
             fix_statistics(model, self.args)
-        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        batch_size = len(inputs["pixel_values"])
+        constant = {
+            name: value.to(self.args.device).expand(batch_size, *value.shape[1:])
+            for name, value in self.constant_inputs.items()
+        }
+        loss, outputs = super().compute_loss(model, {**inputs, **constant}, True, num_items_in_batch)
+        # Some models give their loss a dimension.
+        loss, terms = loss.sum(), dict(outputs.get("loss_dict") or {})
+        if self.semantic_maps is not None:
+            ignore_index = self.count_settings.ignore_index
+            semantic_loss = semantic_prior_loss(
+                self.semantic_maps, label_maps(inputs), 255 if ignore_index is None else ignore_index
+            )
+            terms["loss_semantic"] = self.args.semantic_loss_weight * semantic_loss
+            loss, self.semantic_maps = loss + terms["loss_semantic"], None
         if model.training:
             self.num_loss_terms += 1
-            for name, value in (outputs.get("loss_dict") or {}).items():
+            for name, value in terms.items():
                 self.loss_terms[name] = self.loss_terms.get(name, 0) + value.detach().mean()
         return (loss, outputs) if return_outputs else loss
 
@@ -158,7 +184,11 @@ class MaSSFormerTrainer(EpochTrainer):
         """Segments photographs with the model as it is now."""
         if self.processing_class is None:
             raise ValueError("Evaluation needs the model's image processor: pass it as `processing_class`.")
-        return ModelPredictor(self.model, self.processing_class, PredictionOptions(True, tile=self.args.eval_tile))
+        constant_inputs = {name: value.to(self.args.device) for name, value in self.constant_inputs.items()}
+        processor = getattr(self.processing_class, "image_processor", self.processing_class)
+        return ModelPredictor(
+            self.model, processor, PredictionOptions(True, tile=self.args.eval_tile), constant_inputs
+        )
 
     @torch.no_grad()
     def prediction_step(

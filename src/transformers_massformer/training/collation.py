@@ -1,0 +1,59 @@
+"""Training samples as batches, in the form that a model takes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+
+# What these models are trained on is a mask for each class of an image.
+MASK_MODELS = ("eomt", "mask2former", "maskformer", "oneformer")
+
+
+def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Training samples as stacked tensors; photographs and label maps, which differ in size, as lists."""
+    batch: dict[str, Any] = {name: [sample[name] for sample in samples] for name in samples[0]}
+    return {
+        name: torch.stack(values) if name in ("pixel_values", "labels") else values for name, values in batch.items()
+    }
+
+
+def mask_collate(samples: Sequence[Mapping[str, Any]], ignore_index: int = 255) -> dict[str, Any]:
+    """
+    Training samples as models of queries in transformers take them, one mask per class of each image; photographs as
+    [`collate`] returns them.
+    """
+    if "labels" not in samples[0]:
+        return collate(samples)
+    masks, classes = [], []
+    for sample in samples:
+        present = sample["labels"].unique()
+        present = present[present != ignore_index]
+        masks.append((sample["labels"] == present[:, None, None]).float())
+        classes.append(present)
+    pixel_values = torch.stack([sample["pixel_values"] for sample in samples])
+    return {"pixel_values": pixel_values, "mask_labels": masks, "class_labels": classes}
+
+
+def collate_for(model: PreTrainedModel) -> Callable:
+    """How training samples become a batch for a model."""
+    return mask_collate if model.config.model_type in MASK_MODELS else collate
+
+
+def label_maps(inputs: Mapping[str, Any], ignore_index: int = 255) -> torch.Tensor:
+    """
+    The label maps in a batch of either form.
+
+    Returns:
+        `torch.Tensor` of shape `(batch_size, height, width)`: int64.
+    """
+    if "labels" in inputs:
+        return inputs["labels"].long()
+    maps = []
+    for masks, classes in zip(inputs["mask_labels"], inputs["class_labels"], strict=True):
+        label_map = torch.full(masks.shape[1:], ignore_index, dtype=torch.int64, device=masks.device)
+        for mask, index in zip(masks, classes, strict=True):
+            label_map[mask > 0] = index
+        maps.append(label_map)
+    return torch.stack(maps)
