@@ -3,8 +3,9 @@ import re
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny import TINY_RESNET, TINY_TIMM, tiny_config
+from tiny import TINY_RESNET, TINY_SEMASK, TINY_SWIN, TINY_TIMM, tiny_config
 from torchvision.models import resnet18
+from transformers import SwinConfig, SwinForImageClassification
 
 from transformers_massformer import MaSSFormerConfig, MaSSFormerForSemanticSegmentation
 from transformers_massformer.training import load_backbone_weights
@@ -96,6 +97,33 @@ def original_efficientnet_names(state_dict):
         else:
             renamed[f"{plain[parts[0]]}.{parts[1]}"] = value
     return renamed
+
+
+@pytest.mark.parametrize("backbone", [TINY_SWIN, TINY_SEMASK], ids=["swin", "semask"])
+@pytest.mark.parametrize("window_size", [4, 6])
+def test_a_swin_classifier_starts_swin_and_semask(tmp_path, backbone, window_size):
+    fields = {name: value for name, value in TINY_SWIN.items() if name not in ("model_type", "out_features")}
+    swin = SwinForImageClassification(SwinConfig(**fields, image_size=64)).eval()
+    swin.load_state_dict(randomized(swin.state_dict()))
+    swin.save_pretrained(tmp_path)
+    model = model_with({**backbone, "window_size": window_size})
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    load_backbone_weights(model, tmp_path)
+    image = torch.randn(1, 3, 64, 64)
+    layer = model.model.backbone.swin.encoder.layers[0].blocks[0]
+    with torch.no_grad():
+        embeddings, size = swin.swin.embeddings(image)
+        expected = swin.swin.encoder.layers[0].blocks[0](embeddings, size, always_partition=True)[0]
+        found = layer(model.model.backbone.swin.embeddings(image)[0], size, always_partition=True)[0]
+    assert torch.equal(found, expected) == (window_size == 4)
+    table = layer.attention.relative_position_bias.relative_position_bias_table
+    original = swin.swin.encoder.layers[0].blocks[0].attention.relative_position_bias.relative_position_bias_table
+    assert table.shape == ((2 * window_size - 1) ** 2, 1)
+    # The bias of a token for itself is in the middle of both.
+    torch.testing.assert_close(table[len(table) // 2], original[len(original) // 2], rtol=0.2, atol=0.02)
+    for name, value in model.state_dict().items():
+        if "semantic_layer" in name:
+            assert torch.equal(value, before[name])
 
 
 def test_original_efficientnet_weights_load_one_to_one_into_timms(tmp_path):

@@ -12,8 +12,9 @@ import PIL.Image
 import pytest
 import torch
 import yaml
-from tiny import TINY_RESNET
+from tiny import TINY_RESNET, TINY_SEMASK
 from tiny_data import write_pair
+from tiny_peers import write_peer
 from transformers import pipeline
 from typer.testing import CliRunner
 
@@ -30,7 +31,8 @@ from transformers_massformer.training.session import TrainingSession, items, rea
 
 
 ROOT = Path(__file__).parent.parent
-RECIPES = sorted((ROOT / "scripts" / "recipes").glob("*.yaml"))
+RECIPES = sorted((ROOT / "scripts" / "recipes").rglob("*.yaml"))
+BENCHMARK = sorted((ROOT / "scripts" / "recipes" / "benchmark").glob("*.yaml"))
 TINY = {
     "model_config": {
         "backbone_config": TINY_RESNET,
@@ -284,7 +286,12 @@ def test_recipes_hold_options_that_there_are(path, tmp_path):
     given = ["--output_dir", str(tmp_path), "--use_cpu", "--bf16", "false"]
     model, data, args = parse_arguments(read_recipe(path), given, path.name)
     assert data.crop_size >= 384
-    if path.stem.startswith("massformer-"):
+    if path in BENCHMARK:
+        # The same data for all, but for EoMT, which knows one size.
+        assert args.max_steps == 80_000
+        assert args.train_batch_size * args.gradient_accumulation_steps == 16
+        assert data.crop_size == (512 if path.stem == "eomt-l" else 1024)
+    elif path.stem.startswith("massformer-"):
         assert args.max_steps == 80_000
         assert args.train_batch_size * args.gradient_accumulation_steps == 16
         assert data.crop_size == 1024
@@ -297,6 +304,7 @@ def test_recipes_hold_options_that_there_are(path, tmp_path):
                 "massformer-r18-lite": 15_080_864,
                 "massformer-swin-t": 41_119_802,
                 "massformer-swin-b": 100_573_688,
+                "massformer-semask-swin-t": 42_712_502,
             }[path.stem]
         )
 
@@ -331,3 +339,94 @@ def test_a_process_that_comes_later_leaves_what_the_first_is_writing(data, recip
     monkeypatch.setattr(session.trainer, "save_model", lambda folder: None)
     session.save({})
     assert written.read_bytes() == b"weights"
+
+
+# Of published models, at sizes that a CPU trains in seconds; whose names are on the Hub begin from folders.
+TINY_PARTS = {
+    "maskformer": {
+        "backbone_config": TINY_RESNET,
+        "fpn_feature_size": 32,
+        "mask_feature_size": 32,
+        "decoder_config": {
+            "model_type": "detr",
+            "d_model": 16,
+            "num_queries": 8,
+            "decoder_layers": 1,
+            "decoder_ffn_dim": 16,
+            "decoder_attention_heads": 2,
+            "encoder_attention_heads": 2,
+        },
+    },
+    "mask2former": {
+        "backbone_config": TINY_RESNET,
+        "feature_size": 32,
+        "mask_feature_size": 32,
+        "hidden_dim": 32,
+        "encoder_feedforward_dim": 16,
+        "dim_feedforward": 16,
+        "encoder_layers": 1,
+        "decoder_layers": 2,
+        "num_attention_heads": 2,
+        "num_queries": 8,
+        "train_num_points": 64,
+    },
+    "upernet": {
+        "backbone_config": TINY_RESNET,
+        "hidden_size": 16,
+        "auxiliary_in_channels": 16,
+        "auxiliary_channels": 8,
+    },
+    "per_pixel_baseline": {**TINY["model_config"], "num_queries": None},
+}
+PEERS_OF = {"segformer-b2": "segformer", "oneformer-swin-t": "oneformer", "eomt-l": "eomt"}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:You'd better set embed_dim:UserWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("path", BENCHMARK, ids=lambda path: path.stem)
+def test_a_benchmark_recipe_trains_and_evaluates(path, data, tmp_path):
+    recipe = yaml.safe_load(path.read_text())
+    recipe.pop("backbone_weights", None)
+    if path.stem in PEERS_OF:
+        recipe["model"] = str(write_peer(PEERS_OF[path.stem], tmp_path / "peer"))
+    elif "model_config" in recipe:
+        recipe["model_config"] |= TINY_PARTS[recipe["model_config"]["model_type"]]
+    else:
+        recipe["model_config"] = {"hidden_size": 16, "backbone_config": TINY_SEMASK}
+    recipe |= {name: TINY[name] for name in TINY if name not in ("model_config", "learning_rate")}
+    recipe |= {"max_steps": 2, "eval_strategy": "no", "load_best_model_at_end": False, "crop_size": 64}
+    recipe |= {"total_train_batch_size": None, "warmup_steps": 0, "save_strategy": "no"}
+    tiny = tmp_path / "recipe.yaml"
+    tiny.write_text(yaml.safe_dump(recipe))
+    train(data, tiny, tmp_path / "trained")
+    trained = json.loads((tmp_path / "trained" / "eval_results.json").read_text())
+    options = ["--model", str(tmp_path / "trained"), "--data", str(data), "--split", "val", "--profile-size", "0"]
+    options += ["--native-input"] if path.stem == "oneformer-swin-t" else []
+    result = CliRunner().invoke(app, ["evaluate", *options, "--output", str(tmp_path / "scores")])
+    assert result.exit_code == 0, result.output
+    scores = json.loads((tmp_path / "scores" / "results.json").read_text())["scores"]
+    assert scores["mean_iou"] == pytest.approx(trained["eval_mean_iou"], abs=1e-6)
+
+
+def test_a_semask_backbone_learns_its_maps_in_a_model_that_does_not_know_it(data, tmp_path):
+    recipe = {**TINY, "model_config": {"model_type": "mask2former", **TINY_PARTS["mask2former"]}}
+    recipe["model_config"]["backbone_config"] = TINY_SEMASK
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({**recipe, "logging_steps": 1}))
+    train(data, tmp_path / "recipe.yaml", tmp_path / "trained", "--max_steps", "2")
+    history = [json.loads(path.read_text()) for path in (tmp_path / "trained").glob("*/trainer_state.json")]
+    logged = [entry for state in history for entry in state["log_history"] if "loss" in entry]
+    assert logged
+    for entry in logged:
+        # Cross-entropy of seven classes that are not told apart yet, times its weight.
+        assert 0.4 * 1.0 < entry["loss_semantic"] < 0.4 * 4
+        assert entry["loss"] > entry["loss_semantic"]
+
+
+def test_what_only_massformer_can_do_is_refused(data, tmp_path):
+    recipe = {**TINY, "model_config": {"model_type": "upernet", **TINY_PARTS["upernet"]}}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    failed = train(data, tmp_path / "recipe.yaml", tmp_path / "out", "--add_class", "bicycle", code=1)
+    assert "New classes are for MaSSFormer" in failed.stderr
+    recipe["model_config"] = {"model_type": "bert"}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    assert "segments no classes" in train(data, tmp_path / "recipe.yaml", tmp_path / "other", code=1).stderr

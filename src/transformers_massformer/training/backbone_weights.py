@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from transformers import AutoBackbone, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
@@ -21,7 +22,19 @@ SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 # What checkpoints put before the names of a backbone's weights.
 PREFIXES = ("module.", "model.", "backbone.", "_backbone.", "encoder.", "resnet.", "swin.")
 # Weights that a backbone has beyond a classifier's; they start as they are.
-OWN = re.compile(r"(^|\.)hidden_states_norms\.|num_batches_tracked$")
+OWN = re.compile(r"(^|\.)(hidden_states_norms|semantic_layer)\.|num_batches_tracked$")
+# Names of Swin in files of transformers, which its models have no longer.
+SWIN_RENAMES = [
+    (r"\.attention\.self\.(query|key|value)\.", lambda m: f".attention.{m[1][0]}_proj."),
+    (
+        r"\.attention\.self\.relative_position_bias_table$",
+        ".attention.relative_position_bias.relative_position_bias_table",
+    ),
+    (r"\.attention\.output\.dense\.", ".attention.o_proj."),
+    (r"\.intermediate\.dense\.", ".mlp.fc1."),
+    (r"\.output\.dense\.", ".mlp.fc2."),
+]
+BIAS_TABLE = "relative_position_bias_table"
 # The first two numbers in the name of a timm block: its stage, and its place in it.
 BLOCK = re.compile(r"(?:^|\.)blocks\.(\d+)\.(\d+)\.")
 # Names of the original EfficientNet-PyTorch, to timm's. In the first stage's blocks nothing is expanded.
@@ -62,6 +75,30 @@ def rename_torchvision(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tens
     return {name.removeprefix("model.backbone."): value for name, value in converted.items()}
 
 
+def rename_swin(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights of Swin by the names that its models have now."""
+    renamed = {}
+    for name, value in weights.items():
+        for pattern, replacement in SWIN_RENAMES:
+            name = re.sub(pattern, replacement, name)
+        renamed[name] = value
+    return renamed
+
+
+def resize_bias_table(table: torch.Tensor, length: int) -> torch.Tensor:
+    """
+    A Swin's relative position biases for another window, bicubically for each head (SeMask's release).
+
+    Args:
+        table (`torch.Tensor` of shape `((2 * window_size - 1) ** 2, num_heads)`): The biases.
+        length (`int`): How many there are to be, for a window of any size.
+    """
+    old, new = (round(count**0.5) for count in (len(table), length))
+    maps = table.T.reshape(1, -1, old, old)
+    resized = F.interpolate(maps, size=(new, new), mode="bicubic", align_corners=False)
+    return resized.reshape(table.shape[1], length).T.contiguous()
+
+
 def bare(name: str) -> str:
     """A weight's name without what stands before it in some checkpoints."""
     while prefix := next((prefix for prefix in PREFIXES if name.startswith(prefix)), ""):
@@ -72,7 +109,13 @@ def bare(name: str) -> str:
 def candidates(weights: dict[str, torch.Tensor], target: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
     """The weights by the names that they may have here."""
     stripped = {bare(name): value for name, value in weights.items()}
-    return [weights, stripped, rename_torchvision(stripped), rename_efficientnet(weights, target)]
+    return [
+        weights,
+        stripped,
+        rename_torchvision(stripped),
+        rename_swin(stripped),
+        rename_efficientnet(weights, target),
+    ]
 
 
 def match_weights(
@@ -94,6 +137,9 @@ def match_weights(
         ({bare(name): value for name, value in names.items()} for names in candidates(weights, target)),
         key=lambda names: len(names.keys() & needed.keys()),
     )
+    for short, name in needed.items():
+        if name.endswith(BIAS_TABLE) and short in found and len(found[short]) != len(target[name]):
+            found[short] = resize_bias_table(found[short], len(target[name]))
     missing = sorted(needed.keys() - found.keys())
     misshapen = [
         f"{name} is {tuple(found[short].shape)}, expected {tuple(target[name].shape)}"
@@ -148,7 +194,8 @@ def load_backbone_weights(model: PreTrainedModel, source: str | Path) -> nn.Modu
         source (`str` or `Path`):
             A safetensors or PyTorch file (nothing in it is executed), a folder with one, the Hub name of a model that
             transformers knows, or, if the backbone is timm's, a model's name in timm. Names of weights may be those of
-            transformers, timm, torchvision's ResNets or the original EfficientNet-PyTorch. Classifiers are left out.
+            transformers, timm, torchvision's ResNets or the original EfficientNet-PyTorch. Classifiers are left out,
+            semantic layers start as they are, and position biases of a Swin with other windows are resized.
 
     Returns:
         `nn.Module`: The backbone.

@@ -18,14 +18,17 @@ UNDECAYED = (_BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.Embedding)
 
 def backbone_of(model: nn.Module) -> nn.Module:
     """
-    The backbone of a model, whatever wraps it; MaskFormer and Mask2Former call it their pixel-level module's encoder.
+    The backbone of a model, whatever wraps it: MaskFormer, Mask2Former and OneFormer call it their pixel-level
+    module's encoder, SegFormer's has its own name, and EoMT's is all that comes before its heads.
 
     Raises:
         ValueError: If it has none.
     """
     for name, module in model.named_modules():
-        if name.rpartition(".")[2] == "backbone" or name.endswith("pixel_level_module.encoder"):
+        if name.rpartition(".")[2] == "backbone" or name.endswith(("pixel_level_module.encoder", "segformer")):
             return module
+    if {"embeddings", "layers"} <= {name for name, _ in model.named_children()}:
+        return nn.ModuleList([model.get_submodule("embeddings"), model.get_submodule("layers")])
     raise ValueError(f"{type(model).__name__} has no backbone.")
 
 

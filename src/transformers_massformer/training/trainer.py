@@ -11,6 +11,7 @@ from transformers.trainer_utils import EvalPrediction
 from ..configuration_massformer import MaSSFormerConfig
 from ..data.samples import EvaluationSet, Samples
 from ..evaluation.prediction import ModelPredictor, PredictionOptions
+from ..image_processing_massformer import MaSSFormerImageProcessor
 from ..metrics import Counts, CountSettings, count_image, score
 from ..modeling_semask_swin import SeMaskSwinBackbone
 from ..semantic_prior import semantic_prior_loss
@@ -180,15 +181,20 @@ class MaSSFormerTrainer(EpochTrainer):
         """As the base class, for data sets of images and labels."""
         return super().evaluate(evaluation_set(eval_dataset), ignore_keys, metric_key_prefix)
 
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """As the base class, but for models that name several main inputs, which it cannot look up: 0."""
+        return super().floating_point_ops(inputs) if isinstance(self.model.main_input_name, str) else 0
+
     def predictor(self) -> ModelPredictor:
         """Segments photographs with the model as it is now."""
         if self.processing_class is None:
             raise ValueError("Evaluation needs the model's image processor: pass it as `processing_class`.")
         constant_inputs = {name: value.to(self.args.device) for name, value in self.constant_inputs.items()}
         processor = getattr(self.processing_class, "image_processor", self.processing_class)
-        return ModelPredictor(
-            self.model, processor, PredictionOptions(True, tile=self.args.eval_tile), constant_inputs
-        )
+        # Ours leave photographs at their own size unless told otherwise, and know whether the model wants padding.
+        is_native = isinstance(processor, MaSSFormerImageProcessor) and not processor.do_resize
+        options = PredictionOptions(native_input=not is_native, tile=self.args.eval_tile)
+        return ModelPredictor(self.model, processor, options, constant_inputs)
 
     @torch.no_grad()
     def prediction_step(
