@@ -28,6 +28,7 @@ SECTION_TITLES = {
     "ceilings": "the machine's best",
     "metrics": "metrics",
     "decoders": "decoders",
+    "formulations": "formulations",
     "new_classes": "new classes",
 }
 METRIC_TITLES = {
@@ -359,20 +360,52 @@ def decoder_cells(row: Row) -> list[str]:
     ]
 
 
+def formulation_cells(row: Row) -> list[str]:
+    values = row["values"]
+
+    def cell(name: str, factor: int, digits: int) -> str:
+        return spread_text(values[name], factor, digits) if name in values else "-"
+
+    return [
+        row["key"]["decoder"],
+        f"{values['parameters'][0] / 1e6:.2f} M",
+        cell("mean_iou", 100, 2),
+        cell("mean_boundary_iou", 100, 2),
+        cell("mean_bf1", 1, 4),
+        cell("mean_pq_st", 100, 2),
+        cell("general_mean_iou", 100, 2),
+        cell("general_mean_pq_st", 100, 2),
+        seconds_text(statistics.median(values["seconds"])),
+    ]
+
+
+def formulation_table(results: Results, device: str) -> str:
+    """The same with what general inference makes of queries."""
+    rows = section_rows(results, device, "formulations")
+    if not rows:
+        return "Not measured."
+    header = ["model", "parameters", "mIoU", "BIoU", "BF1", "PQ^St", "mIoU, general", "PQ^St, general", "training"]
+    return training_conditions(rows[0]) + "\n\n" + table(header, [formulation_cells(row) for row in rows])
+
+
 def decoder_table(results: Results, device: str) -> str:
     """Scores of decoders that were trained alike, and under which conditions."""
     rows = section_rows(results, device, "decoders")
     if not rows:
         return "Not measured."
-    key, seeds = rows[0]["key"], len(rows[0]["values"]["mean_iou"])
+    header = ["decoder", "parameters", "mIoU", "BIoU", "BF1", "training", "peak memory"]
+    return training_conditions(rows[0]) + "\n\n" + table(header, [decoder_cells(row) for row in rows])
+
+
+def training_conditions(row: Row) -> str:
+    """On what models were trained, and how long."""
+    key, seeds = row["key"], len(row["values"]["mean_iou"])
     height, width = key["size"]
-    conditions = (
+    return (
         f"{key['train']} scenes of {width} x {height} pixels to train on and {key['validation']} others to evaluate, "
         f"{key['steps']} steps of {key['batch_size']} crops of {key['crop_size']} pixels, {seeds} seeds, "
         f"{key['threads']} thread(s)."
     )
-    header = ["decoder", "parameters", "mIoU", "BIoU", "BF1", "training", "peak memory"]
-    return conditions + "\n\n" + table(header, [decoder_cells(row) for row in rows])
 
 
 SETTING_TITLES = {
@@ -547,6 +580,17 @@ supervision of edges, makes the full MaSSFormer. Mean and standard deviation ove
 
 {decoders}
 
+## Semantic layers, and masks against pixels
+
+What the papers of SeMask and MaskFormer compare, at a small scale and trained alike. The first four rows put semantic
+layers into a Swin a tenth of Swin-T's size, which starts from random weights; the others are on EfficientNet-Lite0
+with ImageNet weights: per-pixel classification on MaSSFormer's pixel decoder, without and with its transformer
+decoder, and mask classification with a query for each class or with bipartite matching. PQ^St counts a class in an
+image as one segment. "General" gives each pixel to one query (MaskFormer, section 3.4), at a threshold of 0.3; its
+other columns sum over queries. Mean and standard deviation over the seeds.
+
+{formulations}
+
 ## A new class from pseudo-labels
 
 The settings of the paper's Table 3 at a small scale: the demo model learns bicycles, which are part of "others" in its
@@ -576,6 +620,7 @@ def render(results: Results, results_name: str) -> str:
         ceilings=ceiling_table(results),
         metrics=metric_table(results),
         decoders=for_each_device(results, decoder_table),
+        formulations=for_each_device(results, formulation_table),
         new_classes=for_each_device(results, new_class_table),
         failures=failures(results),
     )

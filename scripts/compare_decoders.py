@@ -1,7 +1,9 @@
 """
-Decoders trained alike: one backbone, the same crops of the same scenes, the same steps and seeds, and the same reading
-of label maps at the images' own size. Each run is a process of its own; what is done already is kept, so the command
-can be interrupted. The table goes to docs/benchmarks.md.
+Models trained alike: the same crops of the same scenes, the same steps and seeds, and the same reading of label maps
+at the images' own size. By default decoders on one backbone; `--formulations` takes what the papers of SeMask and
+MaskFormer compare: with and without semantic layers, masks and pixels, semantic and general inference. Each run is a
+process of its own; what is done already is kept, so the command can be interrupted. The table goes to
+docs/benchmarks.md.
 """
 
 import json
@@ -19,21 +21,25 @@ import typer
 import yaml
 from benchmark_model import console, describe_run, write_whole
 from benchmark_report import Results, add_measurement, render
-from decoders import DECODERS, build_decoder
+from decoders import DECODERS, FORMULATIONS, build_decoder, starts_from_nothing
 from rich.progress import track
 from transformers import set_seed
 from transformers.utils import logging
 
 from transformers_massformer import MaSSFormerConfig, MaSSFormerImageProcessor
-from transformers_massformer.data.mass13k import find_splits, read_header
+from transformers_massformer.data.mass13k import Pair, find_splits, read_header
 from transformers_massformer.data.training_set import TrainingSet
 from transformers_massformer.data.transforms import TrainingTransform
+from transformers_massformer.evaluation.prediction import ModelPredictor, PredictionOptions
+from transformers_massformer.evaluation.run import Evaluator
 from transformers_massformer.inference import PeakMemory
+from transformers_massformer.metrics import Counts, CountSettings, score
 from transformers_massformer.training import MaSSFormerTrainer, MaSSFormerTrainingArguments, load_backbone_weights
 from transformers_massformer.training.session import items, read_pairs
 
 
 RECIPE = Path(__file__).parent / "recipes" / "demo.yaml"
+SCORES = ("mean_iou", "mean_boundary_iou", "mean_bf1", "mean_pq_st")
 # Short sides that training images are resized to, as shares of their own.
 SCALES = (0.5, 0.75, 1.0, 1.25)
 
@@ -68,7 +74,8 @@ def run(decoder: str, seed: int, options: dict[str, Any], folder: Path) -> dict[
     set_seed(seed)
     config = MaSSFormerConfig(**{**recipe["model_config"], "train_num_points": options["points"]})
     model = build_decoder(decoder, config)
-    load_backbone_weights(model, options["backbone_weights"])
+    if not starts_from_nothing(decoder):
+        load_backbone_weights(model, options["backbone_weights"])
     splits = find_splits(options["data"])
     train_pairs, eval_pairs = (read_pairs(splits, name) for name in ("train", "validation"))
     short_side = min(read_header(train_pairs[0].image).upright_size)
@@ -87,12 +94,22 @@ def run(decoder: str, seed: int, options: dict[str, Any], folder: Path) -> dict[
         trainer.train()
     seconds = time.perf_counter() - start
     metrics = trainer.evaluate()
+    general = general_scores(trainer, eval_pairs) if hasattr(model, "class_predictor") else {}
     return {
-        **{name: metrics[f"eval_{name}"] for name in ("mean_iou", "mean_boundary_iou", "mean_bf1")},
+        **{name: metrics[f"eval_{name}"] for name in SCORES},
+        **{f"general_{name}": general[name] for name in SCORES if name in general},
         "parameters": model.num_parameters(),
         "seconds": seconds,
         "peak_bytes": memory.bytes,
     }
+
+
+def general_scores(trainer: MaSSFormerTrainer, pairs: list[Pair]) -> dict[str, Any]:
+    """What general inference reads from the same queries."""
+    predictor = ModelPredictor(trainer.model, trainer.processing_class, PredictionOptions(inference="general"))
+    num_labels = len(trainer.labels)
+    evaluator = Evaluator(predictor, torch.arange(num_labels), num_labels, CountSettings())
+    return score(Counts.stack([record.counts for record in evaluator.records(pairs)]))
 
 
 def run_apart(decoder: str, seed: int, options: dict[str, Any], work: Path) -> Path:
@@ -132,6 +149,9 @@ def main(
     batch_size: Annotated[int, typer.Option(help="Crops per step.")] = 4,
     points: Annotated[int, typer.Option(help="Points at which masks are compared.")] = 2048,
     seeds: Annotated[int, typer.Option(help="Runs of each decoder.", min=1)] = 3,
+    formulations: Annotated[
+        bool, typer.Option("--formulations", help="Semantic layers, and masks against pixels.")
+    ] = False,
     decoders: Annotated[list[str] | None, typer.Option("--decoder", help="Which of them; by default all.")] = None,
     processes: Annotated[int, typer.Option(help="Runs at a time.", min=1)] = 1,
     threads: Annotated[int, typer.Option(help="Threads of each.", min=1)] = 2,
@@ -145,10 +165,11 @@ def main(
         return
     if data is None or not backbone_weights:
         raise typer.BadParameter("--data and --backbone-weights are needed.")
-    chosen = decoders or DECODERS
-    unknown = [name for name in chosen if name not in DECODERS]
+    known, section = (FORMULATIONS, "formulations") if formulations else (DECODERS, "decoders")
+    chosen = decoders or known
+    unknown = [name for name in chosen if name not in known]
     if unknown:
-        raise typer.BadParameter(f"There is no decoder {', '.join(unknown)}; choose from {'; '.join(DECODERS)}.")
+        raise typer.BadParameter(f"There is no decoder {', '.join(unknown)}; choose from {'; '.join(known)}.")
     options = {
         "data": str(data),
         "backbone_weights": backbone_weights,
@@ -178,7 +199,7 @@ def main(
     for (decoder, _), each in zip(jobs, runs, strict=True):
         key = {"decoder": decoder, **{name: value for name, value in conditions.items() if value is not None}}
         values = json.loads(each.result().read_text())
-        add_measurement(results, device, "decoders", source, {"key": key, "status": "ok", "values": values})
+        add_measurement(results, device, section, source, {"key": key, "status": "ok", "values": values})
     write_whole(results_file, json.dumps(results, indent=1) + "\n")
     write_whole(output, render(results, results_file.name))
 

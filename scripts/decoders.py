@@ -8,7 +8,15 @@ from torch import nn
 from transformers import AutoBackbone, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
-from transformers_massformer import MASS13K_LABELS, MaSSFormerConfig, MaSSFormerForSemanticSegmentation
+from transformers_massformer import (
+    MASS13K_LABELS,
+    MaSSFormerConfig,
+    MaSSFormerForSemanticSegmentation,
+    PerPixelBaselineConfig,
+    PerPixelBaselineForSemanticSegmentation,
+    SeMaskConfig,
+    SeMaskForSemanticSegmentation,
+)
 from transformers_massformer.training.classes import label_names
 
 
@@ -28,6 +36,30 @@ SWITCHES = (
 )
 MASSFORMER, PEERS = "MaSSFormer", ("Mask2Former", "MaskFormer", "SegFormer")
 DECODERS = (MASSFORMER, *PEERS, *ABLATION)
+# A Swin small enough to learn something from nothing in minutes.
+SWIN = {
+    "model_type": "swin",
+    "embed_dim": 32,
+    "depths": [1, 1, 2, 1],
+    "num_heads": [1, 2, 4, 8],
+    "window_size": 7,
+    "drop_path_rate": 0.0,
+    "out_features": ["stage1", "stage2", "stage3", "stage4"],
+}
+SEMASK_SWIN = {**SWIN, "model_type": "semask_swin"}
+# What the papers of SeMask and MaskFormer compare: with and without semantic layers, masks and pixels.
+SEMANTIC_LAYERS = {
+    "Semantic-FPN, Swin": ("semask", SWIN),
+    "Semantic-FPN, SeMask-Swin": ("semask", SEMASK_SWIN),
+    "MaSSFormer, Swin": ("massformer", SWIN),
+    "MaSSFormer, SeMask-Swin": ("massformer", SEMASK_SWIN),
+}
+CLASSIFICATION = {
+    "PerPixelBaseline": {"use_transformer_decoder": False},
+    "PerPixelBaseline+": {"use_transformer_decoder": True},
+    "MaSSFormer, fixed matching": {"matching": "fixed"},
+}
+FORMULATIONS = (*SEMANTIC_LAYERS, *CLASSIFICATION, MASSFORMER)
 
 
 class BackboneEncoder(nn.Module):
@@ -114,14 +146,39 @@ def build_segformer(config: MaSSFormerConfig) -> PreTrainedModel:
     return model
 
 
+def build_formulation(name: str, config: MaSSFormerConfig) -> PreTrainedModel:
+    """One of `SEMANTIC_LAYERS` or `CLASSIFICATION`, with the widths of a MaSSFormer."""
+    fields: dict[str, Any] = config.to_dict()
+    if name in SEMANTIC_LAYERS:
+        kind, backbone_config = SEMANTIC_LAYERS[name]
+        if kind == "semask":
+            return SeMaskForSemanticSegmentation(
+                SeMaskConfig(backbone_config=dict(backbone_config), hidden_size=config.hidden_size, **NAMES)
+            )
+        fields["backbone_config"] = dict(backbone_config)
+        return MaSSFormerForSemanticSegmentation(MaSSFormerConfig(**fields))
+    if name == "MaSSFormer, fixed matching":
+        fields |= {"num_queries": len(MASS13K_LABELS), **CLASSIFICATION[name]}
+        return MaSSFormerForSemanticSegmentation(MaSSFormerConfig(**fields))
+    fields |= {"num_queries": None, "model_type": PerPixelBaselineConfig.model_type, **CLASSIFICATION[name]}
+    return PerPixelBaselineForSemanticSegmentation(PerPixelBaselineConfig(**fields))
+
+
+def starts_from_nothing(name: str) -> bool:
+    """Whether there are no weights to start the backbone from."""
+    return name in SEMANTIC_LAYERS
+
+
 def build_decoder(name: str, config: MaSSFormerConfig) -> PreTrainedModel:
     """
-    One of `DECODERS` on the configuration's backbone.
+    One of `DECODERS` on the configuration's backbone, or of `FORMULATIONS`.
 
     Args:
         name (`str`): Which.
         config ([`MaSSFormerConfig`]): Of the full MaSSFormer; the others take their widths from it.
     """
+    if name in SEMANTIC_LAYERS or name in CLASSIFICATION:
+        return build_formulation(name, config)
     if name in PEERS:
         return {"Mask2Former": build_mask2former, "MaskFormer": build_maskformer, "SegFormer": build_segformer}[name](
             config

@@ -7,11 +7,13 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from golden import golden_state_dict
-from tiny import tiny_model
+import torch.nn.functional as F
+from golden import golden_state_dict, semask_golden_state_dict
+from tiny import tiny_model, tiny_semask
+from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 from typer.testing import CliRunner
 
-from transformers_massformer import MaSSFormerImageProcessor
+from transformers_massformer import MaSSFormerImageProcessor, SeMaskImageProcessor
 from transformers_massformer.cli import app
 from transformers_massformer.editing import class_palette, overlay_image
 
@@ -236,3 +238,58 @@ def test_convert(tmp_path):
     )
     assert script.returncode == 1
     assert "already holds a model" in script.stderr
+
+
+def test_semantic_priors_are_drawn_beside_the_overlay(tmp_path):
+    tiny_semask().save_pretrained(tmp_path / "semask")
+    SeMaskImageProcessor().save_pretrained(tmp_path / "semask")
+    photo = PIL.Image.effect_noise((75, 51), 60).convert("RGB")
+    photo.save(tmp_path / "photo.png")
+    command = ["segment", str(tmp_path / "photo.png"), "--model", str(tmp_path / "semask"), "--device", "cpu"]
+    command += ["--output", str(tmp_path / "out"), "--overlay", "--show-semantic-priors"]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    model, processor = tiny_load(tmp_path / "semask")
+    with torch.no_grad():
+        maps = model(**processor(photo, return_tensors="pt")).semantic_maps
+    with PIL.Image.open(tmp_path / "out" / "photo_semantic_priors.png") as picture:
+        assert picture.size == (150, 102)
+        for stage, semantic_map in enumerate(maps):
+            resized = F.interpolate(semantic_map, size=(51, 75), mode="bilinear")[0].argmax(0).numpy()
+            left, top = stage % 2 * 75, stage // 2 * 51
+            expected = np.asarray(overlay_image(photo, resized, 7, 0.6))
+            shown = np.asarray(picture)[top : top + 51, left : left + 75]
+            assert (shown != expected).mean() < 0.01
+    plain = f"--model={model_without_priors(tmp_path)}"
+    for option, words in (("--tile=64", "whole photographs"), (plain, "no semantic layers")):
+        refused = CliRunner().invoke(app, [*command, "--overwrite", option])
+        assert refused.exit_code == 1
+        assert words in refused.stderr
+
+
+def tiny_load(folder):
+    return AutoModelForSemanticSegmentation.from_pretrained(folder).eval(), AutoImageProcessor.from_pretrained(folder)
+
+
+def model_without_priors(tmp_path):
+    tiny_model().save_pretrained(tmp_path / "massformer")
+    MaSSFormerImageProcessor().save_pretrained(tmp_path / "massformer")
+    return tmp_path / "massformer"
+
+
+def test_semask_is_converted_on_the_command_line(tmp_path):
+    torch.save({"state_dict": semask_golden_state_dict()}, tmp_path / "release.pth")
+    command = ["convert", "--checkpoint", str(tmp_path / "release.pth"), "--output", str(tmp_path / "out")]
+    result = CliRunner().invoke(
+        app, [*command, "--variant", "semask-swin-t", "--semantic-attention", "window,window,global,global"]
+    )
+    assert result.exit_code == 0, result.output
+    model, _ = tiny_load(tmp_path / "out")
+    assert model.config.backbone_config.semantic_attention == ["window", "window", "global", "global"]
+    for options, words in (
+        (["--variant", "r50", "--semantic-attention", "window"], "is for SeMask"),
+        (["--variant", "semask-swin-t", "--semantic-attention", "window,all", "--overwrite"], "an entry for each"),
+    ):
+        refused = CliRunner().invoke(app, [*command, *options])
+        assert refused.exit_code == 1
+        assert words in refused.stderr

@@ -27,6 +27,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from .configuration_massformer import MaSSFormerConfig
+from .semantic_readout import read_logits_map
 
 
 try:
@@ -194,11 +195,24 @@ class Segmentation:
         label_map (`np.ndarray` of shape `(height, width)`): uint8 class indices.
         seconds (`float`): From the photograph in memory to the label map in memory.
         peak_bytes (`int`, *optional*): Peak memory, see [`PeakMemory`].
+        semantic_priors (`list[np.ndarray]`, *optional*):
+            For each stage of a SeMask backbone its most likely classes, uint8, at the size of [`prior_size`].
     """
 
     label_map: np.ndarray
     seconds: float
     peak_bytes: int | None
+    semantic_priors: list[np.ndarray] | None = None
+
+
+# Longer side of the pictures of semantic priors, which are coarse anyway.
+PRIOR_SIDE = 1024
+
+
+def prior_size(width: int, height: int) -> tuple[int, int]:
+    """Height and width at which semantic priors are read: the photograph's, or less."""
+    scale = min(1.0, PRIOR_SIDE / max(width, height))
+    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 class Segmenter:
@@ -212,10 +226,12 @@ class Segmenter:
         tile (`int`, *optional*):
             Photographs that are higher or wider than so many pixels are segmented in overlapping tiles of this size.
             It bounds the memory, but a tile knows nothing of the rest of the photograph. By default they stay whole.
+        semantic_priors (`bool`, *optional*, defaults to `False`):
+            Whether to return the semantic maps of a SeMask backbone too, for which photographs stay whole.
 
     Raises:
         FileNotFoundError: If there is no such model, or it has no weights.
-        ValueError: If `tile` is smaller than 64.
+        ValueError: If `tile` is smaller than 64, or there are to be semantic priors and the model has none.
     """
 
     def __init__(
@@ -224,16 +240,36 @@ class Segmenter:
         device: str | None = None,
         dtype: torch.dtype = torch.float32,
         tile: int | None = None,
+        semantic_priors: bool = False,
     ):
         if tile is not None and tile < 64:
             raise ValueError(f"Tiles must have 64 pixels or more, got {tile}.")
+        if tile is not None and semantic_priors:
+            raise ValueError("Semantic priors are those of whole photographs; leave out the tiles.")
         self.device, self.dtype, self.tile = torch.device(device or default_device()), dtype, tile
         self.model, self.processor = load_model(model)
         self.model.to(device=self.device, dtype=dtype)
+        self.num_semantic_labels = getattr(
+            getattr(self.model.config, "backbone_config", None), "num_semantic_labels", None
+        )
+        if semantic_priors and self.num_semantic_labels is None:
+            raise ValueError(f"{model} has no semantic layers, whose maps could be shown; a SeMask backbone has.")
+        self.shows_priors, self.priors = semantic_priors, None
 
     @property
     def num_labels(self) -> int:
         return len(self.model.config.id2label or ())
+
+    def read_priors(self, outputs: Any, input_size: tuple[int, int], image: PIL.Image.Image) -> list[np.ndarray]:
+        """The most likely classes of each stage's semantic map."""
+        priors = []
+        for semantic_map in outputs.semantic_maps:
+            strides = (input_size[0] / semantic_map.shape[2], input_size[1] / semantic_map.shape[3])
+            label_map, _ = read_logits_map(
+                semantic_map[0], prior_size(*image.size), (image.height, image.width), strides
+            )
+            priors.append(label_map.to(torch.uint8).cpu().numpy())
+        return priors
 
     def check_memory(self, width: int, height: int):
         """
@@ -263,7 +299,10 @@ class Segmenter:
             f"{image.width} x {image.height} pixels do not fit into the memory of {self.device} in {self.dtype}. "
             f"{self.remedies()}"
         ):
-            outputs = self.model(**self.processor(images=image, return_tensors="pt").to(self.device, self.dtype))
+            inputs = self.processor(images=image, return_tensors="pt").to(self.device, self.dtype)
+            outputs = self.model(**inputs)
+            if self.shows_priors:
+                self.priors = self.read_priors(outputs, tuple(inputs["pixel_values"].shape[-2:]), image)
             target_sizes = [(image.height, image.width)]
             label_map = self.processor.post_process_semantic_segmentation(outputs, target_sizes=target_sizes)[0]
         return label_map.to(torch.uint8).cpu().numpy()
@@ -288,4 +327,4 @@ class Segmenter:
         start = time.perf_counter()
         with PeakMemory(self.device) as memory:
             label_map = self.segment_tiles(image, self.tile) if self.tile else self.segment_whole(image)
-        return Segmentation(label_map, time.perf_counter() - start, memory.bytes)
+        return Segmentation(label_map, time.perf_counter() - start, memory.bytes, self.priors)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from huggingface_hub.errors import StrictDataclassError
 from transformers.utils import logging
 
 from ..conversion import SEMASK_VARIANTS, VARIANTS, convert_massformer_checkpoint, convert_semask_checkpoint
@@ -36,6 +37,9 @@ def convert(
             raise ValueError(f"--semantic-attention is for SeMask; {variant} has no semantic layers.")
         else:
             convert_massformer_checkpoint(checkpoint, variant, output, overwrite)
+    except StrictDataclassError as error:
+        # A configuration that cannot be.
+        fail(error.__cause__ or error)
     except (OSError, ValueError) as error:
         fail(error)
     console.print(f"{output} holds the model, its configuration and its image processor.", markup=False)

@@ -13,7 +13,7 @@ import torch
 import typer
 from transformers.utils import logging
 
-from ..editing import label_map_image, overlay_image
+from ..editing import label_map_image, overlay_image, priors_image
 from ..files import written_whole
 from ..image_processing_massformer import open_image
 from ..inference import Segmenter
@@ -36,10 +36,11 @@ class Job:
     photo: Path
     label_map: Path
     overlay: Path | None
+    priors: Path | None
 
     @property
     def outputs(self) -> list[Path]:
-        return [path for path in (self.label_map, self.overlay) if path is not None]
+        return [path for path in (self.label_map, self.overlay, self.priors) if path is not None]
 
 
 def find_photos(argument: str, output: Path) -> list[tuple[Path, Path]]:
@@ -68,13 +69,18 @@ def find_photos(argument: str, output: Path) -> list[tuple[Path, Path]]:
     return [(photo, photo.relative_to(root)) for photo in photos]
 
 
-def plan_jobs(arguments: list[str], output: Path, overlay: bool) -> list[Job]:
+def plan_jobs(arguments: list[str], output: Path, overlay: bool, priors: bool = False) -> list[Job]:
     """One job per photograph; raises a ValueError if two files of the whole run would be one."""
     jobs = {}
     for argument in arguments:
         for photo, relative in find_photos(argument, output):
             label_map = (output / relative).with_suffix(".png")
-            job = Job(photo, label_map, label_map.with_stem(f"{label_map.stem}_overlay") if overlay else None)
+            job = Job(
+                photo,
+                label_map,
+                label_map.with_stem(f"{label_map.stem}_overlay") if overlay else None,
+                label_map.with_stem(f"{label_map.stem}_semantic_priors") if priors else None,
+            )
             jobs[photo.resolve(), label_map] = job
     owners: dict[Path, Path] = {job.photo.resolve(): job.photo for job in jobs.values()}
     for job in jobs.values():
@@ -102,6 +108,8 @@ def segment_photo(segmenter: Segmenter, job: Job) -> str:
     result = segmenter(photo)
     if job.overlay is not None:
         write_image(overlay_image(photo, result.label_map, segmenter.num_labels), job.overlay)
+    if job.priors is not None:
+        write_image(priors_image(photo, result.semantic_priors or [], segmenter.num_semantic_labels or 0), job.priors)
     # Last, because it marks the job as done.
     write_image(label_map_image(result.label_map, segmenter.num_labels), job.label_map)
     peak = "unknown" if result.peak_bytes is None else f"{result.peak_bytes / 2**30:.2f} GiB"
@@ -117,6 +125,13 @@ def segment(
     model: Annotated[str, typer.Option(help="Folder (or Hub name) of the model.")],
     output: Annotated[Path, typer.Option(help="Folder for the results: one PNG per photograph, named like it.")],
     overlay: Annotated[bool, typer.Option("--overlay", help="Also write NAME_overlay.png.")] = False,
+    show_semantic_priors: Annotated[
+        bool,
+        typer.Option(
+            "--show-semantic-priors",
+            help="Also write NAME_semantic_priors.png: the classes of a SeMask backbone's four stages.",
+        ),
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Segment again what is done already.")] = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by default the fastest.")] = None,
     dtype: Annotated[DType, typer.Option(help="Precision of the weights.")] = DType.float32,
@@ -125,7 +140,7 @@ def segment(
     """Writes a label map of each photograph, at its size and upright, as a PNG with a palette."""
     logging.disable_progress_bar()
     try:
-        jobs = plan_jobs(paths, output, overlay)
+        jobs = plan_jobs(paths, output, overlay, show_semantic_priors)
         output.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
         fail(error)
@@ -135,7 +150,7 @@ def segment(
     if not open_jobs:
         return
     try:
-        segmenter = Segmenter(model, device, getattr(torch, dtype), tile)
+        segmenter = Segmenter(model, device, getattr(torch, dtype), tile, show_semantic_priors)
     except (OSError, ValueError, RuntimeError, AssertionError) as error:
         fail(error)
     console.print(f"{len(open_jobs)} to do on {segmenter.device} in {dtype}", markup=False)

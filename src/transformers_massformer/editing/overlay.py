@@ -1,5 +1,7 @@
 """Label maps as pictures: with a palette, and laid over their photograph."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import PIL.Image
 
@@ -84,3 +86,32 @@ def overlay_image(
         )
     colours = label_map_image(label_map, num_labels).convert("RGB")
     return PIL.Image.blend(photo.convert("RGB"), colours, opacity)
+
+
+def priors_image(
+    photo: PIL.Image.Image, priors: Sequence[np.ndarray], num_labels: int, opacity: float = 0.6
+) -> PIL.Image.Image:
+    """
+    The semantic maps of a SeMask backbone laid over the photograph, two in a row, the first stage at the top left.
+
+    Args:
+        photo (`PIL.Image.Image`): The photograph.
+        priors (`Sequence[np.ndarray]`): Class indices of each stage, of shape `(height, width)`; all of one size.
+        num_labels (`int`): Number of classes.
+        opacity (`float`, *optional*, defaults to 0.6): See [`overlay_image`].
+
+    Returns:
+        `PIL.Image.Image`: In mode RGB.
+
+    Raises:
+        ValueError: If there are no maps.
+    """
+    if not priors:
+        raise ValueError("There are no semantic maps to show.")
+    height, width = priors[0].shape
+    small = photo.resize((width, height), PIL.Image.Resampling.BILINEAR)
+    picture = PIL.Image.new("RGB", (2 * width, -(-len(priors) // 2) * height))
+    for index, prior in enumerate(priors):
+        overlay = overlay_image(small, prior, num_labels, opacity)
+        picture.paste(overlay, (index % 2 * width, index // 2 * height))
+    return picture
