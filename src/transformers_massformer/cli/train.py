@@ -94,7 +94,8 @@ def train(
     output: Annotated[Path, typer.Option(help="Folder for checkpoints and the trained model.")],
     data: Annotated[Path | None, typer.Option(help="Folder of MaSS13K, or of data in its layout.")] = None,
     model: Annotated[
-        str | None, typer.Option(help="r50, r18-lite, swin-t, swin-b, or a folder with a model or a configuration.")
+        str | None,
+        typer.Option(help="r50, r18-lite, swin-t, swin-b, semask-swin-t (-s, -b, -l), or the folder of a model."),
     ] = None,
     recipe: Annotated[
         Path | None, typer.Option(help="YAML file with options, such as those in scripts/recipes.")
