@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 try:
     from benchmark_report import render
-    from decoders import ABLATION, DECODERS, SWITCHES, build_decoder
+    from decoders import ABLATION, DECODERS, FORMULATIONS, SWITCHES, build_decoder
 finally:
     sys.path.pop(0)
 
@@ -32,7 +32,7 @@ def samples():
 
 
 @pytest.mark.filterwarnings("ignore:You'd better set embed_dim:UserWarning")
-@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize("name", [*DECODERS, *FORMULATIONS[:-1]])
 def test_every_decoder_learns_on_the_same_samples(name):
     # MaskFormer resizes its feature maps to powers of two.
     model = build_decoder(name, tiny_config(hidden_size=32)).train()
@@ -44,7 +44,7 @@ def test_every_decoder_learns_on_the_same_samples(name):
 
 
 @pytest.mark.filterwarnings("ignore:You'd better set embed_dim:UserWarning")
-@pytest.mark.parametrize("name", DECODERS[:4])
+@pytest.mark.parametrize("name", [*DECODERS[:4], *FORMULATIONS[:-1]])
 def test_every_decoder_is_evaluated_on_whole_photographs(name):
     model = build_decoder(name, tiny_config(hidden_size=32)).eval()
     photo = PIL.Image.effect_noise((96, 64), 50).convert("RGB")
@@ -86,7 +86,8 @@ def test_a_comparison_from_data_to_table(tmp_path):
     results = json.loads((tmp_path / "all.json").read_text())
     (row,) = results["cpu"]["decoders"]["rows"]
     assert row["key"]["decoder"] == "SegFormer"
-    assert {"mean_iou", "mean_boundary_iou", "mean_bf1", "seconds", "peak_bytes", "parameters"} == row["values"].keys()
+    scores = {"mean_iou", "mean_boundary_iou", "mean_bf1", "mean_pq_st"}
+    assert row["values"].keys() == {*scores, "seconds", "peak_bytes", "parameters"}
     document = (tmp_path / "all.md").read_text()
     assert document == render(results, "all.json")
     assert "2 scenes of 96 x 80 pixels to train on and 1 others to evaluate, 1 steps of 2 crops" in document
@@ -99,3 +100,20 @@ def test_a_comparison_from_data_to_table(tmp_path):
     refused = run_comparison(tmp_path, weights, *options, "--steps", "2")
     assert refused.returncode != 0
     assert "holds runs with other options" in refused.stderr
+
+
+def test_general_inference_is_compared_for_models_of_queries(tmp_path):
+    for index in range(2):
+        write_pair(tmp_path / "data", "train", f"train{index}", index)
+    write_pair(tmp_path / "data", "val", "val0", 100)
+    options = ["--steps", "1", "--crop-size", "64", "--batch-size", "2", "--points", "64", "--seeds", "1"]
+    options += ["--formulations", "--decoder", "Semantic-FPN, SeMask-Swin", "--decoder", "MaSSFormer, SeMask-Swin"]
+    # Their Swin starts from nothing, so the weights are never read.
+    done = run_comparison(tmp_path, tmp_path / "none.pth", *options)
+    assert done.returncode == 0, done.stderr
+    pixels, masks = json.loads((tmp_path / "all.json").read_text())["cpu"]["formulations"]["rows"]
+    assert not [name for name in pixels["values"] if name.startswith("general_")]
+    assert {f"general_{name}" for name in ("mean_iou", "mean_pq_st")} <= masks["values"].keys()
+    (line,) = [x for x in (tmp_path / "all.md").read_text().splitlines() if x.startswith("| Semantic-FPN, SeMask")]
+    assert line.split("|")[7:9] == [" - ", " - "]
+    assert run_comparison(tmp_path, tmp_path / "none.pth", "--decoder", "Semantic-FPN, Swin").returncode != 0

@@ -33,6 +33,7 @@ from transformers_massformer.conversion import (
     convert_semask_state_dict,
     semask_variant_config,
 )
+from transformers_massformer.inference import auto_class
 from transformers_massformer.modeling_semask_swin import SeMaskSwinSemanticLayer
 from transformers_massformer.semantic_prior import pixel_cross_entropy, sum_semantic_maps
 
@@ -419,6 +420,23 @@ def test_massformer_learns_the_semantic_maps_of_its_backbone():
     assert tiny_model()(pixel_values, labels=labels).semantic_maps is None
     with torch.no_grad():
         assert model(pixel_values).semantic_maps is not None
+
+
+@pytest.mark.filterwarnings("ignore:You'd better set embed_dim:UserWarning")
+@pytest.mark.parametrize("kind", ["maskformer", "mask2former", "upernet"])
+def test_it_is_a_backbone_for_models_of_the_library(kind):
+    fields = {
+        "maskformer": {"fpn_feature_size": 32, "mask_feature_size": 32},
+        "mask2former": {"feature_size": 32, "mask_feature_size": 32, "hidden_dim": 32, "num_attention_heads": 2},
+        "upernet": {"hidden_size": 16, "auxiliary_in_channels": 32},
+    }[kind]
+    config = AutoConfig.for_model(kind, backbone_config=dict(TINY_SEMASK), num_labels=7, **fields)
+    model = auto_class(config).from_config(config).eval()
+    assert any(isinstance(module, SeMaskSwinBackbone) for module in model.modules())
+    with torch.no_grad():
+        outputs = model(torch.randn(1, 3, 64, 64))
+    num_classes = outputs.logits.shape[1] if kind == "upernet" else outputs.class_queries_logits.shape[2] - 1
+    assert num_classes == 7
 
 
 # ---------------------------------------------------------------- conversion
