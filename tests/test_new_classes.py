@@ -10,7 +10,7 @@ import torch
 import yaml
 from huggingface_hub.errors import StrictDataclassError
 from test_training_session import TINY, train
-from tiny import tiny_model
+from tiny import TINY_SEMASK, block_labels, tiny_model
 from tiny_data import write_pair
 from transformers import AutoConfig, pipeline
 
@@ -40,6 +40,29 @@ def test_a_grown_model_keeps_its_weights():
     assert torch.equal(before.masks_queries_logits, after.masks_queries_logits)
     old_columns = [*range(7), 9]
     torch.testing.assert_close(before.class_queries_logits, after.class_queries_logits[..., old_columns])
+
+
+def test_semantic_maps_grow_too():
+    torch.manual_seed(0)
+    model = tiny_model(backbone_config=TINY_SEMASK)
+    for name, parameter in model.named_parameters():
+        if name.endswith("gamma"):
+            torch.nn.init.constant_(parameter, 0.5)
+        elif ".semantic_layer.blocks" in name:
+            torch.nn.init.normal_(parameter, std=0.5)
+    grown = add_classes(model, ["car"])
+    pixel_values, labels = torch.randn(2, 3, 64, 64), block_labels(2, 64, 64, num_labels=8)
+    with torch.no_grad():
+        before, after = model(pixel_values), grown(pixel_values)
+    torch.testing.assert_close(before.masks_queries_logits, after.masks_queries_logits, rtol=1e-4, atol=1e-4)
+    for old, new in zip(before.semantic_maps, after.semantic_maps, strict=True):
+        assert new.shape[1] == 8
+        torch.testing.assert_close(new[:, :7], old, rtol=1e-4, atol=1e-4)
+    outputs = grown.train()(pixel_values, labels=labels)
+    outputs.loss.backward()
+    assert "loss_semantic" in outputs.loss_dict
+    keys = [p.grad for n, p in grown.named_parameters() if ".semantic_layer." in n and n.endswith("k_proj.weight")]
+    assert all(gradient[7].abs().sum() > 0 for gradient in keys)
 
 
 def test_classes_one_by_one_or_together():

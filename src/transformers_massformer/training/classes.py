@@ -1,9 +1,11 @@
 """The classes of a model, and new ones that it is to learn from pseudo-labels (paper, section 4.3)."""
 
+import re
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel
 
 from ..configuration_massformer import MaSSFormerConfig
@@ -21,6 +23,10 @@ class LabelSetting(StrEnum):
     alone = "alone"
 
 
+# The weights of a SeMask backbone that have a row for each class.
+SEMANTIC_PROJECTION = re.compile(r"\.semantic_layer\.blocks\.\d+\.[qk]_proj\.")
+
+
 def label_names(labels: Sequence[str]) -> dict[str, Any]:
     """The fields of a configuration that name its classes."""
     id2label = dict(enumerate(labels))
@@ -35,7 +41,8 @@ def class_names(model: PreTrainedModel) -> list[str]:
 def add_classes(model: PreTrainedModel, names: Sequence[str]) -> MaSSFormerForSemanticSegmentation:
     """
     A model that knows more classes. All weights are kept; the class head gets new rows, which start as in a new model,
-    between those of the old classes and that of "no object".
+    between those of the old classes and that of "no object". Semantic maps of a SeMask backbone get new channels,
+    which change nothing else.
 
     Args:
         model (`PreTrainedModel`): A MaSSFormer; it is left as it is.
@@ -55,12 +62,21 @@ def add_classes(model: PreTrainedModel, names: Sequence[str]) -> MaSSFormerForSe
         if name in old or name in names[:index]:
             raise ValueError(f"The class {name!r} is known already: the model has {', '.join(old)}. Name another.")
     fields: dict[str, Any] = {**model.config.to_dict(), **label_names([*old, *names])}
+    backbone_config = fields["backbone_config"]
+    if "num_semantic_labels" in backbone_config:
+        backbone_config["num_semantic_labels"] = max(backbone_config["num_semantic_labels"], len(old) + len(names))
     grown = MaSSFormerForSemanticSegmentation(MaSSFormerConfig(**fields)).to(model.dtype)
     weights, kept = grown.state_dict(), model.state_dict()
     for name in ("class_predictor.weight", "class_predictor.bias"):
         rows = weights[name].clone()
         rows[: len(old)], rows[-1] = kept[name][:-1], kept[name][-1]
         kept[name] = rows
+    for name, value in weights.items():
+        if SEMANTIC_PROJECTION.search(name) and len(value) > len(kept[name]):
+            # Keys of zero leave the attention as it was; queries, which are the semantic map, start anew.
+            rows = torch.zeros_like(value) if ".k_proj." in name else value.clone()
+            rows[: len(kept[name])] = kept[name]
+            kept[name] = rows
     grown.load_state_dict(kept)
     return grown.eval()
 
