@@ -306,6 +306,14 @@ def test_both_branches_of_a_block_are_dropped():
     assert not torch.equal(layer.eval()(tokens, (4, 4), always_partition=True)[0], tokens)
 
 
+def test_all_stages_are_returned_unless_told_otherwise(tmp_path):
+    config = SeMaskSwinConfig()
+    assert config.out_features == STAGES
+    SeMaskSwinConfig(out_indices=[2, 4]).save_pretrained(tmp_path)
+    assert SeMaskSwinConfig.from_pretrained(tmp_path).out_features == ["stage2", "stage4"]
+    assert SeMaskConfig(backbone_config=SeMaskSwinConfig(embed_dim=48)).backbone_config.embed_dim == 48
+
+
 def test_only_some_stages_are_returned_on_request():
     config = SeMaskSwinConfig(**{**TINY_SEMASK, "out_features": ["stage2", "stage4"]})
     backbone = AutoBackbone.from_config(config)

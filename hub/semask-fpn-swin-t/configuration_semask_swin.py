@@ -52,12 +52,14 @@ class SeMaskSwinConfig(SwinConfig):
     semantic_dropout_prob (`float`, *optional*, defaults to 0.1):
         Dropout of what SeMask attention adds (release).
 
+    `out_features` are all stages by default.
+
     Example:
 
     ```python
     >>> from transformers_massformer import SeMaskSwinBackbone, SeMaskSwinConfig
 
-    >>> configuration = SeMaskSwinConfig(out_features=["stage1", "stage2", "stage3", "stage4"])
+    >>> configuration = SeMaskSwinConfig()
     >>> backbone = SeMaskSwinBackbone(configuration)
     >>> backbone.channels
     [96, 192, 384, 768]
@@ -77,6 +79,8 @@ class SeMaskSwinConfig(SwinConfig):
         if self.semantic_window_size is None:
             self.semantic_window_size = self.window_size
         self.semantic_depths, self.semantic_attention = list(self.semantic_depths), list(self.semantic_attention)
+        if kwargs.get("out_features") is None and kwargs.get("out_indices") is None:
+            kwargs["out_features"] = [f"stage{index + 1}" for index in range(len(self.depths))]
         super().__post_init__(**kwargs)
 
     def validate_architecture(self):
@@ -158,7 +162,7 @@ class SeMaskConfig(PreTrainedConfig):
             self.label2id = {label: index for index, label in self.id2label.items()}
         num_labels = kwargs.get("num_labels") or len(self.id2label or ())
         if self.backbone_config is None:
-            self.backbone_config = {"model_type": SeMaskSwinConfig.model_type, "out_features": STAGES}
+            self.backbone_config = {"model_type": SeMaskSwinConfig.model_type}
         self.backbone_config = with_semantic_labels(self.backbone_config, num_labels)
         super().__post_init__(**kwargs)
 
