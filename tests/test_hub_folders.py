@@ -67,7 +67,8 @@ def test_the_folders_load_where_the_package_is_absent(variant, parameters, tmp_p
     assert f"{parameters:,} parameters" in (folder / "README.md").read_text()
 
 
-@pytest.mark.parametrize(("size", "parameters"), [("t", 34.66), ("s", 55.97), ("b", 96.49), ("l", 210.79)])
+# The others differ in numbers only.
+@pytest.mark.parametrize(("size", "parameters"), [("t", 34.66), ("b", 96.49)])
 def test_semask_folders_load_where_the_package_is_absent(size, parameters, tmp_path):
     folder = ROOT / "hub" / f"semask-fpn-swin-{size}"
     count = int(run_remote(WITHOUT_WEIGHTS, folder, tmp_path))
