@@ -2,7 +2,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from transformers_massformer.editing import class_palette, label_map_image, overlay_image
+from transformers_massformer.editing import class_palette, label_map_image, overlay_image, with_legend
 
 
 def test_palette_colours_differ():
@@ -34,3 +34,24 @@ def test_overlay():
     assert (np.asarray(overlay_image(photo, label_map, 7, 1.0)) == class_palette(7)[5]).all()
     with pytest.raises(ValueError, match="3 x 4, must be of the photograph's size, 4 x 3"):
         overlay_image(photo.transpose(PIL.Image.Transpose.ROTATE_90), label_map, 7)
+
+
+def test_a_legend_names_what_is_there():
+    label_map = np.zeros((90, 120), np.uint8)
+    label_map[:60] = 5
+    label_map[:3, :4] = 255
+    labels = ["others", "human", "building", "vegetation", "ground", "sky", "water"]
+    picture = PIL.Image.new("RGB", (120, 90), (1, 2, 3))
+    result = with_legend(picture, label_map, labels)
+    assert result.width == 120
+    assert np.array_equal(np.asarray(result)[:90], np.asarray(picture))
+    legend = np.asarray(result)[90:].reshape(-1, 3)
+    shown = {tuple(colour) for colour in legend.tolist()}
+    palette = class_palette(7)
+    assert tuple(palette[5].tolist()) in shown
+    assert tuple(palette[0].tolist()) in shown
+    assert not {tuple(palette[index].tolist()) for index in (1, 2, 3, 4, 6)} & shown
+    # The largest class comes first.
+    rows, columns = np.nonzero((np.asarray(result)[90:] == palette[5]).all(axis=2))
+    other_rows, other_columns = np.nonzero((np.asarray(result)[90:] == palette[0]).all(axis=2))
+    assert (rows.min(), columns.min()) < (other_rows.min(), other_columns.min())

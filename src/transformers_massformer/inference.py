@@ -7,7 +7,7 @@ import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import PIL.Image
@@ -27,6 +27,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from .configuration_massformer import MaSSFormerConfig
+from .editing import matte_values
 from .semantic_readout import read_logits_map
 
 
@@ -197,12 +198,22 @@ class Segmentation:
         peak_bytes (`int`, *optional*): Peak memory, see [`PeakMemory`].
         semantic_priors (`list[np.ndarray]`, *optional*):
             For each stage of a SeMask backbone its most likely classes, uint8, at the size of [`prior_size`].
+        mattes (`np.ndarray` of shape `(num_labels, height, width)`, *optional*): See [`matte_values`].
     """
 
     label_map: np.ndarray
     seconds: float
     peak_bytes: int | None
     semantic_priors: list[np.ndarray] | None = None
+    mattes: np.ndarray | None = None
+
+
+class Piece(NamedTuple):
+    """What is made of a photograph, or of a tile of it."""
+
+    label_map: np.ndarray
+    mattes: np.ndarray | None
+    priors: list[np.ndarray] | None
 
 
 # Longer side of the pictures of semantic priors, which are coarse anyway.
@@ -228,6 +239,7 @@ class Segmenter:
             It bounds the memory, but a tile knows nothing of the rest of the photograph. By default they stay whole.
         semantic_priors (`bool`, *optional*, defaults to `False`):
             Whether to return the semantic maps of a SeMask backbone too, for which photographs stay whole.
+        mattes (`bool`, *optional*, defaults to `False`): Whether to return a matte of each class too.
 
     Raises:
         FileNotFoundError: If there is no such model, or it has no weights.
@@ -241,6 +253,7 @@ class Segmenter:
         dtype: torch.dtype = torch.float32,
         tile: int | None = None,
         semantic_priors: bool = False,
+        mattes: bool = False,
     ):
         if tile is not None and tile < 64:
             raise ValueError(f"Tiles must have 64 pixels or more, got {tile}.")
@@ -254,11 +267,16 @@ class Segmenter:
         )
         if semantic_priors and self.num_semantic_labels is None:
             raise ValueError(f"{model} has no semantic layers, whose maps could be shown; a SeMask backbone has.")
-        self.shows_priors, self.priors = semantic_priors, None
+        self.shows_priors, self.makes_mattes = semantic_priors, mattes
+
+    @property
+    def labels(self) -> list[str]:
+        """Names of the classes, in the order of their ids."""
+        return [label for _, label in sorted((self.model.config.id2label or {}).items())]
 
     @property
     def num_labels(self) -> int:
-        return len(self.model.config.id2label or ())
+        return len(self.labels)
 
     def read_priors(self, outputs: Any, input_size: tuple[int, int], image: PIL.Image.Image) -> list[np.ndarray]:
         """The most likely classes of each stage's semantic map."""
@@ -292,8 +310,8 @@ class Segmenter:
         return f"Use tiles (of {tile} pixels, say), {smaller_dtype}or a smaller variant of the model (r18-lite)."
 
     @torch.inference_mode()
-    def segment_whole(self, image: PIL.Image.Image) -> np.ndarray:
-        """The label map of an image, made in one piece."""
+    def segment_whole(self, image: PIL.Image.Image) -> Piece:
+        """An image in one piece."""
         self.check_memory(*image.size)
         with out_of_memory(
             f"{image.width} x {image.height} pixels do not fit into the memory of {self.device} in {self.dtype}. "
@@ -301,21 +319,35 @@ class Segmenter:
         ):
             inputs = self.processor(images=image, return_tensors="pt").to(self.device, self.dtype)
             outputs = self.model(**inputs)
+            priors = None
             if self.shows_priors:
-                self.priors = self.read_priors(outputs, tuple(inputs["pixel_values"].shape[-2:]), image)
-            target_sizes = [(image.height, image.width)]
-            label_map = self.processor.post_process_semantic_segmentation(outputs, target_sizes=target_sizes)[0]
-        return label_map.to(torch.uint8).cpu().numpy()
+                priors = self.read_priors(outputs, tuple(inputs["pixel_values"].shape[-2:]), image)
+            (read,) = self.processor.post_process_semantic_segmentation(
+                outputs, target_sizes=[(image.height, image.width)], **self.read_options
+            )
+            mattes = matte_values(read.segmentation_scores) if self.makes_mattes else None
+            label_map = read.segmentation if self.makes_mattes else read
+        return Piece(label_map.to(torch.uint8).cpu().numpy(), mattes, priors)
 
-    def segment_tiles(self, image: PIL.Image.Image, tile: int) -> np.ndarray:
-        """The label map of an image, made in overlapping tiles."""
-        label_map = np.empty((image.height, image.width), dtype=np.uint8)
+    @property
+    def read_options(self) -> dict[str, Any]:
+        """Of the post-processing; that of other models may know none."""
+        return {"return_segmentation_scores": True} if self.makes_mattes else {}
+
+    def segment_tiles(self, image: PIL.Image.Image, tile: int) -> Piece:
+        """An image in overlapping tiles."""
+        size = (image.height, image.width)
+        label_map = np.empty(size, dtype=np.uint8)
+        mattes = np.empty((self.num_labels, *size), dtype=np.uint8) if self.makes_mattes else None
         for top, bottom, first_row, last_row in tile_spans(image.height, tile):
             for left, right, first_column, last_column in tile_spans(image.width, tile):
                 part = self.segment_whole(image.crop((left, top, right, bottom)))
-                part = part[first_row - top : last_row - top, first_column - left : last_column - left]
-                label_map[first_row:last_row, first_column:last_column] = part
-        return label_map
+                rows, columns = slice(first_row, last_row), slice(first_column, last_column)
+                kept = slice(first_row - top, last_row - top), slice(first_column - left, last_column - left)
+                label_map[rows, columns] = part.label_map[kept]
+                if mattes is not None and part.mattes is not None:
+                    mattes[:, rows, columns] = part.mattes[:, kept[0], kept[1]]
+        return Piece(label_map, mattes, None)
 
     def __call__(self, image: PIL.Image.Image) -> Segmentation:
         """
@@ -326,5 +358,6 @@ class Segmenter:
         """
         start = time.perf_counter()
         with PeakMemory(self.device) as memory:
-            label_map = self.segment_tiles(image, self.tile) if self.tile else self.segment_whole(image)
-        return Segmentation(label_map, time.perf_counter() - start, memory.bytes, self.priors)
+            piece = self.segment_tiles(image, self.tile) if self.tile else self.segment_whole(image)
+        seconds = time.perf_counter() - start
+        return Segmentation(piece.label_map, seconds, memory.bytes, piece.priors, piece.mattes)

@@ -2,19 +2,25 @@
 
 import glob
 import itertools
+import re
+import shutil
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import PIL.Image
 import torch
 import typer
 from transformers.utils import logging
 
-from ..editing import label_map_image, overlay_image, priors_image
-from ..files import written_whole
+from ..editing import bokeh as out_of_focus
+from ..editing import cut_out, label_map_image, overlay_image, priors_image, refine_matte, with_legend
+from ..editing.matting import matting_library
+from ..files import partial_path, written_whole
 from ..image_processing_massformer import open_image
 from ..inference import Segmenter
 from .console import console, error_console, fail, progress_bar
@@ -35,12 +41,61 @@ class Job:
 
     photo: Path
     label_map: Path
-    overlay: Path | None
-    priors: Path | None
+    overlay: Path | None = None
+    priors: Path | None = None
+    bokeh: Path | None = None
+    # Folders with a picture for each class that the photograph shows.
+    mattes: Path | None = None
+    cutouts: Path | None = None
 
     @property
     def outputs(self) -> list[Path]:
-        return [path for path in (self.label_map, self.overlay, self.priors) if path is not None]
+        found = (self.label_map, self.overlay, self.priors, self.bokeh, self.mattes, self.cutouts)
+        return [path for path in found if path is not None]
+
+
+@dataclass(frozen=True)
+class Extras:
+    """
+    What is written beside label maps.
+
+    Args:
+        overlay (`bool`): The classes' colours over the photograph, with a legend.
+        priors (`bool`): The semantic maps of a SeMask backbone.
+        mattes (`bool`): A matte of each class.
+        cutouts (`bool`): Each class by itself, transparent elsewhere.
+        bokeh (`tuple[str, ...]`): Classes that stay in focus.
+        strength (`float`): See [`bokeh`].
+        refine (`bool`): Whether mattes follow the photograph's colours.
+    """
+
+    overlay: bool = False
+    priors: bool = False
+    mattes: bool = False
+    cutouts: bool = False
+    bokeh: tuple[str, ...] = ()
+    strength: float = 0.01
+    refine: bool = False
+
+    @property
+    def need_mattes(self) -> bool:
+        return self.mattes or self.cutouts or bool(self.bokeh)
+
+    def job(self, photo: Path, label_map: Path) -> Job:
+        """The files for a photograph, named like its label map."""
+
+        def beside(name: str, wanted: object, suffix: str = ".png") -> Path | None:
+            return label_map.with_name(f"{label_map.stem}_{name}{suffix}") if wanted else None
+
+        return Job(
+            photo,
+            label_map,
+            overlay=beside("overlay", self.overlay),
+            priors=beside("semantic_priors", self.priors),
+            bokeh=beside("bokeh", self.bokeh),
+            mattes=beside("mattes", self.mattes, ""),
+            cutouts=beside("cutouts", self.cutouts, ""),
+        )
 
 
 def find_photos(argument: str, output: Path) -> list[tuple[Path, Path]]:
@@ -69,18 +124,26 @@ def find_photos(argument: str, output: Path) -> list[tuple[Path, Path]]:
     return [(photo, photo.relative_to(root)) for photo in photos]
 
 
-def plan_jobs(arguments: list[str], output: Path, overlay: bool, priors: bool = False) -> list[Job]:
+def check_extras(extras: Extras, labels: list[str]):
+    """
+    Raises:
+        ImportError: If the library for them is missing.
+        ValueError: If a class in focus is none of the model's.
+    """
+    unknown = [name for name in extras.bokeh if name not in labels]
+    if unknown:
+        raise ValueError(f"The model knows no {', '.join(unknown)} to keep in focus; it knows {', '.join(labels)}.")
+    if extras.cutouts or extras.bokeh or extras.refine:
+        matting_library()
+
+
+def plan_jobs(arguments: list[str], output: Path, extras: Extras) -> list[Job]:
     """One job per photograph; raises a ValueError if two files of the whole run would be one."""
     jobs = {}
     for argument in arguments:
         for photo, relative in find_photos(argument, output):
             label_map = (output / relative).with_suffix(".png")
-            job = Job(
-                photo,
-                label_map,
-                label_map.with_stem(f"{label_map.stem}_overlay") if overlay else None,
-                label_map.with_stem(f"{label_map.stem}_semantic_priors") if priors else None,
-            )
+            job = extras.job(photo, label_map)
             jobs[photo.resolve(), label_map] = job
     owners: dict[Path, Path] = {job.photo.resolve(): job.photo for job in jobs.values()}
     for job in jobs.values():
@@ -102,12 +165,55 @@ def write_image(image: PIL.Image.Image, path: Path):
         image.save(partial, format="PNG")
 
 
-def segment_photo(segmenter: Segmenter, job: Job) -> str:
+def write_folder(pictures: Iterable[tuple[str, PIL.Image.Image]], folder: Path):
+    """A folder with a PNG for each name, whole or absent."""
+    partial = partial_path(folder)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for name, picture in pictures:
+        picture.save(partial / f"{name}.png", format="PNG")
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.replace(folder)
+
+
+def file_name(label: str) -> str:
+    """What a class's picture is called: its name, without what file systems do not like."""
+    return re.sub(r"[^\w.-]+", "_", label)
+
+
+def write_edits(
+    photo: PIL.Image.Image,
+    label_map: np.ndarray,
+    class_mattes: np.ndarray,
+    job: Job,
+    labels: list[str],
+    extras: Extras,
+):
+    """Mattes of the classes that the label map has, and what is made with them."""
+    present = [index for index in np.unique(label_map).tolist() if index < len(labels)]
+    mattes = {labels[index]: PIL.Image.fromarray(class_mattes[index]) for index in present}
+    if extras.refine:
+        mattes = {name: refine_matte(photo, matte) for name, matte in mattes.items()}
+    if job.mattes is not None:
+        write_folder(((file_name(name), matte) for name, matte in mattes.items()), job.mattes)
+    if job.cutouts is not None:
+        write_folder(((file_name(name), cut_out(photo, matte)) for name, matte in mattes.items()), job.cutouts)
+    if job.bokeh is not None:
+        shown = [np.asarray(mattes[name]).astype(np.float32) / 255 for name in extras.bokeh if name in mattes]
+        focus = np.sum(shown, axis=0).clip(0, 1) if shown else np.zeros(label_map.shape, np.float32)
+        write_image(out_of_focus(photo, focus, extras.strength), job.bokeh)
+
+
+def segment_photo(segmenter: Segmenter, job: Job, extras: Extras) -> str:
     """Does one job and returns its report."""
     photo = open_image(job.photo)
     result = segmenter(photo)
+    labels = segmenter.labels
     if job.overlay is not None:
-        write_image(overlay_image(photo, result.label_map, segmenter.num_labels), job.overlay)
+        overlay = overlay_image(photo, result.label_map, len(labels))
+        write_image(with_legend(overlay, result.label_map, labels), job.overlay)
+    if result.mattes is not None:
+        write_edits(photo, result.label_map, result.mattes, job, labels, extras)
     if job.priors is not None:
         write_image(priors_image(photo, result.semantic_priors or [], segmenter.num_semantic_labels or 0), job.priors)
     # Last, because it marks the job as done.
@@ -124,7 +230,18 @@ def segment(
     paths: Annotated[list[str], typer.Argument(help="Photographs, folders of photographs, or globs in quotes.")],
     model: Annotated[str, typer.Option(help="Folder (or Hub name) of the model.")],
     output: Annotated[Path, typer.Option(help="Folder for the results: one PNG per photograph, named like it.")],
-    overlay: Annotated[bool, typer.Option("--overlay", help="Also write NAME_overlay.png.")] = False,
+    overlay: Annotated[bool, typer.Option("--overlay", help="Also write NAME_overlay.png, with a legend.")] = False,
+    mattes: Annotated[bool, typer.Option("--mattes", help="Also write NAME_mattes/CLASS.png, soft masks.")] = False,
+    cutouts: Annotated[
+        bool, typer.Option("--cutouts", help="Also write NAME_cutouts/CLASS.png, transparent elsewhere.")
+    ] = False,
+    bokeh: Annotated[
+        list[str] | None, typer.Option(help="Also write NAME_bokeh.png, in which all but this class is out of focus.")
+    ] = None,
+    bokeh_strength: Annotated[float, typer.Option(help="Radius of the blur, as a share of the diagonal.")] = 0.01,
+    refine_mattes: Annotated[
+        bool, typer.Option("--refine-mattes", help="Let edges of mattes follow the photograph's colours; slow.")
+    ] = False,
     show_semantic_priors: Annotated[
         bool,
         typer.Option(
@@ -140,7 +257,10 @@ def segment(
     """Writes a label map of each photograph, at its size and upright, as a PNG with a palette."""
     logging.disable_progress_bar()
     try:
-        jobs = plan_jobs(paths, output, overlay, show_semantic_priors)
+        extras = Extras(
+            overlay, show_semantic_priors, mattes, cutouts, tuple(bokeh or ()), bokeh_strength, refine_mattes
+        )
+        jobs = plan_jobs(paths, output, extras)
         output.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
         fail(error)
@@ -150,8 +270,9 @@ def segment(
     if not open_jobs:
         return
     try:
-        segmenter = Segmenter(model, device, getattr(torch, dtype), tile, show_semantic_priors)
-    except (OSError, ValueError, RuntimeError, AssertionError) as error:
+        segmenter = Segmenter(model, device, getattr(torch, dtype), tile, show_semantic_priors, extras.need_mattes)
+        check_extras(extras, segmenter.labels)
+    except (ImportError, OSError, ValueError, RuntimeError, AssertionError) as error:
         fail(error)
     console.print(f"{len(open_jobs)} to do on {segmenter.device} in {dtype}", markup=False)
 
@@ -160,7 +281,7 @@ def segment(
         try:
             for job in progress.track(open_jobs, description="segmenting"):
                 try:
-                    console.print(segment_photo(segmenter, job), markup=False)
+                    console.print(segment_photo(segmenter, job, extras), markup=False)
                 except (OSError, ValueError, RuntimeError, MemoryError) as error:
                     failed += 1
                     error_console.print(f"failed: {job.photo}: {error}", style="red", markup=False)

@@ -1,7 +1,21 @@
 """What a photo editor does with a label map."""
 
-from .mattes import class_mattes
-from .overlay import class_palette, label_map_image, overlay_image, priors_image
+from .lens_blur import bokeh
+from .mattes import class_mattes, matte_values
+from .matting import cut_out, foreground_and_background, refine_matte
+from .overlay import class_palette, label_map_image, overlay_image, priors_image, with_legend
 
 
-__all__ = ["class_mattes", "class_palette", "label_map_image", "overlay_image", "priors_image"]
+__all__ = [
+    "bokeh",
+    "class_mattes",
+    "class_palette",
+    "cut_out",
+    "foreground_and_background",
+    "label_map_image",
+    "matte_values",
+    "overlay_image",
+    "priors_image",
+    "refine_matte",
+    "with_legend",
+]

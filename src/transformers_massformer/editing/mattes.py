@@ -1,11 +1,30 @@
 """Soft masks of the classes."""
 
+import numpy as np
 import PIL.Image
 import torch
 
 
 # Rows that are worked on together, so that no second copy of all scores is needed.
 BAND_ROWS = 256
+
+
+def matte_values(scores: torch.Tensor) -> np.ndarray:
+    """
+    The classes' shares of all scores at each pixel, times 255; see [`class_mattes`].
+
+    Args:
+        scores (`torch.Tensor` of shape `(num_labels, height, width)`): Scores of 0 or more.
+
+    Returns:
+        `np.ndarray` of shape `(num_labels, height, width)`: uint8.
+    """
+    mattes = torch.empty(scores.shape, dtype=torch.uint8)
+    for top in range(0, scores.shape[1], BAND_ROWS):
+        band = scores[:, top : top + BAND_ROWS].float()
+        total = band.sum(dim=0).clamp(min=torch.finfo(band.dtype).tiny)
+        mattes[:, top : top + BAND_ROWS] = (band * (255 / total)).round_().to(torch.uint8)
+    return mattes.numpy()
 
 
 def class_mattes(scores: torch.Tensor) -> list[PIL.Image.Image]:
@@ -20,9 +39,4 @@ def class_mattes(scores: torch.Tensor) -> list[PIL.Image.Image]:
     Returns:
         `list[PIL.Image.Image]`: In mode L, in the order of the classes; black where there are no scores at all.
     """
-    mattes = torch.empty(scores.shape, dtype=torch.uint8)
-    for top in range(0, scores.shape[1], BAND_ROWS):
-        band = scores[:, top : top + BAND_ROWS].float()
-        total = band.sum(dim=0).clamp(min=torch.finfo(band.dtype).tiny)
-        mattes[:, top : top + BAND_ROWS] = (band * (255 / total)).round_().to(torch.uint8)
-    return [PIL.Image.fromarray(matte.numpy()) for matte in mattes]
+    return [PIL.Image.fromarray(matte) for matte in matte_values(scores)]

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import PIL.Image
+import PIL.ImageDraw
+import PIL.ImageFont
 
 
 # Colours of MaSS13K's classes, in their order.
@@ -16,6 +18,10 @@ MASS13K_PALETTE = (
     (116, 190, 240),  # sky
     (36, 92, 190),  # water
 )
+
+
+# Letters of a legend have this share of the picture's width.
+LEGEND_SHARE = 60
 
 
 def class_palette(num_labels: int) -> np.ndarray:
@@ -115,3 +121,37 @@ def priors_image(
         overlay = overlay_image(small, prior, num_labels, opacity)
         picture.paste(overlay, (index % 2 * width, index // 2 * height))
     return picture
+
+
+def with_legend(picture: PIL.Image.Image, label_map: np.ndarray, labels: Sequence[str]) -> PIL.Image.Image:
+    """
+    A picture above a legend: colour, name and share of the classes that a label map has, the largest first.
+
+    Args:
+        picture (`PIL.Image.Image`): An overlay, for example.
+        label_map (`np.ndarray` of shape `(height, width)`): Class indices, or 255 where there is none.
+        labels (`Sequence[str]`): Names of the classes.
+
+    Returns:
+        `PIL.Image.Image`: In mode RGB, as wide as the picture.
+    """
+    counts = np.bincount(label_map.ravel(), minlength=256)
+    present = [index for index in np.argsort(-counts[: len(labels)], kind="stable") if counts[index]]
+    size = max(10, picture.width // LEGEND_SHARE)
+    font = PIL.ImageFont.load_default(size)
+    palette = class_palette(len(labels))
+    places, x, y = [], size // 2, picture.height + size // 2
+    for index in present:
+        text = f"{labels[index]} {100 * counts[index] / label_map.size:.1f} %"
+        width = 3 * size + int(font.getlength(text))
+        if x + width > picture.width and x > size // 2:
+            x, y = size // 2, y + 2 * size
+        places.append((index, text, x, y))
+        x += width
+    legend = PIL.Image.new("RGB", (picture.width, y + 2 * size), "white")
+    legend.paste(picture, (0, 0))
+    draw = PIL.ImageDraw.Draw(legend)
+    for index, text, x, y in places:
+        draw.rectangle((x, y, x + size, y + size), fill=tuple(palette[index].tolist()), outline="black")
+        draw.text((x + size * 3 // 2, y + size // 2), text, fill="black", font=font, anchor="lm")
+    return legend
