@@ -30,6 +30,7 @@ SECTION_TITLES = {
     "decoders": "decoders",
     "formulations": "formulations",
     "new_classes": "new classes",
+    "mattes": "mattes",
 }
 METRIC_TITLES = {
     "counts": "IoU, Boundary IoU and BF1 by `transformers_massformer.metrics`",
@@ -408,6 +409,25 @@ def training_conditions(row: Row) -> str:
     )
 
 
+def matte_table(results: Results, device: str) -> str:
+    """Errors of mattes against the true alpha."""
+    rows = section_rows(results, device, "mattes")
+    if not rows:
+        return "Not measured."
+    cells = [
+        [
+            row["key"]["class"],
+            row["key"]["matte"],
+            str(row["key"]["scenes"]),
+            *(f"{value(row, name):.2f}" for name in ("sad", "mse", "gradient")),
+            f"{value(row, 'seconds'):.1f} s" if value(row, "seconds") else "-",
+        ]
+        for row in rows
+    ]
+    header = ["class", "matte", "scenes", "SAD / 10^3", "MSE x 10^3", "gradient / 10^3", "refinement"]
+    return table(header, cells)
+
+
 SETTING_TITLES = {
     "tool": "pseudo-labels, as the tool made them",
     "merged": "pseudo-labels, where the label map says others",
@@ -599,6 +619,14 @@ standard deviation over the seeds. [new_classes.md](new_classes.md#what-the-comp
 
 {new_classes}
 
+## Mattes
+
+Errors against the true alpha of scenes, which the demo model segments: of its label map taken as a matte, of its soft
+mattes (`massformer segment --mattes`), and of those with `--refine-mattes`. Sums and the time of refinement are per
+megapixel.
+
+{mattes}
+
 {failures}"""
 
 
@@ -621,6 +649,7 @@ def render(results: Results, results_name: str) -> str:
         metrics=metric_table(results),
         decoders=for_each_device(results, decoder_table),
         formulations=for_each_device(results, formulation_table),
+        mattes=for_each_device(results, matte_table),
         new_classes=for_each_device(results, new_class_table),
         failures=failures(results),
     )
