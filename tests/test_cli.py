@@ -327,6 +327,13 @@ def test_mattes_cutouts_and_bokeh_are_written_beside_the_label_map(model_folder,
     with PIL.Image.open(tmp_path / "out" / "photo_bokeh.png") as picture:
         assert picture.size == photo.size
     assert "done already" in CliRunner().invoke(app, command).output
-    refused = CliRunner().invoke(app, [*command, "--overwrite", "--bokeh", "dragon"])
+    for options, words in (
+        (["--bokeh", "dragon"], "The model knows no dragon"),
+        (["--bokeh-strength", "2"], "must be above 0 and at most 0.1"),
+    ):
+        refused = CliRunner().invoke(app, [*command, "--overwrite", *options])
+        assert refused.exit_code == 1
+        assert words in refused.stderr
+    refused = CliRunner().invoke(app, [*command[:6], "--output", str(tmp_path / "other"), "--refine-mattes"])
     assert refused.exit_code == 1
-    assert "The model knows no dragon" in refused.stderr
+    assert "goes with --mattes" in refused.stderr

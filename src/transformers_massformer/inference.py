@@ -28,6 +28,7 @@ from transformers.models.auto.modeling_auto import (
 
 from .configuration_massformer import MaSSFormerConfig
 from .editing import matte_values
+from .image_processing_massformer import MaSSFormerImageProcessor
 from .semantic_readout import read_logits_map
 
 
@@ -243,7 +244,8 @@ class Segmenter:
 
     Raises:
         FileNotFoundError: If there is no such model, or it has no weights.
-        ValueError: If `tile` is smaller than 64, or there are to be semantic priors and the model has none.
+        ValueError: If `tile` is smaller than 64, there are to be semantic priors and the model has none, or there are
+            to be mattes and its image processor gives no scores.
     """
 
     def __init__(
@@ -267,6 +269,8 @@ class Segmenter:
         )
         if semantic_priors and self.num_semantic_labels is None:
             raise ValueError(f"{model} has no semantic layers, whose maps could be shown; a SeMask backbone has.")
+        if mattes and not isinstance(self.processor, MaSSFormerImageProcessor):
+            raise ValueError(f"The image processor of {model} gives no scores, which mattes are made of.")
         self.shows_priors, self.makes_mattes = semantic_priors, mattes
 
     @property
@@ -331,7 +335,7 @@ class Segmenter:
 
     @property
     def read_options(self) -> dict[str, Any]:
-        """Of the post-processing; that of other models may know none."""
+        """Of the post-processing; that of other models may know of no scores."""
         return {"return_segmentation_scores": True} if self.makes_mattes else {}
 
     def segment_tiles(self, image: PIL.Image.Image, tile: int) -> Piece:

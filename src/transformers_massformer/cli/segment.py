@@ -19,6 +19,7 @@ from transformers.utils import logging
 
 from ..editing import bokeh as out_of_focus
 from ..editing import cut_out, label_map_image, overlay_image, priors_image, refine_matte, with_legend
+from ..editing.lens_blur import check_strength
 from ..editing.matting import matting_library
 from ..files import partial_path, written_whole
 from ..image_processing_massformer import open_image
@@ -128,8 +129,11 @@ def check_extras(extras: Extras, labels: list[str]):
     """
     Raises:
         ImportError: If the library for them is missing.
-        ValueError: If a class in focus is none of the model's.
+        ValueError: If a class in focus is none of the model's, or options do not go together.
     """
+    if extras.refine and not extras.need_mattes:
+        raise ValueError("--refine-mattes goes with --mattes, --cutouts or --bokeh, which have mattes to refine.")
+    check_strength(extras.strength)
     unknown = [name for name in extras.bokeh if name not in labels]
     if unknown:
         raise ValueError(f"The model knows no {', '.join(unknown)} to keep in focus; it knows {', '.join(labels)}.")

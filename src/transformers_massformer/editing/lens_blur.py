@@ -46,6 +46,15 @@ def blur(values: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     return blurred
 
 
+def check_strength(strength: float):
+    """
+    Raises:
+        ValueError: If it is not between 0 and 0.1.
+    """
+    if not 0 < strength <= 0.1:
+        raise ValueError(f"The strength of the bokeh must be above 0 and at most 0.1 of the diagonal, got {strength}.")
+
+
 def bokeh(
     photo: PIL.Image.Image, matte: PIL.Image.Image | np.ndarray, strength: float = 0.01, guard: int = GUARD
 ) -> PIL.Image.Image:
@@ -68,8 +77,7 @@ def bokeh(
         ImportError: If pymatting is not installed.
         ValueError: If the sizes differ or the strength is not between 0 and 0.1.
     """
-    if not 0 < strength <= 0.1:
-        raise ValueError(f"The strength of the bokeh must be above 0 and at most 0.1 of the diagonal, got {strength}.")
+    check_strength(strength)
     alpha = as_array(matte)
     check_matte(photo, alpha)
     foreground, background = foreground_and_background(photo, alpha)
