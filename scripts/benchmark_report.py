@@ -444,7 +444,8 @@ def new_class_table(results: Results, device: str) -> str:
         return "Not measured."
     key, seeds = rows[-1]["key"], len(rows[-1]["values"]["iou"])
     conditions = (
-        f"{key['train_count']} scenes of {key['size']} pixels to train on and {key['val_count']} others to evaluate, "
+        f"{key['train_count']} scenes of {key['size']} pixels to train on, which show the class on "
+        f"{100 * key['least_share']:g} % of their pixels or more, and {key['val_count']} others to evaluate, "
         f"{key['steps']} steps of {key['batch_size']} crops of {key['crop_size']} pixels, {seeds} seeds."
     )
     cells = [

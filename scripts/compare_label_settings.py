@@ -286,6 +286,7 @@ def main(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     source = describe_run(device, seeds, None, 0, Path(__file__).name)
     conditions = {name: value for name, value in options.items() if name != "model"}
+    conditions["train_count"] = len(find_splits(work / "chosen")["train"].pairs)
     labels = {"tool": True, "merged": False}
     rows = [(name, score_labels(data, work / "pseudo-val", alone)) for name, alone in labels.items()]
     for (setting, _), each in zip(jobs, runs, strict=True):
