@@ -112,9 +112,14 @@ def general_scores(trainer: MaSSFormerTrainer, pairs: list[Pair]) -> dict[str, A
     return score(Counts.stack([record.counts for record in evaluator.records(pairs)]))
 
 
+def file_name(decoder: str) -> str:
+    """What a decoder's runs are called in the folder; no two are called alike."""
+    return re.sub(r"\W+", "-", decoder.lower().replace("+", " plus ")).strip("-")
+
+
 def run_apart(decoder: str, seed: int, options: dict[str, Any], work: Path) -> Path:
     """The same in a process of its own, unless it is done; the file with what was measured."""
-    name = re.sub(r"\W+", "-", decoder.lower()).strip("-")
+    name = file_name(decoder)
     record = work / f"{name}-{seed}.json"
     if not record.exists():
         job = json.dumps({"decoder": decoder, "seed": seed, "options": options, "folder": str(work / name)})

@@ -20,6 +20,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 try:
     from benchmark_report import render
+    from compare_decoders import file_name
     from decoders import ABLATION, DECODERS, FORMULATIONS, SWITCHES, build_decoder
 finally:
     sys.path.pop(0)
@@ -63,6 +64,11 @@ def test_the_rows_of_table_4_add_a_module_each():
     assert all(smaller < larger for smaller, larger in zip(rows, rows[1:], strict=False))
     assert build_decoder("+ LSE", tiny_config()).config.edge_weight == 0
     assert build_decoder("MaSSFormer", tiny_config()).config.edge_weight == 10
+
+
+def test_no_two_models_share_a_record():
+    names = [*DECODERS, *FORMULATIONS[:-1]]
+    assert len({file_name(name) for name in names}) == len(names)
 
 
 def run_comparison(folder: Path, weights: Path, *options: str) -> subprocess.CompletedProcess:
