@@ -90,6 +90,8 @@ def test_saved_loaded_and_read_at_the_size_of_the_photograph(plus, tmp_path):
     (label_map,) = processor.post_process_semantic_segmentation(outputs, target_sizes=[(51, 75)])
     expected = F.interpolate(outputs.logits, size=(64, 96), mode="bilinear")[0, :, :51, :75].argmax(0)
     assert torch.equal(label_map, expected)
+    (as_it_is,) = processor.post_process_semantic_segmentation(outputs)
+    assert torch.equal(as_it_is, outputs.logits[0].argmax(0))
 
 
 def test_it_differs_from_massformer_in_the_formulation_only():

@@ -493,6 +493,13 @@ def test_no_process_waits_in_vain(data, tmp_path, label):
         assert all(np.isfinite(list(entry.values())))
 
 
+def test_no_thread_of_the_process_group_is_left_at_the_end(data, tmp_path):
+    # One that meets the end of the interpreter aborts the process, once in some hundred trainings.
+    for result in run_job(data, tmp_path, "max_steps=1", "evaluate=true", processes=2):
+        assert result["threads"]
+        assert not [name for name in result["threads"] if "gloo" in name]
+
+
 def test_a_killed_training_goes_on_as_if_nothing_had_been(data, tmp_path):
     options = ["max_steps=8", 'save_strategy="steps"', "save_steps=2", "dataloader_num_workers=1"]
     (whole,) = run_job(data, tmp_path / "whole", *options)

@@ -58,6 +58,11 @@ class GradientRecorder(TrainerCallback):
         self.gradients.append(torch.cat([p.grad.flatten() for p in parameters]).clone())
 
 
+def native_threads() -> list[str]:
+    """Names of the threads of this process, those that Python does not know included."""
+    return [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+
+
 def main():
     data, output = sys.argv[1], Path(sys.argv[2])
     options = {name: json.loads(value) for name, _, value in (text.partition("=") for text in sys.argv[3:])}
@@ -96,9 +101,9 @@ def main():
     metrics = trainer.evaluate() if evaluate else {}
     rank = int(os.environ.get("RANK", 0))
     torch.save(recorder.gradients, output / f"gradients_{rank}.pt")
-    result = {"log": trainer.state.log_history, "metrics": metrics}
-    (output / f"result_{rank}.json").write_text(json.dumps(result))
     trainer.end()
+    result = {"log": trainer.state.log_history, "metrics": metrics, "threads": native_threads()}
+    (output / f"result_{rank}.json").write_text(json.dumps(result))
 
 
 if __name__ == "__main__":

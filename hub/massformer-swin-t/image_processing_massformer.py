@@ -298,7 +298,7 @@ class MaSSFormerImageProcessor(TorchvisionBackend):
                 none, its `logits`.
             target_sizes (`list[tuple[int, int]]`, *optional*):
                 Height and width of each image before the processor, which are those of its label map. By default the
-                size of the padded model input.
+                size of the padded model input; of logits per pixel, whose stride is the model's affair, their own.
             size (`dict[str, int]`, *optional*):
                 The `size` to which the processor resized the images. By default `self.size` if `self.do_resize`, else
                 they were not resized.
@@ -333,17 +333,18 @@ class MaSSFormerImageProcessor(TorchvisionBackend):
         if size is not None and not isinstance(size, SizeDict):
             size = self._standardize_kwargs(size=size, default_to_square=self.default_to_square)["size"]
         if target_sizes is None:
-            stride = 4 if class_queries_logits is None else 2
-            target_sizes = valid_sizes = [(stride * maps.shape[2], stride * maps.shape[3])] * batch_size
+            stride = 1 if class_queries_logits is None else 2
+            target_sizes = valid_sizes = padded_sizes = [(stride * maps.shape[2], stride * maps.shape[3])] * batch_size
         else:
             target_sizes = [(int(height), int(width)) for height, width in target_sizes]
             valid_sizes = [self._valid_size(target_size, size) for target_size in target_sizes]
+            padded_sizes = [self._padded_size(maps, class_queries_logits is not None, each) for each in valid_sizes]
         if len(target_sizes) != batch_size:
             raise ValueError(f"Got {len(target_sizes)} target sizes for a batch of {batch_size} images.")
 
         label_maps, with_scores = [], []
-        for index, (target_size, valid_size) in enumerate(zip(target_sizes, valid_sizes, strict=True)):
-            padded_size = self._padded_size(maps, class_queries_logits is not None, valid_size)
+        all_sizes = zip(target_sizes, valid_sizes, padded_sizes, strict=True)
+        for index, (target_size, valid_size, padded_size) in enumerate(all_sizes):
             if valid_size[0] > padded_size[0] or valid_size[1] > padded_size[1]:
                 raise ValueError(
                     f"Image {index} was {valid_size[0]} x {valid_size[1]} pixels according to `target_sizes` and "

@@ -72,6 +72,7 @@ def count_all(evaluator: Evaluator, pairs: list[Pair], output: Path, state: Part
             total = record.counts if total is None else Counts.stack([total, record.counts]).sum()
             bar.update(task, advance=1, scores=running_scores(total))
     state.wait_for_everyone()
+    state.destroy_process_group()
     records = read_image_records(output, states)
     return [records[pair.image_id] for pair in pairs]
 

@@ -92,6 +92,7 @@ def label_all(job: LabelJob, labeler: Labeler, prompts: dict[int, str], state: P
                 error_console.print(f"failed: {photo.pair.image}: {outcome}", style="red", markup=False)
             bar.update(task, advance=1)
     state.wait_for_everyone()
+    state.destroy_process_group()
     if failed:
         fail(f"{failed} photographs failed. Get them again or remove them, and run the same command again.")
     if state.is_main_process and len(job.done()) < len(job.photos):

@@ -45,3 +45,10 @@ class EpochTrainer(Trainer):
             at_once = self.args.train_batch_size * self.args.world_size
             return EpochSampler(dataset, at_once * self.args.gradient_accumulation_steps)
         return super()._get_train_sampler(train_dataset)
+
+    def end(self):
+        """As the base class, and the threads of the process group end here."""
+        # The wrapped model holds the group, whose threads would meet the end of the interpreter and abort the process.
+        self.model_wrapped = self.model
+        self.accelerator.free_memory()
+        super().end()

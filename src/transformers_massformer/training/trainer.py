@@ -113,7 +113,8 @@ class MaSSFormerTrainer(EpochTrainer):
         """A SeMask backbone within a model that does not know it: its semantic maps are kept for the loss."""
 
         def keep(module: torch.nn.Module, arguments: tuple, outputs: Any):
-            self.semantic_maps = outputs.semantic_maps
+            # In evaluation nobody would free them.
+            self.semantic_maps = outputs.semantic_maps if module.training else None
 
         for module in self.model.modules():
             if isinstance(module, SeMaskSwinBackbone):
@@ -148,8 +149,8 @@ class MaSSFormerTrainer(EpochTrainer):
             for name, value in self.constant_inputs.items()
         }
         loss, outputs = super().compute_loss(model, {**inputs, **constant}, True, num_items_in_batch)
-        # Some models give their loss a dimension.
-        loss, terms = loss.sum(), dict(outputs.get("loss_dict") or {})
+        # Some models give their loss a dimension, as does data parallelism within a process.
+        loss, terms = loss.mean(), dict(outputs.get("loss_dict") or {})
         if self.semantic_maps is not None:
             ignore_index = self.count_settings.ignore_index
             semantic_loss = semantic_prior_loss(
