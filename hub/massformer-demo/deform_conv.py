@@ -209,25 +209,26 @@ def sampled_deform_conv2d(
     first_row: int = 0,
 ) -> torch.Tensor:
     """
-    Deformable convolution as a sum over the taps, each of which samples a grid: operators that every device and format
-    has, at the price of speed. Computed in float32 or better, for the positions' sake.
+    Deformable convolution as a sum over the rows of the kernel, whose taps sample a grid: operators that every device
+    and format has, at the price of speed. Computed in float32 or better, for the positions' sake.
 
     See [`ModulatedDeformConv2d`] for the arguments.
     """
     dtype = torch.promote_types(hidden_states.dtype, torch.float32)
-    height, width = hidden_states.shape[2:]
-    rows, side = offsets.shape[2], weight.shape[2]
+    (height, width), side, device = hidden_states.shape[2:], weight.shape[2], hidden_states.device
     values, offsets = hidden_states.to(dtype), finite_offsets(offsets.to(dtype), hidden_states)
-    row = torch.arange(first_row, first_row + rows, device=values.device, dtype=dtype)[:, None]
-    column = torch.arange(width, device=values.device, dtype=dtype)
-    output = torch.zeros((), dtype=dtype, device=values.device) if bias is None else bias.to(dtype)[:, None, None]
-    for tap in range(side * side):
-        # The grid counts from -1, the map's upper and left margin, to 1.
-        y = (2 * (offsets[:, 2 * tap] + (row + (tap // side - side // 2))) + 1) / height - 1
-        x = (2 * (offsets[:, 2 * tap + 1] + (column + (tap % side - side // 2))) + 1) / width - 1
-        sampled = F.grid_sample(values, torch.stack((x, y), dim=-1), align_corners=False)
-        kernel = weight[:, :, tap // side, tap % side, None, None].to(dtype)
-        output = output + F.conv2d(sampled * modulation[:, tap, None].to(dtype), kernel)
+    tap = torch.arange(side * side, device=device)[:, None, None]
+    row = torch.arange(first_row, first_row + offsets.shape[2], device=device)[:, None]
+    y = offsets[:, 0::2] + (row + (tap // side - side // 2))
+    x = offsets[:, 1::2] + (torch.arange(width, device=device) + (tap % side - side // 2))
+    # The grid counts from -1, the map's upper and left margin, to 1.
+    grid = torch.stack(((2 * x + 1) / width - 1, (2 * y + 1) / height - 1), dim=-1)
+    output = torch.zeros((), dtype=dtype, device=device) if bias is None else bias.to(dtype)[:, None, None]
+    for index in range(side):
+        taps = slice(index * side, (index + 1) * side)
+        sampled = F.grid_sample(values, grid[:, taps].flatten(1, 2), align_corners=False).unflatten(2, (side, -1))
+        sampled = (sampled * modulation[:, None, taps].to(dtype)).flatten(1, 2)
+        output = output + F.conv2d(sampled, weight[:, :, index].flatten(1)[..., None, None].to(dtype))
     return output.to(hidden_states.dtype)
 
 

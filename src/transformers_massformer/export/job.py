@@ -30,6 +30,10 @@ SIZE = (4096, 3072)
 SCENE_SEED, SCENE_SIZES = 90, ((767, 509), (1024, 768), (2048, 1536))
 
 
+# A photograph and what it is called.
+Photo = tuple[str, PIL.Image.Image]
+
+
 @dataclass(frozen=True)
 class ExportOptions:
     """
@@ -103,19 +107,18 @@ def build_graphs(model: str | Path, options: ExportOptions) -> tuple[Any, Any]:
     return queries, label_maps
 
 
-def checked_photos(photos: Sequence[Path], size: tuple[int, int] | None) -> list[tuple[str, PIL.Image.Image]]:
-    """The photographs to check a graph with, or a drawn scene at some sizes; each at the size that the graph takes."""
-    if photos:
-        found = [(path.name, open_image(path)) for path in photos]
-    else:
-        sizes = SCENE_SIZES if size is None else (size,)
-        scene = PIL.Image.fromarray(render_scene(SCENE_SEED, 0, max(sizes)).image)
-        found = [("drawn scene", scene.resize(each, PIL.Image.Resampling.BOX)) for each in sizes]
-    return found if size is None else [(name, photo.resize(size)) for name, photo in found]
+def drawn_photos(sizes: Sequence[tuple[int, int]]) -> list[Photo]:
+    """A drawn scene at some sizes."""
+    scene = PIL.Image.fromarray(render_scene(SCENE_SEED, 0, max(sizes)).image)
+    return [("drawn scene", scene.resize(size, PIL.Image.Resampling.BOX)) for size in sizes]
 
 
 def check_graphs(
-    model: str | Path, queries: Path, written: Path, options: ExportOptions, photos: Sequence[Path]
+    model: str | Path,
+    queries: Path,
+    written: Path,
+    options: ExportOptions,
+    photos: Sequence[Photo],
 ) -> list[Agreement]:
     """
     Compares the graphs with the model in float32.
@@ -127,7 +130,7 @@ def check_graphs(
     of_queries = OnnxSegmenter(queries)
     label_maps = None if options.queries else OnnxSegmenter(written)
     found = []
-    for name, photo in checked_photos(photos, options.size):
+    for name, photo in photos:
         found.append(agreement(name, photo, reference, of_queries, label_maps))
         if not options.half and found[-1].argmax_agreement < LEAST_AGREEMENT:
             raise ValueError(
@@ -142,7 +145,7 @@ def export_onnx(
     model: str | Path,
     output: Path,
     options: ExportOptions = ExportOptions(),
-    photos: Sequence[Path] = (),
+    photo_paths: Sequence[Path] = (),
     on_step: Callable[[str], None] = lambda step: None,
 ) -> dict[str, Any]:
     """
@@ -156,7 +159,7 @@ def export_onnx(
         model (`str` or `Path`): A folder (or Hub name) with the model and its image processor.
         output (`Path`): The ONNX file. The report is named like it, with .json.
         options ([`ExportOptions`], *optional*): What it is to hold.
-        photos (`Sequence[Path]`, *optional*):
+        photo_paths (`Sequence[Path]`, *optional*):
             Photographs to compare the two on; resized where the graph is for one size. By default a drawn scene.
         on_step (`Callable`, *optional*): Called with a few words before each step.
 
@@ -169,6 +172,9 @@ def export_onnx(
         ValueError: If the model cannot be exported so, or a float32 export disagrees with it. Then no file is written.
     """
     onnx, runtime = onnx_exporter(), onnx_runtime()
+    photos = [(path.name, open_image(path)) for path in photo_paths]
+    if options.size is not None:
+        photos = [(name, photo.resize(options.size)) for name, photo in photos]
     on_step("exporting")
     queries, label_maps = build_graphs(model, options)
     with tempfile.TemporaryDirectory(prefix="massformer-export-") as folder, written_whole(output) as partial:
@@ -177,9 +183,11 @@ def export_onnx(
         onnx.save(queries if options.queries else label_maps, partial)
         del queries, label_maps
         on_step("comparing with PyTorch")
+        photos = photos or drawn_photos([options.size] if options.size else SCENE_SIZES)
         found = check_graphs(model, of_queries, partial, options, photos)
         on_step("measuring time and memory")
-        ((_, photo),) = checked_photos((), options.size or SIZE)
+        del photos
+        ((_, photo),) = drawn_photos([options.size or SIZE])
         report = {
             "model": Path(model).name,
             "outputs": [CLASSES, MASKS] if options.queries else [LABEL_MAP],

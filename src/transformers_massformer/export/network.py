@@ -138,6 +138,15 @@ def quietly():
         scripted.setLevel(level)
 
 
+def without_traces(model: Any) -> Any:
+    """The same model without what the exporter notes of the Python code, which is more than the graph."""
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    del model.graph.value_info[:], model.graph.metadata_props[:], model.metadata_props[:]
+    return model
+
+
 def export_network(model: PreTrainedModel, opset: int, size: tuple[int, int] | None, plain_operators: bool) -> Any:
     """
     The network in ONNX, from `pixel_values` of shape `(1, channels, height, width)` to `class_queries_logits` and
@@ -196,4 +205,4 @@ def export_network(model: PreTrainedModel, opset: int, size: tuple[int, int] | N
     except (RuntimeError, ValueError) as error:
         remedy = "Leave out --dynamic: graphs for one size are simpler." if size is None else "Try another --opset."
         raise ValueError(f"The network cannot be written as ONNX of opset {opset}: {error} {remedy}") from error
-    return program.model_proto
+    return without_traces(program.model_proto)
