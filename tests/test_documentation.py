@@ -17,8 +17,8 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import click
 import numpy as np
 import PIL.Image
 import pytest
@@ -67,8 +67,10 @@ SMALLER = {
         for name, value in TRAINING.items()
         for word in (f"--{name}", *map(str, value if isinstance(value, list) else [value]))
     ],
-    "train-hq-sam": ["--max_steps", "1", "--dataloader_num_workers", "0", "--use_cpu", "--report_to", "none"],
+    "train-hq-sam": ["--max_steps", "1", "--per_device_train_batch_size", "2", "--dataloader_num_workers", "0", "--use_cpu", "--report_to", "none"],
 }
+# The same for arguments in Python.
+SMALLER_NUMBERS = {"max_steps": 2, "eval_steps": 2, "save_steps": 2, "crop_size": 64, "dataloader_num_workers": 0}
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ def split_commands(code: str) -> list[list[str]]:
     return commands
 
 
-def script_command(path: str) -> click.Command:
+def script_app(path: str) -> typer.Typer:
     """What a script would run."""
     found: list[Callable] = []
     with pytest.MonkeyPatch.context() as patch:
@@ -138,7 +140,7 @@ def script_command(path: str) -> click.Command:
         runpy.run_path(str(ROOT / path), run_name="__main__")
     script = typer.Typer(add_completion=False)
     script.command()(found[0])
-    return typer.main.get_command(script)
+    return script
 
 
 def without_launcher(words: list[str]) -> list[str]:
@@ -154,26 +156,21 @@ def without_launcher(words: list[str]) -> list[str]:
     return ["massformer", *launched.training_script_args]
 
 
-def check_parsed(command: click.Command, name: str, arguments: list[str]) -> list[str]:
+def check_parsed(command: Any, name: str, arguments: list[str]) -> list[str]:
     """Checks a command's own options, and returns the ones that it passes on; "..." stands for what is left out."""
-    left_out = "..." in arguments
-    try:
-        return command.make_context(name, [word for word in arguments if word != "..."]).args
-    except click.MissingParameter:
-        # Only after all options were found to be known.
-        if not left_out:
-            raise
-        return []
+    if "..." in arguments:
+        for parameter in command.params:
+            parameter.required = False
+    return command.make_context(name, [word for word in arguments if word != "..."]).args
 
 
 def check_massformer(arguments: list[str]):
-    group = typer.main.get_command(app)
-    assert isinstance(group, click.Group)
+    commands = typer.main.get_group(app).commands
     name, *rest = arguments
-    if name not in group.commands:
+    if name not in commands:
         raise ValueError(f"There is no massformer {name}.")
-    passed_on = check_parsed(group.commands[name], name, rest)
-    if not group.commands[name].context_settings.get("allow_extra_args"):
+    passed_on = check_parsed(commands[name], name, rest)
+    if not commands[name].context_settings.get("allow_extra_args"):
         return
     parser = option_parser() if name == "train" else HfArgumentParser(HQSamTrainingArguments, allow_abbrev=False)
     for action in parser._actions:
@@ -192,7 +189,7 @@ def check_command(words: list[str]):
     if words[0] == "massformer":
         check_massformer(words[1:])
     elif words[0] == "python" and words[1].startswith("scripts/"):
-        check_parsed(script_command(words[1]), words[1], words[2:])
+        check_parsed(typer.main.get_command(script_app(words[1])), words[1], words[2:])
     elif words[0] == "make":
         targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
         unknown = set(words[1:]) - set(targets)
@@ -211,13 +208,12 @@ def check_command(words: list[str]):
 def run_command(words: list[str]):
     """Runs a command in this process, made smaller."""
     if words[0] == "massformer":
-        command = typer.main.get_command(app)
-        arguments = [*words[1:], *SMALLER.get(words[1], [])]
+        program, arguments = app, [*words[1:], *SMALLER.get(words[1], [])]
     elif words[0] == "python" and words[1].startswith("scripts/"):
-        command, arguments = script_command(words[1]), words[2:]
+        program, arguments = script_app(words[1]), words[2:]
     else:
         raise ValueError(f"{' '.join(words)} cannot be run here. Say why above its block: <!-- not run: reason -->")
-    result = CliRunner().invoke(command, arguments)
+    result = CliRunner().invoke(program, arguments)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     if result.exit_code != 0:
@@ -235,9 +231,10 @@ def check_python(block: Block):
 
 
 def run_python(block: Block, namespace: dict):
-    """Runs code among what earlier blocks of its page have defined, with two steps of training at most."""
-    code = re.sub(r"(max_steps|eval_steps|save_steps)=\d+", r"\1=2", block.code)
-    code = re.sub(r"crop_size=\d+", "crop_size=64", code)
+    """Runs code among what earlier blocks of its page have defined, with its numbers made smaller."""
+    code = block.code
+    for name, number in SMALLER_NUMBERS.items():
+        code = re.sub(rf"\b{name}=\d+", f"{name}={number}", code)
     exec(compile("\n" * block.line + code, block.page, "exec"), namespace)
 
 
@@ -284,7 +281,7 @@ def prepared(tmp_path_factory) -> Path:
         save_sam_hq(folder / name)
     for name in ("photos", "masks", "maps", "folder-of-pngs"):
         (folder / name).mkdir()
-    for index in range(3):
+    for index in range(5):
         photo, label = write_pair(folder / "pairs", "all", f"photo{index}", index)
         shutil.copy(photo, folder / "photos")
         shutil.copy(label, folder / "masks")
@@ -298,6 +295,10 @@ def prepared(tmp_path_factory) -> Path:
     return folder
 
 
+# The documents' `TrainingArguments` are for GPUs; where there is none, PyTorch says so.
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true but no accelerator is found:UserWarning")
+# The oldest transformers supported knows no other name.
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing` is deprecated:FutureWarning")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_blocks(page, prepared, tmp_path, monkeypatch):
     folder = tmp_path / "work"
@@ -309,3 +310,111 @@ def test_blocks(page, prepared, tmp_path, monkeypatch):
         torch.save({"state_dict": semask_golden_state_dict()}, folder / "semask_tiny_fpn_ade20k.pth")
     monkeypatch.chdir(folder)
     check_or_run(find_blocks(page.read_text(), page.name))
+
+
+def blocks_of(text: str) -> list[Block]:
+    return find_blocks(text, "page.md")
+
+
+def bash(code: str, comment: str = "<!-- not run: takes days -->") -> list[Block]:
+    return blocks_of(f"{comment}\n```bash\n{code}\n```\n")
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("massformer segment photo.jpg --model m --output o --no-such-option", "No such option: --no-such-option"),
+        ("massformer segment photo.jpg --model m", "Missing parameter: output"),
+        ("massformer segment photo.jpg --model m --output o --dtype int8", "'int8' is not one of"),
+        ("massformer sement photo.jpg", "There is no massformer sement"),
+        ("massformer train --output o --learning_rte 1e-4 ...", "massformer train has no --learning_rte 1e-4"),
+        ("massformer train --output o --recipe scripts/recipes/none.yaml ...", "There is no recipe"),
+        ("massformer train-hq-sam --data d --model m --output o --drop_affter 3", "has no --drop_affter 3"),
+        ("python scripts/prepare_mass13k.py MaSS13K --outptu o", "No such option: --outptu"),
+        ("python scripts/no_such_script.py", "no_such_script.py"),
+        ("accelerate launch --num_processses 4 -m transformers_massformer.cli train ...", "2"),
+        ("accelerate launch -m transformers_massformer.cli train --output o --no_such ...", "has no --no_such"),
+        ("torchrun --nproc-per-node 2 -m transformers_massformer.cli evaluate --model m --dat d", "--dat"),
+        ("torchrun --nproc-per-node 2 -m another.module", "starts no command of this package"),
+        ("make demmo", "not demmo"),
+        ("pip install '.[tim]'", "no extra tim"),
+        ("massformer stats MaSS13K | head", "is not a simple command"),
+        ("massformer stats $DATA", "is not a simple command"),
+        ("rm -r MaSS13K", "nothing here can check it"),
+    ],
+)
+def test_a_wrong_command_is_found_though_it_is_not_run(code, message):
+    with pytest.raises(AssertionError, match=re.escape(message)):
+        check_or_run(bash(code))
+
+
+def test_a_block_is_run_unless_it_says_why_not(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = "massformer segment photo.jpg --model m --output o"
+    check_or_run(bash(code))
+    with pytest.raises(AssertionError, match=r"page\.md:2: .* ended with 1"):
+        check_or_run(bash(code, comment="A line of text."))
+    # What cannot be run here needs a reason.
+    with pytest.raises(AssertionError, match="cannot be run here. Say why"):
+        check_or_run(bash("make test", comment=""))
+    with pytest.raises(AssertionError, match="Call it bash or python"):
+        check_or_run(blocks_of(f"```sh\n{code}\n```\n"))
+    with pytest.raises(AssertionError, match="not called bash"):
+        check_or_run(blocks_of(f"```\n{code}\n```\n"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("<!-- not run -->\n```bash\nmake test\n```", "gives no reason"),
+        ("<!-- not run: -->\n```bash\nmake test\n```", "gives no reason"),
+        ("<!-- not run: takes days -->\n\n```bash\nmake test\n```", "directly above no block"),
+        ("<!-- not run: takes days -->", "directly above no block"),
+        ("```bash\nmake test", "without an end"),
+    ],
+)
+def test_a_reason_stands_directly_above_its_block(text, message):
+    with pytest.raises(ValueError, match=message):
+        blocks_of(text)
+
+
+def test_python_blocks_share_a_page(capsys):
+    check_or_run(blocks_of("```python\nx = 1\n```\n\n```python\nprint(x + 1)\n```\n"))
+    assert capsys.readouterr().out == "2\n"
+    with pytest.raises(AssertionError, match=r"page\.md:2: name 'y' is not defined"):
+        check_or_run(blocks_of("\n```python\ny\n```\n"))
+    reason = "<!-- not run: needs GPUs -->\n```python\n{}\n```\n"
+    check_or_run(blocks_of(reason.format("from transformers_massformer import open_image\nopen_image('none')")))
+    for code, message in (
+        ("from transformers_massformer import no_such_name", "has no no_such_name"),
+        ("import torch\nif torch", "expected ':'"),
+    ):
+        with pytest.raises(AssertionError, match=message):
+            check_or_run(blocks_of(reason.format(code)))
+
+
+def test_words_are_those_of_the_shell():
+    assert split_commands("massformer label --class 'car=a red car' \\\n    --data d  # more\n\n# nothing\nmake demo") == [
+        ["massformer", "label", "--class", "car=a red car", "--data", "d"],
+        ["make", "demo"],
+    ]
+
+
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def anchors(path: Path) -> set[str]:
+    """What GitHub and mkdocs call the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page):
+    for target in LINK.findall(page.read_text()):
+        if target.startswith(("http://", "https://")):
+            continue
+        name, _, anchor = target.partition("#")
+        path = page.parent / name if name else page
+        assert path.exists(), f"{page.name}: {target}"
+        assert not anchor or anchor in anchors(path), f"{page.name}: {target}"
