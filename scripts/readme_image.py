@@ -1,7 +1,7 @@
 """
-Draws docs/images/readme.jpg: the scene of `make demo`, which the demo checkpoint has never seen, under its label map, and
-the part of it with the longest boundary of vegetation at its own pixels, beside the exact label map. The part is chosen
-by the exact label map, not by the model's.
+Draws docs/images/readme.jpg: the scene of `make demo`, which the demo checkpoint has never seen, under its label map,
+and the part of it with the longest boundary of vegetation at its own pixels, beside the exact label map. The part is
+chosen by the exact label map, not by the model's.
 """
 
 from pathlib import Path

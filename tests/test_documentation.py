@@ -26,7 +26,6 @@ import torch
 import typer
 from accelerate.commands.launch import launch_command_parser
 from golden import golden_state_dict, semask_golden_state_dict
-from test_training_session import TINY
 from tiny import tiny_model
 from tiny_data import write_pair
 from tiny_labelers import save_grounding_dino, save_sam_hq
@@ -49,11 +48,6 @@ NOT_RUN = re.compile(r"<!-- not run: (\S.*) -->")
 OTHER_LANGUAGES = {"", "bibtex", "json", "yaml"}
 COMMAND = re.compile(r"^\s*(?:massformer|python|pip|make|torchrun|accelerate) ", re.MULTILINE)
 
-TRAINING = {
-    **{name: TINY[name] for name in ("crop_size", "short_sides", "per_device_train_batch_size")},
-    **{"max_steps": 2, "warmup_steps": 0, "eval_steps": 2, "save_steps": 2, "total_train_batch_size": 2},
-    **{"dataloader_num_workers": 0, "use_cpu": True, "disable_tqdm": True, "report_to": "none"},
-}
 # What makes a command short; options given later win.
 SMALLER = {
     "evaluate": ["--profile-size", "96x64", "--device", "cpu"],
@@ -62,12 +56,11 @@ SMALLER = {
     "refine": ["--device", "cpu"],
     "scenes": ["--count", "2", "--size", "96x64", "--processes", "1"],
     "segment": ["--device", "cpu"],
-    "train": [
-        word
-        for name, value in TRAINING.items()
-        for word in (f"--{name}", *map(str, value if isinstance(value, list) else [value]))
-    ],
-    "train-hq-sam": ["--max_steps", "1", "--per_device_train_batch_size", "2", "--dataloader_num_workers", "0", "--use_cpu", "--report_to", "none"],
+    "train": shlex.split(
+        "--crop_size 64 --short_sides 72 96 --max_steps 2 --warmup_steps 0 --eval_steps 2 --save_steps 2 --use_cpu "
+        "--per_device_train_batch_size 2 --total_train_batch_size 2 --dataloader_num_workers 0 --disable_tqdm True"
+    ),
+    "train-hq-sam": shlex.split("--max_steps 1 --per_device_train_batch_size 2 --dataloader_num_workers 0 --use_cpu"),
 }
 # The same for arguments in Python.
 SMALLER_NUMBERS = {"max_steps": 2, "eval_steps": 2, "save_steps": 2, "crop_size": 64, "dataloader_num_workers": 0}
@@ -394,7 +387,8 @@ def test_python_blocks_share_a_page(capsys):
 
 
 def test_words_are_those_of_the_shell():
-    assert split_commands("massformer label --class 'car=a red car' \\\n    --data d  # more\n\n# nothing\nmake demo") == [
+    code = "massformer label --class 'car=a red car' \\\n    --data d  # more\n\n# nothing\nmake demo"
+    assert split_commands(code) == [
         ["massformer", "label", "--class", "car=a red car", "--data", "d"],
         ["make", "demo"],
     ]
