@@ -1,9 +1,9 @@
 """
 Docstrings in the style of transformers as Markdown, for the API reference (mkdocs.yml): an extension of griffe.
 
-Sections become lists, `name (`type`, *optional*): what it is` becomes an item of one, and [`Name`] becomes a link where
-the reference has that name. A documented parameter that the function does not have is a warning, which `make docs`
-takes as an error.
+Sections become lists, `name (`type`, *optional*): what it is` becomes an item of one, and [`Name`] becomes a link
+where the reference has that name. A documented parameter that the function does not have is a warning, which
+`make docs` takes as an error.
 """
 
 import re

@@ -77,8 +77,8 @@ the masks in an image editor, and each went through several stages of review (pa
 
 ## Intended use
 
-Training and scoring semantic segmentation whose boundaries matter: the paper reports mIoU, Boundary IoU and boundary F1
-of the test split. The authors' terms say what is allowed.
+Training and scoring semantic segmentation whose boundaries matter: the paper reports mIoU, Boundary IoU and boundary
+F1 of the test split. The authors' terms say what is allowed.
 
 ## Limitations
 
