@@ -9,7 +9,12 @@ from hypothesis import strategies as st
 from tiny import tiny_model
 
 from transformers_massformer import ModulatedDeformConv2d, deform_conv
-from transformers_massformer.deform_conv import banded_deform_conv2d, rows_read, torchvision_deform_conv2d
+from transformers_massformer.deform_conv import (
+    banded_deform_conv2d,
+    rows_read,
+    sampled_deform_conv2d,
+    torchvision_deform_conv2d,
+)
 
 
 def naive_deform_conv(hidden_states, offsets, modulation, weight):
@@ -58,26 +63,29 @@ def test_bands_equal_torchvision(
 
 
 @pytest.mark.parametrize("side", [1, 3])
-def test_both_engines_equal_the_definition(side):
+def test_all_engines_equal_the_definition(side):
     inputs = random_inputs(1, 2, 3, 4, 5, side)
     expected = naive_deform_conv(*(x[0].numpy() for x in inputs[:3]), inputs[3].numpy())
-    np.testing.assert_allclose(banded_deform_conv2d(*inputs)[0].numpy(), expected, atol=1e-12)
-    np.testing.assert_allclose(reference(*inputs)[0].numpy(), expected, atol=1e-12)
+    for engine in (banded_deform_conv2d, sampled_deform_conv2d, reference):
+        np.testing.assert_allclose(engine(*inputs)[0].numpy(), expected, atol=1e-12)
 
 
-@pytest.mark.parametrize("sampled_values", [60, 10**6])
-def test_gradients_equal_torchvision_s(monkeypatch, sampled_values):
+@pytest.mark.parametrize(
+    ("engine", "sampled_values"),
+    [(banded_deform_conv2d, 60), (banded_deform_conv2d, 10**6), (sampled_deform_conv2d, 10**6)],
+)
+def test_gradients_equal_torchvision_s(monkeypatch, engine, sampled_values):
     monkeypatch.setattr(deform_conv, "BAND_TAPS", 4 * sampled_values)
     monkeypatch.setattr(deform_conv, "SAMPLED_VALUES", sampled_values)
     inputs = [x.requires_grad_() for x in random_inputs(2, 3, 4, 6, 7, 3)]
     upstream = torch.randn(2, 4, 6, 7, dtype=torch.float64)
-    actual = torch.autograd.grad(banded_deform_conv2d(*inputs), inputs, upstream)
+    actual = torch.autograd.grad(engine(*inputs), inputs, upstream)
     expected = torch.autograd.grad(reference(*inputs), inputs, upstream)
     for name, a, b in zip(("input", "offsets", "modulation", "weight"), actual, expected, strict=True):
         torch.testing.assert_close(a, b, msg=lambda text, name=name: f"{name}: {text}")
 
 
-@pytest.mark.parametrize("engine", [banded_deform_conv2d, torchvision_deform_conv2d])
+@pytest.mark.parametrize("engine", [banded_deform_conv2d, sampled_deform_conv2d, torchvision_deform_conv2d])
 def test_offsets_that_are_no_numbers_read_nothing(engine):
     hidden_states, offsets, modulation, weight = random_inputs(1, 2, 3, 4, 5, 3)
     offsets[0, 4, 2, 3], offsets[0, 7, 1, 1] = float("nan"), float("nan")
@@ -98,7 +106,7 @@ def test_offsets_that_are_no_numbers_read_nothing(engine):
     st.integers(1, 12),
     st.sampled_from([1, 3, 5]),
     st.sampled_from([0.0, 1.0, 4.0, 1e3]),
-    st.sampled_from([banded_deform_conv2d, torchvision_deform_conv2d]),
+    st.sampled_from([banded_deform_conv2d, sampled_deform_conv2d, torchvision_deform_conv2d]),
 )
 def test_bands_are_computed_from_the_rows_they_read(height, first, rows, side, spread, engine):
     hidden_states, offsets, modulation, weight = random_inputs(2, 3, 2, height, 4, side, spread)
@@ -131,7 +139,7 @@ def test_memory_formats_and_views(memory_format):
     torch.testing.assert_close(banded_deform_conv2d(*views, inputs[3]), expected)
 
 
-@pytest.mark.parametrize("engine", [None, "torchvision", "banded"])
+@pytest.mark.parametrize("engine", [None, "torchvision", "grid_sample", "banded"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("gradients", [False, True])
 def test_module_keeps_the_type(dtype, engine, gradients):
@@ -189,7 +197,7 @@ def test_traced_programs_have_torchvision_s_operator(engine):
     torch.testing.assert_close(program.module()(*inputs), module(*inputs))
 
 
-@pytest.mark.parametrize("engine", ["banded", "torchvision"])
+@pytest.mark.parametrize("engine", ["banded", "grid_sample", "torchvision"])
 @pytest.mark.parametrize("shape", [(0, 2, 4, 5), (1, 2, 0, 5), (1, 2, 4, 0)])
 def test_nothing_in_gives_nothing_out(engine, shape):
     batch_size, channels, height, width = shape

@@ -164,6 +164,12 @@ def banded_deform_conv2d(
     return output.to(hidden_states.dtype)
 
 
+def finite_offsets(offsets: torch.Tensor, hidden_states: torch.Tensor) -> torch.Tensor:
+    """Offsets of which those at infinity or NaN, which operators take for places in memory, lie outside the map."""
+    far = 2 * (hidden_states.shape[2] + hidden_states.shape[3])
+    return offsets.clamp(-far, far).masked_fill(offsets.isnan(), far)
+
+
 def torchvision_deform_conv2d(
     hidden_states: torch.Tensor,
     offsets: torch.Tensor,
@@ -179,8 +185,7 @@ def torchvision_deform_conv2d(
     See [`ModulatedDeformConv2d`] for the arguments.
     """
     dtype = torch.promote_types(hidden_states.dtype, torch.float32)
-    # The operator takes NaN for a place in memory.
-    offsets, modulation = offsets.to(dtype).nan_to_num(nan=torch.finfo(dtype).min), modulation.to(dtype)
+    offsets, modulation = finite_offsets(offsets.to(dtype), hidden_states), modulation.to(dtype)
     rows, (height, padding) = offsets.shape[2], (hidden_states.shape[2], weight.shape[2] // 2)
     if rows != height:
         # It gives as many rows as it is given.
@@ -192,6 +197,37 @@ def torchvision_deform_conv2d(
     )
     if rows != height:
         output = output[:, :, first_row : first_row + rows]
+    return output.to(hidden_states.dtype)
+
+
+def sampled_deform_conv2d(
+    hidden_states: torch.Tensor,
+    offsets: torch.Tensor,
+    modulation: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    first_row: int = 0,
+) -> torch.Tensor:
+    """
+    Deformable convolution as a sum over the taps, each of which samples a grid: operators that every device and format
+    has, at the price of speed. Computed in float32 or better, for the positions' sake.
+
+    See [`ModulatedDeformConv2d`] for the arguments.
+    """
+    dtype = torch.promote_types(hidden_states.dtype, torch.float32)
+    height, width = hidden_states.shape[2:]
+    rows, side = offsets.shape[2], weight.shape[2]
+    values, offsets = hidden_states.to(dtype), finite_offsets(offsets.to(dtype), hidden_states)
+    row = torch.arange(first_row, first_row + rows, device=values.device, dtype=dtype)[:, None]
+    column = torch.arange(width, device=values.device, dtype=dtype)
+    output = torch.zeros((), dtype=dtype, device=values.device) if bias is None else bias.to(dtype)[:, None, None]
+    for tap in range(side * side):
+        # The grid counts from -1, the map's upper and left margin, to 1.
+        y = (2 * (offsets[:, 2 * tap] + (row + (tap // side - side // 2))) + 1) / height - 1
+        x = (2 * (offsets[:, 2 * tap + 1] + (column + (tap % side - side // 2))) + 1) / width - 1
+        sampled = F.grid_sample(values, torch.stack((x, y), dim=-1), align_corners=False)
+        kernel = weight[:, :, tap // side, tap % side, None, None].to(dtype)
+        output = output + F.conv2d(sampled * modulation[:, tap, None].to(dtype), kernel)
     return output.to(hidden_states.dtype)
 
 
@@ -216,6 +252,7 @@ def fused_deform_conv2d(
 
 ENGINES = {
     "torchvision": torchvision_deform_conv2d,
+    "grid_sample": sampled_deform_conv2d,
     "banded": banded_deform_conv2d,
     "triton": fused_deform_conv2d,
 }
@@ -248,9 +285,9 @@ class ModulatedDeformConv2d(nn.Module):
         out_channels (`int`): Channels of the output.
         kernel_size (`int`): Side k of the kernel, odd.
         engine (`str`, *optional*):
-            What computes it: `"torchvision"`, `"banded"` or `"triton"`. By default bands on the CPU, Triton on CUDA
-            where it is installed, torchvision elsewhere and in exported programs. The environment variable
-            `MASSFORMER_DEFORM_CONV_ENGINE`, read when the layer is made, comes before it.
+            What computes it: `"torchvision"`, `"grid_sample"`, `"banded"` or `"triton"`. By default bands on the CPU,
+            Triton on CUDA where it is installed, torchvision elsewhere and in exported programs. The environment
+            variable `MASSFORMER_DEFORM_CONV_ENGINE`, read when the layer is made, comes before it.
 
     Raises:
         ValueError: If there is no such engine.

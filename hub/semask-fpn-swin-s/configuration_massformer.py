@@ -76,10 +76,10 @@ class MaSSFormerConfig(PreTrainedConfig):
         Module EGF of Table 4. Off: the two branches are added. The edge head stays, so that outputs keep their
         shapes; `edge_weight=0` removes its supervision too, as in row 4 of the table.
     deform_conv_engine (`str`, *optional*):
-        What computes the deformable convolutions: `"torchvision"`, `"banded"` (bands of rows) or `"triton"`. The
-        numbers are the same to rounding. By default bands on the CPU, Triton on CUDA where it is installed,
-        torchvision elsewhere and in exported programs. The environment variable `MASSFORMER_DEFORM_CONV_ENGINE` comes
-        before it.
+        What computes the deformable convolutions: `"torchvision"`, `"grid_sample"` (plain operators), `"banded"`
+        (bands of rows) or `"triton"`. The numbers are the same to rounding. By default bands on the CPU, Triton on
+        CUDA where it is installed, torchvision elsewhere and in exported programs. The environment variable
+        `MASSFORMER_DEFORM_CONV_ENGINE` comes before it.
     num_queries (`int`, *optional*, defaults to 100):
         Number of object queries. At least `num_labels`.
     hidden_size (`int`, *optional*, defaults to 256):

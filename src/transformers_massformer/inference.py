@@ -5,6 +5,7 @@ import itertools
 import math
 import re
 import time
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -227,7 +228,72 @@ def prior_size(width: int, height: int) -> tuple[int, int]:
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-class Segmenter:
+class PhotoSegmenter(ABC):
+    """
+    What makes label maps of whole photographs.
+
+    Args:
+        device (`torch.device`): Where it computes.
+        tile (`int`, *optional*):
+            Photographs that are higher or wider than so many pixels are segmented in overlapping tiles of this size.
+            It bounds the memory, but a tile knows nothing of the rest of the photograph. By default they stay whole.
+        mattes (`bool`, *optional*, defaults to `False`): Whether to return a matte of each class too.
+
+    Raises:
+        ValueError: If `tile` is smaller than 64.
+    """
+
+    dtype: torch.dtype
+    num_semantic_labels: int | None
+
+    def __init__(self, device: torch.device, tile: int | None = None, mattes: bool = False):
+        if tile is not None and tile < 64:
+            raise ValueError(f"Tiles must have 64 pixels or more, got {tile}.")
+        self.device, self.tile, self.makes_mattes = device, tile, mattes
+
+    @property
+    @abstractmethod
+    def labels(self) -> list[str]:
+        """Names of the classes, in the order of their ids."""
+
+    @property
+    def num_labels(self) -> int:
+        return len(self.labels)
+
+    @abstractmethod
+    def segment_whole(self, image: PIL.Image.Image) -> Piece:
+        """An image in one piece."""
+
+    def segment_tiles(self, image: PIL.Image.Image, tile: int) -> Piece:
+        """An image in overlapping tiles."""
+        size = (image.height, image.width)
+        label_map = np.empty(size, dtype=np.uint8)
+        mattes = np.empty((self.num_labels, *size), dtype=np.uint8) if self.makes_mattes else None
+        for top, bottom, first_row, last_row in tile_spans(image.height, tile):
+            for left, right, first_column, last_column in tile_spans(image.width, tile):
+                part = self.segment_whole(image.crop((left, top, right, bottom)))
+                rows, columns = slice(first_row, last_row), slice(first_column, last_column)
+                kept = slice(first_row - top, last_row - top), slice(first_column - left, last_column - left)
+                label_map[rows, columns] = part.label_map[kept]
+                if mattes is not None and part.mattes is not None:
+                    mattes[:, rows, columns] = part.mattes[:, kept[0], kept[1]]
+        return Piece(label_map, mattes, None)
+
+    def __call__(self, image: PIL.Image.Image) -> Segmentation:
+        """
+        Segments one photograph at its own size.
+
+        Raises:
+            MemoryError: If it does not fit into memory.
+        """
+        start = time.perf_counter()
+        with PeakMemory(self.device) as memory:
+            piece = self.segment_tiles(image, self.tile) if self.tile else self.segment_whole(image)
+        seconds = time.perf_counter() - start
+        return Segmentation(piece.label_map, seconds, memory.bytes, piece.priors, piece.mattes)
+
+
+class Segmenter(PhotoSegmenter):
     """
     A model and its image processor, for whole photographs.
 
@@ -257,11 +323,10 @@ class Segmenter:
         semantic_priors: bool = False,
         mattes: bool = False,
     ):
-        if tile is not None and tile < 64:
-            raise ValueError(f"Tiles must have 64 pixels or more, got {tile}.")
+        super().__init__(torch.device(device or default_device()), tile, mattes)
         if tile is not None and semantic_priors:
             raise ValueError("Semantic priors are those of whole photographs; leave out the tiles.")
-        self.device, self.dtype, self.tile = torch.device(device or default_device()), dtype, tile
+        self.dtype, self.shows_priors = dtype, semantic_priors
         self.model, self.processor = load_model(model)
         self.model.to(device=self.device, dtype=dtype)
         self.num_semantic_labels = getattr(
@@ -271,16 +336,11 @@ class Segmenter:
             raise ValueError(f"{model} has no semantic layers, whose maps could be shown; a SeMask backbone has.")
         if mattes and not isinstance(self.processor, MaSSFormerImageProcessor):
             raise ValueError(f"The image processor of {model} gives no scores, which mattes are made of.")
-        self.shows_priors, self.makes_mattes = semantic_priors, mattes
 
     @property
     def labels(self) -> list[str]:
         """Names of the classes, in the order of their ids."""
         return [label for _, label in sorted((self.model.config.id2label or {}).items())]
-
-    @property
-    def num_labels(self) -> int:
-        return len(self.labels)
 
     def read_priors(self, outputs: Any, input_size: tuple[int, int], image: PIL.Image.Image) -> list[np.ndarray]:
         """The most likely classes of each stage's semantic map."""
@@ -337,31 +397,3 @@ class Segmenter:
     def read_options(self) -> dict[str, Any]:
         """Of the post-processing; that of other models may know of no scores."""
         return {"return_segmentation_scores": True} if self.makes_mattes else {}
-
-    def segment_tiles(self, image: PIL.Image.Image, tile: int) -> Piece:
-        """An image in overlapping tiles."""
-        size = (image.height, image.width)
-        label_map = np.empty(size, dtype=np.uint8)
-        mattes = np.empty((self.num_labels, *size), dtype=np.uint8) if self.makes_mattes else None
-        for top, bottom, first_row, last_row in tile_spans(image.height, tile):
-            for left, right, first_column, last_column in tile_spans(image.width, tile):
-                part = self.segment_whole(image.crop((left, top, right, bottom)))
-                rows, columns = slice(first_row, last_row), slice(first_column, last_column)
-                kept = slice(first_row - top, last_row - top), slice(first_column - left, last_column - left)
-                label_map[rows, columns] = part.label_map[kept]
-                if mattes is not None and part.mattes is not None:
-                    mattes[:, rows, columns] = part.mattes[:, kept[0], kept[1]]
-        return Piece(label_map, mattes, None)
-
-    def __call__(self, image: PIL.Image.Image) -> Segmentation:
-        """
-        Segments one photograph at its own size.
-
-        Raises:
-            MemoryError: If it does not fit into memory.
-        """
-        start = time.perf_counter()
-        with PeakMemory(self.device) as memory:
-            piece = self.segment_tiles(image, self.tile) if self.tile else self.segment_whole(image)
-        seconds = time.perf_counter() - start
-        return Segmentation(piece.label_map, seconds, memory.bytes, piece.priors, piece.mattes)

@@ -466,23 +466,25 @@ class MaSSFormerCrossSemanticTransmission(nn.Module):
     def attend(self, semantic: torch.Tensor, detail: torch.Tensor) -> torch.Tensor:
         """Window attention on maps of any size: what windows have beyond them is neither read nor kept."""
         num_channels, height, width = detail.shape[1:]
-        counts = (-(-height // self.window_size), -(-width // self.window_size))
+        # Not of negative numbers, which ONNX rounds the other way.
+        rows, columns = ((size + self.window_size - 1) // self.window_size for size in (height, width))
         attention_mask = None
         # A graph for any size has the mask always.
         if is_tracing(detail) or height % self.window_size or width % self.window_size:
-            inside = partition_windows(torch.ones_like(detail[:, :1]), self.window_size, *counts)
+            inside = partition_windows(torch.ones_like(detail[:, :1]), self.window_size, rows, columns)
             attention_mask = ((1 - inside) * torch.finfo(inside.dtype).min).transpose(1, 2)[:, None]
         position_embeddings = sine_position_embedding(self.window_size, self.window_size, num_channels, detail.device)
         windows = self.attention(
-            partition_windows(semantic, self.window_size, *counts),
-            partition_windows(detail, self.window_size, *counts),
+            partition_windows(semantic, self.window_size, rows, columns),
+            partition_windows(detail, self.window_size, rows, columns),
             position_embeddings.flatten(1).T.to(detail.dtype),
             attention_mask,
         )
-        attended = merge_windows(windows, self.window_size, *counts)
+        attended = merge_windows(windows, self.window_size, rows, columns)
         # A slice would tie a graph for any size to whether this one fills its windows.
-        rows, columns = (torch.arange(size, device=detail.device) for size in (height, width))
-        return attended.index_select(2, rows).index_select(3, columns)
+        for axis, size in ((2, height), (3, width)):
+            attended = attended.index_select(axis, torch.arange(size, device=detail.device))
+        return attended
 
     def forward(
         self, semantic: torch.Tensor, detail: torch.Tensor, deepest_features: torch.Tensor

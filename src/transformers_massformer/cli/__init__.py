@@ -5,6 +5,7 @@ import typer
 from .compare import compare
 from .convert import convert
 from .evaluate import evaluate
+from .export import export
 from .hq_sam import evaluate_hq_sam, train_hq_sam
 from .label import label
 from .refine import refine
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 app.command()(segment)
 app.command()(convert)
+app.command()(export)
 app.command(context_settings=MORE_OPTIONS)(train)
 app.command()(evaluate)
 app.command()(compare)

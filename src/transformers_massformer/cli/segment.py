@@ -21,9 +21,10 @@ from ..editing import bokeh as out_of_focus
 from ..editing import cut_out, label_map_image, overlay_image, priors_image, refine_matte, with_legend
 from ..editing.lens_blur import check_strength
 from ..editing.matting import matting_library
+from ..export import OnnxSegmenter, is_onnx
 from ..files import partial_path, written_whole
 from ..image_processing_massformer import open_image
-from ..inference import Segmenter
+from ..inference import PhotoSegmenter, Segmenter
 from .console import console, error_console, fail, progress_bar
 
 
@@ -208,7 +209,25 @@ def write_edits(
         write_image(out_of_focus(photo, focus, extras.strength), job.bokeh)
 
 
-def segment_photo(segmenter: Segmenter, job: Job, extras: Extras) -> str:
+def make_segmenter(
+    model: str, device: str | None, dtype: torch.dtype, tile: int | None, extras: Extras
+) -> PhotoSegmenter:
+    """
+    The model of a folder, or an exported one.
+
+    Raises:
+        ValueError: If an exported model is asked for what it cannot give.
+    """
+    if not is_onnx(model):
+        return Segmenter(model, device, dtype, tile, extras.priors, extras.need_mattes)
+    if extras.priors:
+        raise ValueError(f"{model} gives no semantic priors; --show-semantic-priors takes the folder of a model.")
+    if dtype != torch.float32:
+        raise ValueError(f"{model} has a precision of its own; leave out --dtype, or export it anew.")
+    return OnnxSegmenter(model, device, tile, extras.need_mattes)
+
+
+def segment_photo(segmenter: PhotoSegmenter, job: Job, extras: Extras) -> str:
     """Does one job and returns its report."""
     photo = open_image(job.photo)
     result = segmenter(photo)
@@ -232,7 +251,7 @@ def segment_photo(segmenter: Segmenter, job: Job, extras: Extras) -> str:
 
 def segment(
     paths: Annotated[list[str], typer.Argument(help="Photographs, folders of photographs, or globs in quotes.")],
-    model: Annotated[str, typer.Option(help="Folder (or Hub name) of the model.")],
+    model: Annotated[str, typer.Option(help="Folder (or Hub name) of the model, or an ONNX file.")],
     output: Annotated[Path, typer.Option(help="Folder for the results: one PNG per photograph, named like it.")],
     overlay: Annotated[bool, typer.Option("--overlay", help="Also write NAME_overlay.png, with a legend.")] = False,
     mattes: Annotated[bool, typer.Option("--mattes", help="Also write NAME_mattes/CLASS.png, soft masks.")] = False,
@@ -274,11 +293,12 @@ def segment(
     if not open_jobs:
         return
     try:
-        segmenter = Segmenter(model, device, getattr(torch, dtype), tile, show_semantic_priors, extras.need_mattes)
+        segmenter = make_segmenter(model, device, getattr(torch, dtype), tile, extras)
         check_extras(extras, segmenter.labels)
     except (ImportError, OSError, ValueError, RuntimeError, AssertionError) as error:
         fail(error)
-    console.print(f"{len(open_jobs)} to do on {segmenter.device} in {dtype}", markup=False)
+    precision = str(segmenter.dtype).removeprefix("torch.")
+    console.print(f"{len(open_jobs)} to do on {segmenter.device} in {precision}", markup=False)
 
     failed, start = 0, time.perf_counter()
     with progress_bar() as progress:

@@ -1,0 +1,8 @@
+"""MaSSFormer as an ONNX file, for applications without PyTorch; and its use through ONNX Runtime."""
+
+from .check import Agreement
+from .job import ExportOptions, export_onnx
+from .runtime import OnnxSegmenter, is_onnx
+
+
+__all__ = ["Agreement", "ExportOptions", "OnnxSegmenter", "export_onnx", "is_onnx"]

@@ -1,0 +1,194 @@
+"""From a model's folder to an ONNX file and a report of what it does."""
+
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+import torch
+
+from .. import __version__
+from ..data.scenes import render_scene
+from ..files import written_whole
+from ..image_processing_massformer import MaSSFormerImageProcessor, open_image
+from ..inference import Segmenter, load_model
+from .check import Agreement, agreement, measure
+from .libraries import onnx_exporter, onnx_runtime
+from .network import export_network
+from .photograph import CLASSES, LABEL_MAP, MASKS, photograph_graph
+from .runtime import OnnxSegmenter
+
+
+# A float32 graph with less in common with the model is not written.
+LEAST_AGREEMENT = 0.9999
+# Width and height of what time and memory are measured on, and of graphs for one size unless told otherwise.
+SIZE = (4096, 3072)
+# The scene that is drawn for the check where no photographs are given, and its sizes in a graph for any.
+SCENE_SEED, SCENE_SIZES = 90, ((767, 509), (1024, 768), (2048, 1536))
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """
+    What an ONNX file is to hold.
+
+    Args:
+        opset (`int`, *optional*, defaults to 20): Version of ONNX's operators.
+        size (`tuple[int, int]`, *optional*):
+            Width and height of the photographs, where the graph is to take no others. By default any.
+        half (`bool`, *optional*, defaults to `False`): Weights and most computations in float16.
+        plain_operators (`bool`, *optional*, defaults to `False`):
+            Write deformable convolutions with GridSample, for runtimes that do not know DeformConv.
+        queries (`bool`, *optional*, defaults to `False`):
+            Give class and mask logits of all queries, not label maps.
+    """
+
+    opset: int = 20
+    size: tuple[int, int] | None = None
+    half: bool = False
+    plain_operators: bool = False
+    queries: bool = False
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.float16 if self.half else torch.float32
+
+    @property
+    def height_and_width(self) -> tuple[int, int] | None:
+        return None if self.size is None else (self.size[1], self.size[0])
+
+
+def padded(length: int, divisor: int) -> int:
+    return (length + divisor - 1) // divisor * divisor
+
+
+def with_metadata(model: Any, labels: list[str], options: ExportOptions) -> Any:
+    """The same model, which says what it is."""
+    onnx = onnx_exporter()
+    described = {"labels": labels, "dtype": str(options.dtype).removeprefix("torch."), "version": __version__}
+    onnx.helper.set_model_props(model, {"massformer": json.dumps(described)})
+    model.producer_name, model.producer_version = "transformers-massformer", __version__
+    return model
+
+
+def build_graphs(model: str | Path, options: ExportOptions) -> tuple[Any, Any]:
+    """
+    The graphs from a photograph to the logits of all queries, and to its label map.
+
+    Args:
+        model (`str` or `Path`): A folder (or Hub name) with a MaSSFormer and its image processor.
+        options ([`ExportOptions`]): What they are to be.
+
+    Returns:
+        `tuple(onnx.ModelProto)`
+
+    Raises:
+        FileNotFoundError: If there is no such model.
+        ImportError: If the libraries for the export are missing.
+        ValueError: If the model cannot be exported so.
+    """
+    network_model, processor = load_model(model)
+    if not isinstance(processor, MaSSFormerImageProcessor):
+        raise ValueError(f"The image processor of {model} is not MaSSFormer's.")
+    network_model.to(options.dtype)
+    size, divisor = options.height_and_width, processor.size_divisor
+    padded_size = None if size is None else (padded(size[0], divisor), padded(size[1], divisor))
+    network = export_network(network_model, options.opset, padded_size, options.plain_operators)
+    labels = [label for _, label in sorted((network_model.config.id2label or {}).items())]
+    graphs = (photograph_graph(network, processor, size, queries) for queries in (True, False))
+    queries, label_maps = (with_metadata(graph, labels, options) for graph in graphs)
+    return queries, label_maps
+
+
+def checked_photos(photos: Sequence[Path], size: tuple[int, int] | None) -> list[tuple[str, PIL.Image.Image]]:
+    """The photographs to check a graph with, or a drawn scene at some sizes; each at the size that the graph takes."""
+    if photos:
+        found = [(path.name, open_image(path)) for path in photos]
+    else:
+        sizes = SCENE_SIZES if size is None else (size,)
+        scene = PIL.Image.fromarray(render_scene(SCENE_SEED, 0, max(sizes)).image)
+        found = [("drawn scene", scene.resize(each, PIL.Image.Resampling.BOX)) for each in sizes]
+    return found if size is None else [(name, photo.resize(size)) for name, photo in found]
+
+
+def check_graphs(
+    model: str | Path, queries: Path, written: Path, options: ExportOptions, photos: Sequence[Path]
+) -> list[Agreement]:
+    """
+    Compares the graphs with the model in float32.
+
+    Raises:
+        ValueError: If a float32 graph and the model agree on less than 99.99 % of a photograph's pixels.
+    """
+    reference = Segmenter(model, "cpu")
+    of_queries = OnnxSegmenter(queries)
+    label_maps = None if options.queries else OnnxSegmenter(written)
+    found = []
+    for name, photo in checked_photos(photos, options.size):
+        found.append(agreement(name, photo, reference, of_queries, label_maps))
+        if not options.half and found[-1].argmax_agreement < LEAST_AGREEMENT:
+            raise ValueError(
+                f"The exported model and the original agree on {found[-1].argmax_agreement:.4%} of the pixels of "
+                f"{name} ({photo.width} x {photo.height}) only, less than {LEAST_AGREEMENT:.2%}; nothing was written. "
+                "Another --opset may help."
+            )
+    return found
+
+
+def export_onnx(
+    model: str | Path,
+    output: Path,
+    options: ExportOptions = ExportOptions(),
+    photos: Sequence[Path] = (),
+    on_step: Callable[[str], None] = lambda step: None,
+) -> dict[str, Any]:
+    """
+    Writes a MaSSFormer as ONNX: from `image`, an upright RGB photograph as uint8 of shape `(height, width, 3)`, to
+    `label_map`, uint8 of the same height and width; or with `options.queries` to `class_queries_logits`, of shape
+    `(1, num_queries, num_labels + 1)`, and `masks_queries_logits`, of shape `(1, num_queries, rows, columns)` at half
+    the padded photograph's size. Beside it, a report as JSON: how well it agrees with the model, and what a photograph
+    takes on the CPU.
+
+    Args:
+        model (`str` or `Path`): A folder (or Hub name) with the model and its image processor.
+        output (`Path`): The ONNX file. The report is named like it, with .json.
+        options ([`ExportOptions`], *optional*): What it is to hold.
+        photos (`Sequence[Path]`, *optional*):
+            Photographs to compare the two on; resized where the graph is for one size. By default a drawn scene.
+        on_step (`Callable`, *optional*): Called with a few words before each step.
+
+    Returns:
+        `dict`: The report.
+
+    Raises:
+        FileNotFoundError: If there is no such model.
+        ImportError: If the libraries for the export are missing.
+        ValueError: If the model cannot be exported so, or a float32 export disagrees with it. Then no file is written.
+    """
+    onnx, runtime = onnx_exporter(), onnx_runtime()
+    on_step("exporting")
+    queries, label_maps = build_graphs(model, options)
+    with tempfile.TemporaryDirectory(prefix="massformer-export-") as folder, written_whole(output) as partial:
+        of_queries = Path(folder) / "queries.onnx"
+        onnx.save(queries, of_queries)
+        onnx.save(queries if options.queries else label_maps, partial)
+        del queries, label_maps
+        on_step("comparing with PyTorch")
+        found = check_graphs(model, of_queries, partial, options, photos)
+        on_step("measuring time and memory")
+        ((_, photo),) = checked_photos((), options.size or SIZE)
+        report = {
+            "model": Path(model).name,
+            "outputs": [CLASSES, MASKS] if options.queries else [LABEL_MAP],
+            **asdict(options),
+            "bytes": partial.stat().st_size,
+            "agreement": [asdict(each) for each in found],
+            "performance": measure(partial, photo),
+            "versions": {"torch": torch.__version__, "onnx": onnx.__version__, "onnxruntime": runtime.__version__},
+        }
+        with written_whole(output.with_suffix(".json")) as report_path:
+            report_path.write_text(json.dumps(report, indent=2) + "\n")
+    return report

@@ -1,0 +1,199 @@
+"""The network as an ONNX graph: normalised pixels in, queries out."""
+
+import contextlib
+import logging
+import warnings
+from typing import Any
+
+import torch
+import torchvision  # noqa: F401 (registers the operator that is translated)
+from torch import nn
+from transformers import PreTrainedModel
+
+from ..deform_conv import ModulatedDeformConv2d
+from ..modeling_massformer import MaSSFormerForSemanticSegmentation
+from .libraries import onnx_exporter
+
+
+# ONNX has deformable convolution from 19 on, and ONNX Runtime's CPU kernels are those of 19 and 22.
+OPSETS, PLAIN_OPSETS = range(19, 24), range(18, 24)
+# Sides of the input while it is traced; any other multiples of 32 give the same graph.
+TRACED_SIZE = (160, 192)
+LARGEST_SIDE = 2**16
+STRIDE = 32
+
+
+class QueryNetwork(nn.Module):
+    """From pixel values to the class and mask logits of all queries, by position."""
+
+    def __init__(self, model: MaSSFormerForSemanticSegmentation):
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        outputs = self.model(pixel_values)
+        return outputs.class_queries_logits, outputs.masks_queries_logits
+
+
+class FixedPaddingConv2d(nn.Module):
+    """A convolution whose padding, which may be uneven, does not depend on the input's size."""
+
+    def __init__(self, convolution: nn.Conv2d, padding: tuple[int, int, int, int]):
+        super().__init__()
+        self.pad = nn.ZeroPad2d(padding)
+        self.convolution = nn.utils.skip_init(
+            nn.Conv2d,
+            convolution.in_channels,
+            convolution.out_channels,
+            convolution.kernel_size,
+            convolution.stride,
+            dilation=convolution.dilation,
+            groups=convolution.groups,
+            bias=convolution.bias is not None,
+        )
+        self.convolution.weight, self.convolution.bias = convolution.weight, convolution.bias
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.convolution(self.pad(hidden_states))
+
+
+def fix_padding(module: nn.Module):
+    """
+    Replaces timm's convolutions that find their padding from the input's size, as TensorFlow does, in place: the sizes
+    in a MaSSFormer backbone are multiples of the strides, and then it is always the same. Left as they are, the sizes
+    in a graph for any size grow into formulas that take hours.
+    """
+    try:
+        from timm.layers import Conv2dSame
+    except ImportError:
+        return
+    for name, child in module.named_children():
+        if isinstance(child, Conv2dSame):
+            height, width = (
+                max(0, (side - 1) * dilation + 1 - stride)
+                for side, stride, dilation in zip(child.kernel_size, child.stride, child.dilation, strict=True)
+            )
+            padding = (width // 2, width - width // 2, height // 2, height - height // 2)
+            setattr(module, name, FixedPaddingConv2d(child, padding))
+        else:
+            fix_padding(child)
+
+
+def use_plain_operators(model: nn.Module):
+    """Deformable convolutions become samplings of a grid, in place."""
+    for module in model.modules():
+        if isinstance(module, ModulatedDeformConv2d):
+            module.engine = "grid_sample"
+
+
+def deform_conv_translation() -> dict[Any, Any]:
+    """How torchvision's operator is written in ONNX."""
+    from onnxscript import opset19 as op
+
+    # The types of the arguments are read from these annotations.
+    def deform_conv2d(
+        hidden_states,
+        weight,
+        offsets,
+        modulation,
+        bias,
+        stride_h: int,
+        stride_w: int,
+        pad_h: int,
+        pad_w: int,
+        dilation_h: int,
+        dilation_w: int,
+        groups: int,
+        offset_groups: int,
+        use_mask: bool,
+    ):
+        return op.DeformConv(
+            hidden_states,
+            weight,
+            offsets,
+            bias,
+            modulation if use_mask else None,
+            kernel_shape=[int(side) for side in weight.shape[2:]],
+            strides=[stride_h, stride_w],
+            pads=[pad_h, pad_w, pad_h, pad_w],
+            dilations=[dilation_h, dilation_w],
+            group=groups,
+            offset_group=offset_groups,
+        )
+
+    return {torch.ops.torchvision.deform_conv2d.default: deform_conv2d}
+
+
+@contextlib.contextmanager
+def quietly():
+    """The exporter's warnings are about its own insides."""
+    scripted = logging.getLogger("onnxscript")
+    level = scripted.level
+    scripted.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        scripted.setLevel(level)
+
+
+def export_network(model: PreTrainedModel, opset: int, size: tuple[int, int] | None, plain_operators: bool) -> Any:
+    """
+    The network in ONNX, from `pixel_values` of shape `(1, channels, height, width)` to `class_queries_logits` and
+    `masks_queries_logits`, in the model's type.
+
+    Args:
+        model (`PreTrainedModel`): A [`MaSSFormerForSemanticSegmentation`] on the CPU. It is changed for the export.
+        opset (`int`): Version of ONNX's operators.
+        size (`tuple[int, int]`, *optional*): Height and width, multiples of 32. By default any.
+        plain_operators (`bool`): Whether to write deformable convolutions as samplings of a grid.
+
+    Returns:
+        `onnx.ModelProto`
+
+    Raises:
+        ImportError: If the libraries for the export are missing.
+        ValueError: If the model is no MaSSFormer, ONNX has no such operators, or the network cannot be written so.
+    """
+    if not isinstance(model, MaSSFormerForSemanticSegmentation):
+        raise ValueError(f"Only MaSSFormer is exported to ONNX; this is a model of type {model.config.model_type}.")
+    supported = PLAIN_OPSETS if plain_operators else OPSETS
+    if opset not in supported:
+        raise ValueError(
+            f"Opset {opset} cannot hold the model{'' if plain_operators else ' with deformable convolutions'}; choose "
+            f"one from {supported[0]} to {supported[-1]}."
+        )
+    onnx_exporter()
+    fix_padding(model)
+    if plain_operators:
+        use_plain_operators(model)
+    # Gradients would keep activations from working in place.
+    model.requires_grad_(False)
+    network = QueryNetwork(model).eval()
+    height, width = size or TRACED_SIZE
+    example = torch.zeros(
+        1, getattr(model.config.backbone_config, "num_channels", 3), height, width, dtype=model.dtype
+    )
+    dynamic_shapes = None
+    if size is None:
+        largest = LARGEST_SIDE // STRIDE
+        rows, columns = (torch.export.Dim(name, min=2, max=largest) for name in ("rows", "columns"))
+        dynamic_shapes = {"pixel_values": {2: STRIDE * rows, 3: STRIDE * columns}}
+    try:
+        with quietly(), torch.no_grad():
+            program: Any = torch.onnx.export(
+                network,
+                (example,),
+                dynamo=True,
+                verbose=False,
+                opset_version=opset,
+                dynamic_shapes=dynamic_shapes,
+                custom_translation_table=deform_conv_translation(),
+                input_names=["pixel_values"],
+                output_names=["class_queries_logits", "masks_queries_logits"],
+            )
+    except (RuntimeError, ValueError) as error:
+        remedy = "Leave out --dynamic: graphs for one size are simpler." if size is None else "Try another --opset."
+        raise ValueError(f"The network cannot be written as ONNX of opset {opset}: {error} {remedy}") from error
+    return program.model_proto
