@@ -18,6 +18,11 @@ SECTIONS = ("Args", "Attributes", "Raises", "Returns", "Yields")
 # "name (`type`, *optional*, defaults to 1): text"; the type may go over several lines and hold parentheses.
 PARAMETER = re.compile(r"(?P<names>\*{0,2}\w+(?:, \*{0,2}\w+)*) \((?P<type>.+?)\):(?=\s|$)(?P<text>.*)", re.DOTALL)
 RAISED = re.compile(r"(?P<names>\w+): (?P<text>.*)", re.DOTALL)
+# What `auto_docstring` says of arguments that all models have.
+COMMON = {
+    "pixel_values": "(`torch.Tensor` of shape `(batch_size, num_channels, height, width)`): Pictures, as the image "
+    "processor prepares them."
+}
 REFERENCE = re.compile(r"\[`(?P<hidden>~?)(?P<name>[\w.]+)`\](?![\[(])")
 
 
@@ -82,6 +87,11 @@ def link(match: re.Match, obj: griffe.Object) -> str:
     return f'<autoref identifier="{path}" optional><code>{shown}</code></autoref>'
 
 
+def is_completed(obj: griffe.Object) -> bool:
+    """Whether transformers' `auto_docstring` completes the docstring."""
+    return any(str(decorator.value).startswith("auto_docstring") for decorator in getattr(obj, "decorators", ()))
+
+
 def introduction(obj: griffe.Object) -> str:
     """What transformers' `auto_docstring` puts before the docstring."""
     for decorator in getattr(obj, "decorators", ()):
@@ -102,11 +112,10 @@ class TransformersDocstrings(griffe.Extension):
             return
         text = obj.docstring.value.strip("\n")
         # With `auto_docstring` the arguments come without a title.
-        if any(str(decorator.value).startswith("auto_docstring") for decorator in getattr(obj, "decorators", ())):
-            first, *_ = text.splitlines() or [""]
-            if re.match(r"\w+ \(`", first):
-                head, *more = re.split(r"\n(?=(?:Example|Returns):)", text, maxsplit=1)
-                text = "\n".join(["Args:", *(f"    {line}" for line in head.splitlines()), *more])
+        if is_completed(obj) and re.match(r"\w+ \(`", text):
+            head, *more = re.split(r"\n(?=(?:Example|Returns):)", text, maxsplit=1)
+            common = [f"{name} {COMMON[name]}" for name in COMMON if name in getattr(obj, "parameters", ())]
+            text = "\n".join(["Args:", *(f"    {line}" for line in [*common, *head.splitlines()]), *more])
         markdown, documented = as_markdown(f"{intro}\n\n{text}" if intro else text)
         if isinstance(obj, griffe.Function):
             known = {parameter.name for parameter in obj.parameters}
