@@ -22,9 +22,9 @@ quality: .venv/installed
 	$(MAKE) docs
 
 # The documentation as a site, in site/. A broken link, a page that the navigation lacks, or a documented argument that
-# there is not, fails. The variable silences an advertisement.
+# there is not, fails; with --quiet it would not. The variable silences an advertisement.
 docs: .venv/installed
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .
