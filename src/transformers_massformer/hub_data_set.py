@@ -70,6 +70,23 @@ With `datasets` 3.x, which still runs loading scripts, the package is not needed
 Photographs come upright, whatever their EXIF orientation says. A label map without a tag that has the size in which
 its photograph is stored is turned with it.
 
+## How it was made
+
+Smartphones of seven kinds took the photographs, indoors and outdoors, in different light and weather. Annotators drew
+the masks in an image editor, and each went through several stages of review (paper, section 3).
+
+## Intended use
+
+Training and scoring semantic segmentation whose boundaries matter: the paper reports mIoU, Boundary IoU and boundary
+F1 of the test split. The authors' terms say what is allowed.
+
+## Limitations
+
+* Seven classes, without instances.
+* Photographs show people. The authors report reviews of ethics and privacy (paper, section 3).
+* A label map without a tag whose photograph is turned by 180 degrees or mirrored is left as it is stored;
+  `massformer stats --verify` lists such pairs.
+
 ## Licence
 
 The photographs and label maps are under the authors' terms, to be found at their repository. The loading script is

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from .conversion import variant_config
+from .data.mass13k import CITATION
 from .image_processing_massformer import MaSSFormerImageProcessor
 from .modeling_massformer import MaSSFormerForSemanticSegmentation
 
@@ -89,9 +90,36 @@ masks = pipe("photo.jpg")  # one mask per class, at the photograph's size
 Without the package the model loads with `trust_remote_code=True` through `AutoModelForSemanticSegmentation` and
 `AutoImageProcessor`.
 
+## Intended use
+
+Masks of the seven classes for photographs, at their own size, as photo editors need them; and a start for fine-tuning
+on other classes or photographs.
+
+## Training data
+
+The authors trained on the training split of MaSS13K: 11,348 photographs of about 4096 x 3072 pixels, taken by
+smartphones, indoors and outdoors, with label maps of matting quality (paper, section 3). Their settings are those of
+`massformer train --recipe scripts/recipes/massformer-{variant}.yaml`.
+
+## Limitations
+
+* Seven classes, and no instances: two people who touch are one region. What is none of the six named classes is
+  "others".
+* The published scores are those of photographs like MaSS13K's. On others, such as drawings, documents or medical
+  pictures, nothing was measured.
+* Time and memory are high for mobile devices (paper, section D).
+* It marks where people are. It was not examined for differences between groups of people, and is not made to identify
+  anybody.
+
 ## Licence
 
 The code is under the Apache License 2.0. For the weights and the data set see the authors' repository.
+
+## Citation
+
+```bibtex
+{citation}
+```
 """
 
 
@@ -142,7 +170,14 @@ def write_model_folder(variant: str, folder: str | Path) -> Path:
     title, backbone = TITLES[variant]
     miou, biou, bf1 = PUBLISHED_SCORES[variant]
     card = MODEL_CARD.format(
-        title=title, backbone=backbone, parameters=parameters, variant=variant, miou=miou, biou=biou, bf1=bf1
+        title=title,
+        backbone=backbone,
+        parameters=parameters,
+        variant=variant,
+        miou=miou,
+        biou=biou,
+        bf1=bf1,
+        citation=CITATION,
     )
     (folder / "README.md").write_text(card)
     return folder

@@ -80,9 +80,36 @@ Without the package the model loads with `trust_remote_code=True` through `AutoM
 `AutoImageProcessor`. The backbone alone is `SeMaskSwinBackbone`: it serves MaSSFormer and any other model of
 transformers that takes a backbone.
 
+## Intended use
+
+Label maps of the 150 classes of ADE20K, a start for fine-tuning on other classes, and a backbone for other models.
+
+## Training data
+
+The authors trained on the 20,210 training images of ADE20K, in crops of 512 x 512 pixels (the largest model: 640 x
+640), with a backbone that started from ImageNet (their section 4).
+
+## Limitations
+
+* It has no instances, and reads label maps from a quarter of the picture's sides: fine edges are lost.
+* The published scores are those of ADE20K's pictures. On photographs of 4K nothing was measured.
+* It was not examined for differences between groups of people.
+
 ## Licence
 
 The code is under the Apache License 2.0. For the weights see the authors' repository.
+
+## Citation
+
+```bibtex
+@article{{jain2021semask,
+  title={{SeMask: Semantically Masked Transformers for Semantic Segmentation}},
+  author={{Jain, Jitesh and Singh, Anukriti and Orlov, Nikita and Huang, Zilong and Li, Jiachen and Walton, Steven and
+    Shi, Humphrey}},
+  journal={{arXiv:2112.12782}},
+  year={{2021}}
+}}
+```
 """
 
 
