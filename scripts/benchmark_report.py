@@ -31,6 +31,13 @@ SECTION_TITLES = {
     "formulations": "formulations",
     "new_classes": "new classes",
     "mattes": "mattes",
+    "onnx": "ONNX",
+}
+GRAPH_TITLES = {
+    "PyTorch": "PyTorch, float32",
+    "fp32": "ONNX, float32",
+    "plain": "ONNX, float32, plain operators",
+    "fp16": "ONNX, float16",
 }
 METRIC_TITLES = {
     "counts": "IoU, Boundary IoU and BF1 by `transformers_massformer.metrics`",
@@ -428,6 +435,28 @@ def matte_table(results: Results, device: str) -> str:
     return table(header, cells)
 
 
+def onnx_table(results: Results, device: str) -> str:
+    """Time and memory of exported models beside PyTorch's."""
+    rows = section_rows(results, device, "onnx")
+    if not rows:
+        return "Not measured."
+    cells = []
+    for row in rows:
+        key = row["key"]
+        eager = find_row(rows, {**key, "engine": "PyTorch"})
+        start = [key["model"], size_text(key["size"]), GRAPH_TITLES[key["engine"]]]
+        seconds, memory = value(row, "seconds"), value(row, "peak_bytes")
+        if seconds is None or memory is None:
+            cells.append([*start, missing(row), "", "", ""])
+            continue
+        ratios = [
+            ratio_text(ratio(number, value(eager, name)))
+            for number, name in ((seconds, "seconds"), (memory, "peak_bytes"))
+        ]
+        cells.append([*start, seconds_text(seconds), ratios[0], memory_text(memory), ratios[1]])
+    return table(["model", "pixels", "engine", "time", "x PyTorch", "peak memory", "x PyTorch"], cells)
+
+
 SETTING_TITLES = {
     "tool": "pseudo-labels, as the tool made them",
     "merged": "pseudo-labels, where the label map says others",
@@ -628,6 +657,14 @@ megapixel.
 
 {mattes}
 
+## ONNX
+
+Models exported for photographs of any size (`massformer export --dynamic`), by ONNX Runtime on the CPU, beside the
+same models in PyTorch. From a photograph in memory to its label map; each in a process of its own, whose whole memory
+is counted. Variants have random weights.
+
+{onnx}
+
 {failures}"""
 
 
@@ -651,6 +688,7 @@ def render(results: Results, results_name: str) -> str:
         decoders=for_each_device(results, decoder_table),
         formulations=for_each_device(results, formulation_table),
         mattes=for_each_device(results, matte_table),
+        onnx=for_each_device(results, onnx_table),
         new_classes=for_each_device(results, new_class_table),
         failures=failures(results),
     )
