@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import evaluate
-import gradio as gr  # ty: ignore[import-not-found]
+import gradio as gr
 import numpy as np
 import PIL.Image
 
