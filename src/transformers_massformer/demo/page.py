@@ -18,7 +18,7 @@ from .studio import FoundClass, Result, Studio
 
 VIEWER = Path(__file__).parent
 # Seconds after which a visitor's files and state go, and between looking for such.
-KEPT_SECONDS, SWEEP_SECONDS = 3600, 300
+KEPT_SECONDS, SWEEP_SECONDS = 3300, 300
 # Visitors that wait; the next ones are told to come back.
 QUEUE_SIZE = 16
 # Bytes of a file per pixel that may be in it: 8-bit RGBA, uncompressed.
@@ -26,9 +26,12 @@ BYTES_PER_PIXEL = 4
 # What the studio raises for people.
 ERRORS = (ImportError, MemoryError, TimeoutError, ValueError)
 
+# Classes that photographs are of, the likeliest first, and the share of the pixels that it takes.
+SUBJECTS, LEAST_SHARE = ("human", "building", "vegetation"), 0.01
+
 TITLE = "MaSSFormer"
 INTRODUCTION = """# MaSSFormer
-Sharp segmentation of whole photographs, at their own size. Nothing you send is kept longer than an hour."""
+Sharp segmentation of whole photographs, at their own size. Within an hour, what you send is removed."""
 DEMO_CHECKPOINT, DEMO_NOTE = (
     "massformer-demo",
     " This model has learned from **drawn scenes** only: on photographs it finds edges, and often the wrong classes.",
@@ -73,6 +76,12 @@ def viewer_value(result: Result, shown: str | None = None) -> dict[str, Any]:
     }
 
 
+def likely_subject(result: Result) -> str:
+    """What a photograph is probably of, which is rarely its largest class."""
+    large = [found.name for found in result.classes if found.share >= LEAST_SHARE]
+    return next((name for name in SUBJECTS if name in large), result.names[0])
+
+
 def viewer() -> gr.HTML:
     """The viewer, without a photograph."""
     return gr.HTML(
@@ -103,7 +112,7 @@ class Page:
                 self.upload = gr.File(
                     label=f"Photograph, up to {studio.max_megapixels:g} megapixels",
                     file_types=["image"],
-                    height=110,
+                    height=150,
                     scale=5,
                     elem_id="upload",
                 )
@@ -161,8 +170,7 @@ class Page:
     def segmented(self, result: Result, former: Result | None) -> tuple[Any, ...]:
         """A new photograph's place on the page."""
         self.forget(former)
-        # The largest class is rarely what a photograph is of.
-        subject = "human" if "human" in result.names else result.names[0]
+        subject = likely_subject(result)
         return (
             result,
             viewer_value(result),

@@ -125,7 +125,7 @@ class Result:
 
     def matte(self, name: str) -> Path:
         """A class's soft mask: PNG, 8 bits grey."""
-        return self.folder / f"{self.stem}_matte_{file_name(name)}.png"
+        return self.folder / f"{file_name(name)}_matte_{self.stem}.png"
 
     @property
     def mattes(self) -> list[Path]:
@@ -240,7 +240,7 @@ class Studio:
         """
         with self.deadline.running():
             (matte,) = self.open_mattes(result, [name])
-            path = result.folder / f"{result.stem}_cutout_{file_name(name)}.png"
+            path = result.folder / f"{file_name(name)}_cutout_{result.stem}.png"
             cut_out(open_image(result.original), matte).save(path, compress_level=1)
         return replace(result, edits={**result.edits, "Cut-out": path})
 

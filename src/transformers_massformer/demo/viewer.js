@@ -206,10 +206,10 @@ function drawSquares(box) {
 }
 
 function draw() {
-  if (!picture) return;
   const {width, height} = canvas;
   context.fillStyle = BACKGROUND;
   context.fillRect(0, 0, width, height);
+  if (!picture) return;
   drawBitmaps(picture.photo);
   const box = frame();
   box.left = Math.max(box.left, Math.round(split * width));
@@ -355,7 +355,9 @@ new ResizeObserver(() => {
   const whole = picture && view.scale <= fitScale() * 1.01;
   canvas.width = width;
   canvas.height = height;
-  if (picture) whole ? fit() : clamp();
+  if (!picture) redraw();
+  else if (whole) fit();
+  else clamp();
 }).observe(canvas);
 
 watch("value", () => load(props.value));
