@@ -9,7 +9,7 @@ from ..image_processing_massformer import open_image
 
 
 # What cameras and photo editors write. Pillow's other formats start programs or draw vectors.
-FORMATS = ("BMP", "GIF", "JPEG", "MPO", "PNG", "TIFF", "WEBP")
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 
 
 def check_size(path: Path, name: str, max_megapixels: float):
