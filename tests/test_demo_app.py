@@ -426,8 +426,9 @@ def test_one_visitor_s_edit_is_not_another_s(server, photos, tmp_path):
         name = shown["classes"][0]["name"]
         with pytest.raises(AppError, match="There is no photograph"):
             second.predict([], 1, api_name="/blur")
-        edited, _ = first.predict(name, api_name="/cut_out")
+        edited, report, _ = first.predict(name, api_name="/cut_out")
         assert edited["shown"] == "Cut-out"
+        assert re.fullmatch(rf"Cut-out of {name}: [\d.]+ s, peak memory [\d.]+ GiB", report)
         assert [layer["name"] for layer in edited["layers"]] == ["Cut-out"]
 
 

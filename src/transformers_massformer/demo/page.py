@@ -157,9 +157,9 @@ class Page:
         ]
         self.upload.upload(self.segment, [self.upload, self.result], segmented, api_name="segment", **queue)
         self.scene.click(self.segment_scene, self.result, segmented, api_name="scene", **queue)
-        cut = [self.result, self.viewer, self.cut_file]
+        cut = [self.result, self.viewer, self.report, self.cut_file]
         self.cut_button.click(self.cut_out, [self.result, self.cut_class], cut, api_name="cut_out", **queue)
-        blurred = [self.result, self.viewer, self.blur_file]
+        blurred = [self.result, self.viewer, self.report, self.blur_file]
         self.blur_button.click(self.blur, [self.result, self.focus, self.strength], blurred, api_name="blur", **queue)
 
     def forget(self, result: Result | None):
@@ -194,7 +194,7 @@ class Page:
 
     def edited(self, result: Result, name: str) -> tuple[Any, ...]:
         """An edit's place on the page."""
-        return result, viewer_value(result, name), gr.File(str(result.edits[name]), visible=True)
+        return result, viewer_value(result, name), result.report, gr.File(str(result.edits[name]), visible=True)
 
     def cut_out(self, result: Result | None, name: str) -> tuple[Any, ...]:
         with shown_errors():
@@ -297,5 +297,5 @@ def serve(model: str | Path):
     Args:
         model (`str` or `Path`): A folder (or Hub name) with the model and its image processor.
     """
-    with serving(Segmenter(model, mattes=True), Path(model).name):
+    with contextlib.suppress(KeyboardInterrupt), serving(Segmenter(model, mattes=True), Path(model).name):
         threading.Event().wait()

@@ -6,8 +6,9 @@ import random
 import shutil
 import tempfile
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from ..data.scenes.photograph import encode_jpeg
 from ..editing import bokeh, class_palette, cut_out, joined_matte, label_map_image
 from ..files import file_name
 from ..image_processing_massformer import open_image
-from ..inference import Segmentation, Segmenter, memory_text
+from ..inference import PeakMemory, Segmentation, Segmenter, memory_text
 from .deadline import Deadline
 from .uploads import read_upload
 
@@ -91,7 +92,7 @@ class Result:
         stem (`str`): What the photograph is called, without suffix.
         width, height (`int`): Its size in pixels, upright.
         classes (`tuple[FoundClass, ...]`): What it shows, the largest first.
-        report (`str`): Size, time and memory, for people.
+        report (`str`): Time and memory that the last step took, for people.
         edits (`Mapping[str, Path]`): Pictures made of it since, by what they are.
     """
 
@@ -238,11 +239,12 @@ class Studio:
             ImportError: If pymatting is not installed.
             ValueError: If the photograph does not show the class, or is no longer kept.
         """
-        with self.deadline.running():
-            (matte,) = self.open_mattes(result, [name])
-            path = result.folder / f"{file_name(name)}_cutout_{result.stem}.png"
-            cut_out(open_image(result.original), matte).save(path, compress_level=1)
-        return replace(result, edits={**result.edits, "Cut-out": path})
+
+        def make(photo: PIL.Image.Image, mattes: list[PIL.Image.Image]):
+            cut_out(photo, mattes[0]).save(path, compress_level=1)
+
+        path = result.folder / f"{file_name(name)}_cutout_{result.stem}.png"
+        return self.edit(result, "Cut-out", path, [name], make)
 
     def blur(self, result: Result, focus: Sequence[str], strength: float) -> Result:
         """
@@ -263,12 +265,30 @@ class Studio:
         """
         if not focus:
             raise ValueError("Choose a class that stays in focus.")
-        with self.deadline.running():
-            matte = joined_matte(self.open_mattes(result, focus), (result.width, result.height))
-            # A name of its own for each, so that a page does not show an older one.
-            path = result.folder / f"{result.stem}_bokeh_{file_name('_'.join(focus))}_{strength:g}.jpg"
-            bokeh(open_image(result.original), matte, strength).save(path, quality=JPEG_QUALITY)
-        return replace(result, edits={**result.edits, "Bokeh": path})
+
+        def make(photo: PIL.Image.Image, mattes: list[PIL.Image.Image]):
+            bokeh(photo, joined_matte(mattes, photo.size), strength).save(path, quality=JPEG_QUALITY)
+
+        # A name of its own for each, so that a page does not show an older one.
+        path = result.folder / f"{result.stem}_bokeh_{file_name('_'.join(focus))}_{strength:g}.jpg"
+        return self.edit(result, "Bokeh", path, focus, make)
+
+    def edit(
+        self,
+        result: Result,
+        name: str,
+        path: Path,
+        classes: Sequence[str],
+        make: Callable[[PIL.Image.Image, list[PIL.Image.Image]], None],
+    ) -> Result:
+        """Lets a function write a picture, from a photograph and mattes of its classes."""
+        start = time.perf_counter()
+        with self.deadline.running(), PeakMemory("cpu") as memory:
+            mattes = self.open_mattes(result, classes)
+            make(open_image(result.original), mattes)
+        seconds = time.perf_counter() - start
+        report = f"{name} of {', '.join(classes)}: {seconds:.1f} s, peak memory {memory_text(memory.bytes)}"
+        return replace(result, edits={**result.edits, name: path}, report=report)
 
     def open_mattes(self, result: Result, names: Sequence[str]) -> list[PIL.Image.Image]:
         unknown = [name for name in names if name not in result.names]
