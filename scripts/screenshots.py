@@ -58,12 +58,14 @@ def zoom_to(page: Page, x: float, y: float, turns: int):
         page.mouse.wheel(0, -200)
 
 
-def save(page: Page, path: Path, width: int | None = None, **options):
-    """A screenshot as JPEG, made smaller if it is wider."""
-    # What is moving comes to rest, and the pointer is not in the way.
+def save(page: Page, path: Path, part: str | None = None, width: int | None = None, whole: bool = False):
+    """A screenshot as JPEG: of the window, a part of the page, or the whole page; made that wide if a width is given."""
+    # What is moving comes to rest, and neither pointer nor focus are in the way.
     page.mouse.move(0, 0)
+    page.evaluate("document.activeElement.blur()")
     page.wait_for_timeout(1500)
-    picture = PIL.Image.open(io.BytesIO(page.screenshot(**options))).convert("RGB")
+    shot = page.screenshot(full_page=whole) if part is None else page.locator(part).screenshot()
+    picture = PIL.Image.open(io.BytesIO(shot)).convert("RGB")
     if width is not None:
         picture = picture.resize((width, round(picture.height * width / picture.width)), PIL.Image.Resampling.LANCZOS)
     picture.save(path, quality=JPEG_QUALITY, optimize=True)
@@ -73,22 +75,22 @@ def save(page: Page, path: Path, width: int | None = None, **options):
 def desk(page: Page, address: str, photo: Path, output: Path):
     drop(page, address, photo)
     move_divider(page, 35)
-    save(page, output / "web_demo.jpg", full_page=True)
-    move_divider(page, 0)
-    zoom_to(page, 0.43, 0.62, 8)
-    save(page, output / "web_demo_zoom.jpg", clip=page.locator("#viewer").bounding_box())
+    save(page, output / "web_demo.jpg", whole=True)
+    zoom_to(page, 0.44, 0.75, 7)
+    save(page, output / "web_demo_zoom.jpg", part="#viewer")
     page.click("[data-zoom=fit]")
     page.click("#cut-class input")
     page.get_by_role("option", name="vegetation").click()
     page.click("#cut-out")
     page.wait_for_selector(".viewer-layers button >> text=Cut-out")
-    save(page, output / "web_demo_cutout.jpg", clip=page.locator("#viewer").bounding_box())
+    move_divider(page, 30)
+    save(page, output / "web_demo_cutout.jpg", part="#viewer")
 
 
 def phone(page: Page, address: str, photo: Path, output: Path):
     drop(page, address, photo)
     move_divider(page, 40)
-    page.locator(".viewer-stage").scroll_into_view_if_needed()
+    page.evaluate("scrollTo(0, document.querySelector('#scene').getBoundingClientRect().top + scrollY - 16)")
     save(page, output / "web_demo_phone.jpg", width=2 * PHONE["width"])
 
 

@@ -73,9 +73,11 @@ async function load(value) {
   picture = next;
   layer = value.shown;
   if (isNew) hidden = new Set();
+  stage.style.setProperty("--shape", height / width);
   stage.dataset.state = "ready";
   find("controls").hidden = false;
   showControls();
+  resize();
   if (isNew) fit();
   // With a picture over it, half of the photograph shows what has changed.
   moveDivider(layer ? 0.5 : 0);
@@ -348,7 +350,7 @@ find("opacity").querySelector("input").addEventListener("input", (event) => {
 
 // ---- Size
 
-new ResizeObserver(() => {
+function resize() {
   const ratio = devicePixelRatio || 1;
   const width = Math.round(canvas.clientWidth * ratio), height = Math.round(canvas.clientHeight * ratio);
   if (!width || !height || (width === canvas.width && height === canvas.height)) return;
@@ -358,7 +360,8 @@ new ResizeObserver(() => {
   if (!picture) redraw();
   else if (whole) fit();
   else clamp();
-}).observe(canvas);
+}
+new ResizeObserver(resize).observe(canvas);
 
 watch("value", () => load(props.value));
 load(props.value);
