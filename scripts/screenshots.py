@@ -59,7 +59,7 @@ def zoom_to(page: Page, x: float, y: float, turns: int):
 
 
 def save(page: Page, path: Path, part: str | None = None, width: int | None = None, whole: bool = False):
-    """A screenshot as JPEG: of the window, a part of the page, or the whole page; made that wide if a width is given."""
+    """A screenshot as JPEG: of the window, a part of the page, or the whole page; of a given width."""
     # What is moving comes to rest, and neither pointer nor focus are in the way.
     page.mouse.move(0, 0)
     page.evaluate("document.activeElement.blur()")
