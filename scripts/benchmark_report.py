@@ -449,11 +449,8 @@ def onnx_table(results: Results, device: str) -> str:
         if seconds is None or memory is None:
             cells.append([*start, missing(row), "", "", ""])
             continue
-        ratios = [
-            ratio_text(ratio(number, value(eager, name)))
-            for number, name in ((seconds, "seconds"), (memory, "peak_bytes"))
-        ]
-        cells.append([*start, seconds_text(seconds), ratios[0], memory_text(memory), ratios[1]])
+        slower, larger = ratio(seconds, value(eager, "seconds")), ratio(memory, value(eager, "peak_bytes"))
+        cells.append([*start, seconds_text(seconds), ratio_text(slower), memory_text(memory), ratio_text(larger)])
     return table(["model", "pixels", "engine", "time", "x PyTorch", "peak memory", "x PyTorch"], cells)
 
 

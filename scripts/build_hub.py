@@ -14,6 +14,8 @@ from transformers_massformer.hub_folders import copy_remote_code, write_model_fo
 from transformers_massformer.hub_metric import NAME as METRIC
 from transformers_massformer.hub_metric import write_metric_folder
 from transformers_massformer.hub_semask import folder_name, write_semask_folder
+from transformers_massformer.hub_space import NAME as SPACE
+from transformers_massformer.hub_space import write_space_folder
 
 
 HUB = Path(__file__).parent.parent / "hub"
@@ -29,6 +31,7 @@ def build(output: Path) -> list[Path]:
     copy_remote_code(output / "massformer-demo")
     write_data_set_folder(output / "mass13k")
     write_metric_folder(output / METRIC)
+    write_space_folder(output / SPACE)
     return sorted(path for path in output.rglob("*") if path.is_file())
 
 

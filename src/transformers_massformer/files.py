@@ -2,8 +2,14 @@
 
 import contextlib
 import os
+import re
 from collections.abc import Generator
 from pathlib import Path
+
+
+def file_name(label: str) -> str:
+    """What a file is called after a class or a photograph: its name, without what file systems do not like."""
+    return re.sub(r"[^\w.-]+", "_", label)
 
 
 def partial_path(path: Path) -> Path:

@@ -141,6 +141,11 @@ class PeakMemory:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
+def memory_text(num_bytes: int | None) -> str:
+    """An amount of memory for people."""
+    return "unknown" if num_bytes is None else f"{num_bytes / 2**30:.2f} GiB"
+
+
 def available_memory(device: torch.device) -> int:
     """Bytes that can still be allocated: of the GPU, else of the machine's memory or the control group's."""
     if device.type == "cuda":

@@ -4,6 +4,7 @@ import typer
 
 from .compare import compare
 from .convert import convert
+from .demo import demo
 from .evaluate import evaluate
 from .export import export
 from .hq_sam import evaluate_hq_sam, train_hq_sam
@@ -24,6 +25,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 app.command()(segment)
+app.command()(demo)
 app.command()(convert)
 app.command()(export)
 app.command(context_settings=MORE_OPTIONS)(train)

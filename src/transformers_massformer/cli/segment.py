@@ -2,7 +2,6 @@
 
 import glob
 import itertools
-import re
 import shutil
 import time
 from collections.abc import Iterable
@@ -18,13 +17,13 @@ import typer
 from transformers.utils import logging
 
 from ..editing import bokeh as out_of_focus
-from ..editing import cut_out, label_map_image, overlay_image, priors_image, refine_matte, with_legend
+from ..editing import cut_out, joined_matte, label_map_image, overlay_image, priors_image, refine_matte, with_legend
 from ..editing.lens_blur import check_strength
 from ..editing.matting import matting_library
 from ..export import OnnxSegmenter, is_onnx
-from ..files import partial_path, written_whole
+from ..files import file_name, partial_path, written_whole
 from ..image_processing_massformer import open_image
-from ..inference import PhotoSegmenter, Segmenter
+from ..inference import PhotoSegmenter, Segmenter, memory_text
 from .console import console, error_console, fail, progress_bar
 
 
@@ -181,11 +180,6 @@ def write_folder(pictures: Iterable[tuple[str, PIL.Image.Image]], folder: Path):
     partial.replace(folder)
 
 
-def file_name(label: str) -> str:
-    """What a class's picture is called: its name, without what file systems do not like."""
-    return re.sub(r"[^\w.-]+", "_", label)
-
-
 def write_edits(
     photo: PIL.Image.Image,
     label_map: np.ndarray,
@@ -204,8 +198,7 @@ def write_edits(
     if job.cutouts is not None:
         write_folder(((file_name(name), cut_out(photo, matte)) for name, matte in mattes.items()), job.cutouts)
     if job.bokeh is not None:
-        shown = [np.asarray(mattes[name]).astype(np.float32) / 255 for name in extras.bokeh if name in mattes]
-        focus = np.sum(shown, axis=0).clip(0, 1) if shown else np.zeros(label_map.shape, np.float32)
+        focus = joined_matte([mattes[name] for name in extras.bokeh if name in mattes], photo.size)
         write_image(out_of_focus(photo, focus, extras.strength), job.bokeh)
 
 
@@ -241,11 +234,10 @@ def segment_photo(segmenter: PhotoSegmenter, job: Job, extras: Extras) -> str:
         write_image(priors_image(photo, result.semantic_priors or [], segmenter.num_semantic_labels or 0), job.priors)
     # Last, because it marks the job as done.
     write_image(label_map_image(result.label_map, segmenter.num_labels), job.label_map)
-    peak = "unknown" if result.peak_bytes is None else f"{result.peak_bytes / 2**30:.2f} GiB"
     return (
         f"{job.photo} -> {job.label_map}: {photo.width} x {photo.height}, {segmenter.device}, "
         f"{str(segmenter.dtype).removeprefix('torch.')}, {result.seconds:.1f} s, "
-        f"peak memory {peak}"
+        f"peak memory {memory_text(result.peak_bytes)}"
     )
 
 

@@ -1,7 +1,7 @@
 """What a photo editor does with a label map."""
 
 from .lens_blur import bokeh
-from .mattes import class_mattes, matte_values
+from .mattes import class_mattes, joined_matte, matte_values
 from .matting import cut_out, foreground_and_background, refine_matte
 from .overlay import class_palette, label_map_image, overlay_image, priors_image, with_legend
 
@@ -12,6 +12,7 @@ __all__ = [
     "class_palette",
     "cut_out",
     "foreground_and_background",
+    "joined_matte",
     "label_map_image",
     "matte_values",
     "overlay_image",

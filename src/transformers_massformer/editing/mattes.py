@@ -1,5 +1,7 @@
 """Soft masks of the classes."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import PIL.Image
 import torch
@@ -40,3 +42,20 @@ def class_mattes(scores: torch.Tensor) -> list[PIL.Image.Image]:
         `list[PIL.Image.Image]`: In mode L, in the order of the classes; black where there are no scores at all.
     """
     return [PIL.Image.fromarray(matte) for matte in matte_values(scores)]
+
+
+def joined_matte(mattes: Sequence[PIL.Image.Image], size: tuple[int, int]) -> np.ndarray:
+    """
+    What several classes cover together.
+
+    Args:
+        mattes (`Sequence[PIL.Image.Image]`): In mode L; none cover nothing.
+        size (`tuple[int, int]`): Width and height of the photograph, and of every matte.
+
+    Returns:
+        `np.ndarray` of shape `(height, width)`: float32, from 0 to 1.
+    """
+    joined = np.zeros(size[::-1], dtype=np.float32)
+    for matte in mattes:
+        joined += np.asarray(matte)
+    return (joined / 255).clip(0, 1)

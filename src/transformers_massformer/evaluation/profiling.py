@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
 from ..deform_conv import ModulatedDeformConv2d
-from ..inference import PeakMemory
+from ..inference import PeakMemory, memory_text
 from .prediction import ModelPredictor
 
 
@@ -111,12 +111,11 @@ def backbone_name(model: nn.Module) -> str:
 
 def cost_cells(costs: dict[str, Any]) -> list[str]:
     """Parameters, operations, time and memory as the paper's Table 2 writes them."""
-    peak = costs["peak_bytes"]
     return [
         f"{costs['parameters'] / 1e6:.2f}M",
         f"{costs['flops'] / 1e9:.0f}G",
         f"{costs['seconds']:.2f} s",
-        "unknown" if peak is None else f"{peak / 2**30:.2f} GiB",
+        memory_text(costs["peak_bytes"]),
     ]
 
 

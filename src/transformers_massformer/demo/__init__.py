@@ -1,0 +1,1 @@
+"""The web page on which photographs are segmented. It needs the extra `demo`."""
