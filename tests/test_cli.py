@@ -18,7 +18,7 @@ from transformers_massformer.cli import app
 from transformers_massformer.data.annotations import read_coco_annotation
 from transformers_massformer.data.mass13k import read_annotation
 from transformers_massformer.data.reading import read_label
-from transformers_massformer.editing import class_palette, overlay_image
+from transformers_massformer.editing import class_palette, firm_matte, overlay_image
 
 
 @pytest.fixture(scope="module")
@@ -350,7 +350,7 @@ def test_mattes_cutouts_and_bokeh_are_written_beside_the_label_map(model_folder,
             mattes[label] = np.asarray(matte)
             assert matte.mode == "L"
         with PIL.Image.open(tmp_path / "out" / "photo_cutouts" / f"{label}.png") as cut:
-            assert np.array_equal(np.asarray(cut)[:, :, 3], mattes[label])
+            assert np.array_equal(np.asarray(cut)[:, :, 3], (firm_matte(mattes[label]) * 255).round())
     # Where a class has the largest share of the scores, the label map has it.
     shares = np.stack([mattes.get(label, np.zeros_like(label_map)) for label in labels])
     best = shares.max(0)

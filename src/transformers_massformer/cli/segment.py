@@ -19,9 +19,9 @@ from transformers.utils import logging
 
 from ..data.annotations import AnnotationFormat, write_label_map
 from ..editing import bokeh as out_of_focus
-from ..editing import cut_out, overlay_image, priors_image, refine_matte, with_legend
+from ..editing import cut_out, firm_matte, overlay_image, priors_image, refine_matte, with_legend
 from ..editing.lens_blur import check_strength
-from ..editing.matting import matting_library
+from ..editing.matting import as_array, matting_library
 from ..files import partial_path, written_whole
 from ..image_processing_massformer import open_image
 from ..inference import Segmenter
@@ -201,10 +201,12 @@ def write_edits(
         mattes = {name: refine_matte(photo, matte) for name, matte in mattes.items()}
     if job.mattes is not None:
         write_folder(((file_name(name), matte) for name, matte in mattes.items()), job.mattes)
+    # Refined ones are firm already.
+    firm = as_array if extras.refine else firm_matte
     if job.cutouts is not None:
-        write_folder(((file_name(name), cut_out(photo, matte)) for name, matte in mattes.items()), job.cutouts)
+        write_folder(((file_name(name), cut_out(photo, firm(matte))) for name, matte in mattes.items()), job.cutouts)
     if job.bokeh is not None:
-        shown = [np.asarray(mattes[name]).astype(np.float32) / 255 for name in extras.bokeh if name in mattes]
+        shown = [firm(mattes[name]) for name in extras.bokeh if name in mattes]
         focus = np.sum(shown, axis=0).clip(0, 1) if shown else np.zeros(label_map.shape, np.float32)
         write_image(out_of_focus(photo, focus, extras.strength), job.bokeh)
 
