@@ -73,7 +73,7 @@ def before(colour, alpha, background) -> PIL.Image.Image:
     return PIL.Image.fromarray((mixed * 255).round().astype(np.uint8))
 
 
-def test_the_background_of_a_scene_does_not_depend_on_the_colour_of_leaves_before_it():
+def test_a_background_does_not_depend_on_the_colour_of_leaves_before_it():
     alpha, background = drawn_leaves()
     outside, soft = alpha == 0, (alpha > 0) & (alpha < 1)
     assert outside.mean() > 0.3
