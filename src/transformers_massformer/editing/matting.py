@@ -15,7 +15,7 @@ SURE_BACKGROUND, SURE_FOREGROUND = 0.1, 0.9
 UNKNOWN_CONFIDENCE, KNOWN_CONFIDENCE = 0.01, 100.0
 # What colours may vary by without meaning anything (epsilon of Levin et al.), for the noise and blocks of JPEG; its
 # usual 1e-7 is for pictures without.
-COLOUR_VARIANCE = 1e-4
+COLOUR_VARIANCE = 1e-5
 # Tiles of refinement in pixels, and what they share with their neighbours. Its memory and time grow with the tile.
 TILE, OVERLAP = 512, 64
 
