@@ -1,6 +1,6 @@
 """
-Draws the pictures of docs/editing.md: mattes and cut-outs of the demo checkpoint, and bokeh, of drawn scenes whose true
-alpha is known.
+Draws the pictures of docs/editing.md: mattes and cut-outs of the demo checkpoint, and bokeh, of drawn scenes whose
+true alpha is known.
 """
 
 from pathlib import Path
