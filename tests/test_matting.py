@@ -178,6 +178,18 @@ def test_a_matte_that_is_never_sure_is_refined_as_one_that_is():
     assert (refined[ndimage.maximum_filter(alpha, 21) == 0] == 0).all()
 
 
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_tile_that_an_edge_only_touches_stays_as_it_is(monkeypatch, inside):
+    """The band reaches into a tile which is wholly background, or wholly foreground."""
+    monkeypatch.setattr("transformers_massformer.editing.matting.TILE", 64)
+    monkeypatch.setattr("transformers_massformer.editing.matting.OVERLAP", 0)
+    matte = np.full((64, 128), float(inside), np.float32)
+    matte[:, 64:] = not inside
+    photo = PIL.Image.fromarray(np.where(matte[:, :, None] > 0, [[[200, 40, 40]]], [[[30, 60, 150]]]).astype(np.uint8))
+    assert edge_band(matte, 2)[:, 62:66].all()
+    assert np.array_equal(np.asarray(refine_matte(photo, matte)), (matte * 255).astype(np.uint8))
+
+
 @pytest.mark.parametrize("edit", [bokeh, cut_out, refine_matte])
 def test_what_does_not_fit_is_an_error(edit):
     photo, alpha, _ = scene()

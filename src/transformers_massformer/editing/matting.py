@@ -121,7 +121,8 @@ def refine_matte(photo: PIL.Image.Image, matte: PIL.Image.Image | np.ndarray, ba
     for top, left, bottom, right in windows(photo.height, photo.width, TILE, OVERLAP):
         place = slice(top, bottom), slice(left, right)
         found = values[place]
-        if unknown[place].any() and min(found.shape) > 2:
+        # What is the same everywhere stays so; the solver fails for nothing but zeros.
+        if unknown[place].any() and found.min() < found.max() and min(found.shape) > 2:
             pixels = as_array(photo.crop((left, top, right, bottom)).convert("RGB")).astype(np.float64)
             found = solve_matte(pixels, found.astype(np.float64), unknown[place])
         total[place] += found
