@@ -15,7 +15,10 @@ from typer.testing import CliRunner
 
 from transformers_massformer import MASS13K_LABELS, MaSSFormerImageProcessor, SeMaskImageProcessor
 from transformers_massformer.cli import app
-from transformers_massformer.editing import class_palette, overlay_image
+from transformers_massformer.data.annotations import read_coco_annotation
+from transformers_massformer.data.mass13k import read_annotation
+from transformers_massformer.data.reading import read_label
+from transformers_massformer.editing import class_palette, firm_matte, overlay_image
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +88,35 @@ def test_what_is_done_is_skipped(model_folder, photos, tmp_path):
     assert (output / "a.png").stat().st_mtime_ns > first
     # An overlay that is missing makes the photograph open again.
     assert "1 segmented" in segment(model_folder, photos / "a.jpg", "--output", output, "--overlay").output
+
+
+def test_segment_writes_either_format(model_folder, photos, tmp_path):
+    extras = ("--overlay", "--mattes")
+    for kind in ("png", "coco-rle"):
+        result = segment(model_folder, photos, "--output", tmp_path / kind, "--format", kind, *extras)
+        assert result.exit_code == 0, result.output
+    pngs, jsons = (set(written(tmp_path / kind)) for kind in ("png", "coco-rle"))
+    assert pngs - jsons == {"a.png", "sub/b.png", "sub/c.png"}
+    assert jsons - pngs == {"a.json", "sub/b.json", "sub/c.json"}
+    for name in ("a", "sub/b", "sub/c"):
+        expected = read_label(tmp_path / "png" / f"{name}.png", name)[0]
+        assert np.array_equal(read_coco_annotation(tmp_path / "coco-rle" / f"{name}.json"), expected)
+        (image,) = read_annotation(tmp_path / "coco-rle" / f"{name}.json")["images"]
+        assert (photos / name).with_name(image["file_name"]).is_file()
+    overlays = [(tmp_path / kind / "a_overlay.png").read_bytes() for kind in ("png", "coco-rle")]
+    assert overlays[0] == overlays[1]
+
+
+def test_what_is_done_is_skipped_in_its_own_format(model_folder, photos, tmp_path):
+    arguments = photos / "sub", "--output", tmp_path / "out", "--format", "coco-rle"
+    assert segment(model_folder, *arguments).exit_code == 0
+    assert "2 of 2 are done already" in segment(model_folder, *arguments).output
+    (tmp_path / "out" / "b.json").unlink()
+    assert "1 of 2 are done already" in segment(model_folder, *arguments).output
+    PIL.Image.new("RGB", (9, 9)).save(photos / "sub" / "b.jpg")
+    clash = segment(model_folder, *arguments)
+    assert clash.exit_code == 1
+    assert "would both be written to" in " ".join(clash.output.split())
 
 
 def test_globs_and_an_output_inside_the_input(model_folder, photos, tmp_path):
@@ -318,7 +350,7 @@ def test_mattes_cutouts_and_bokeh_are_written_beside_the_label_map(model_folder,
             mattes[label] = np.asarray(matte)
             assert matte.mode == "L"
         with PIL.Image.open(tmp_path / "out" / "photo_cutouts" / f"{label}.png") as cut:
-            assert np.array_equal(np.asarray(cut)[:, :, 3], mattes[label])
+            assert np.array_equal(np.asarray(cut)[:, :, 3], (firm_matte(mattes[label]) * 255).round())
     # Where a class has the largest share of the scores, the label map has it.
     shares = np.stack([mattes.get(label, np.zeros_like(label_map)) for label in labels])
     best = shares.max(0)

@@ -35,7 +35,7 @@ from transformers_massformer.demo import uploads
 from transformers_massformer.demo.deadline import Deadline
 from transformers_massformer.demo.studio import Shelf, Studio
 from transformers_massformer.demo.uploads import read_upload
-from transformers_massformer.editing import bokeh, class_palette, cut_out, joined_matte
+from transformers_massformer.editing import bokeh, class_palette, cut_out, firm_matte, joined_matte
 from transformers_massformer.inference import Segmenter
 
 
@@ -220,7 +220,7 @@ def test_edits_are_those_of_the_package(studio, photos):
     result = studio.segment(photos / "wide.jpg", "wide.jpg")
     first, second = result.names[:2]
     photo = open_image(photos / "wide.jpg")
-    mattes = [PIL.Image.open(result.matte(name)) for name in (first, second)]
+    mattes = [firm_matte(PIL.Image.open(result.matte(name))) for name in (first, second)]
     edited = studio.blur(studio.cut_out(result, first), [first, second], 0.02)
     with PIL.Image.open(edited.edits["Cut-out"]) as found:
         assert found.mode == "RGBA"

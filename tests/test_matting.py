@@ -4,12 +4,14 @@ import numpy as np
 import PIL.Image
 import PIL.ImageDraw
 import pytest
-from scipy import signal
+from scipy import ndimage, signal
 
 
 pytest.importorskip("pymatting")
 
-from transformers_massformer.editing import bokeh, cut_out, foreground_and_background, refine_matte
+from transformers_massformer import MASS13K_LABELS
+from transformers_massformer.data.scenes import render_scene
+from transformers_massformer.editing import bokeh, cut_out, firm_matte, foreground_and_background, refine_matte
 from transformers_massformer.editing.lens_blur import blur, disc, to_linear, to_srgb
 from transformers_massformer.editing.matting import edge_band
 
@@ -58,6 +60,43 @@ def test_no_colour_of_the_foreground_bleeds_into_the_background():
     assert abs((blurred[inner, 1] ** 2.2).mean() - (background[inner, 1] ** 2.2).mean()) < 0.02
     # What is in focus is the photograph's own.
     assert np.array_equal(np.asarray(bokeh(photo, alpha, 0.03))[alpha == 1], np.asarray(photo)[alpha == 1])
+
+
+def drawn_leaves() -> tuple[np.ndarray, np.ndarray]:
+    """True alpha of the vegetation of a drawn scene, and another scene's picture from 0 to 1, to be behind it."""
+    alpha = render_scene(77, 4, (320, 240)).alpha[MASS13K_LABELS.index("vegetation")] / np.float32(255)
+    return alpha, render_scene(77, 3, (320, 240)).image / np.float32(255)
+
+
+def before(colour, alpha, background) -> PIL.Image.Image:
+    mixed = alpha[:, :, None] * np.float32(colour) + (1 - alpha[:, :, None]) * background
+    return PIL.Image.fromarray((mixed * 255).round().astype(np.uint8))
+
+
+def test_a_background_does_not_depend_on_the_colour_of_leaves_before_it():
+    alpha, background = drawn_leaves()
+    outside, soft = alpha == 0, (alpha > 0) & (alpha < 1)
+    assert outside.mean() > 0.3
+    assert soft.mean() > 0.02
+    colours = ((0.95, 0.05, 0.9), (0.02, 0.02, 0.02), (1, 1, 1))
+    found = [np.asarray(bokeh(before(colour, alpha, background), alpha, 0.02)) / 255 for colour in colours]
+    # Neither a glow nor a dark fringe: magenta, black and white leaves leave the same behind them.
+    assert max(np.abs(each - found[0])[outside].max() for each in found) < 2.5 / 255
+    plain = [
+        to_srgb(blur(to_linear(np.asarray(before(colour, alpha, background))[:, :, 0] / np.float32(255)), disc(8.0)))
+        for colour in colours
+    ]
+    assert np.abs(plain[1] - plain[2])[outside].max() > 0.5
+    # At the edges it is what mixing the true colours by the true alpha gives, behind them the true background blurred.
+    kernel = disc(0.02 * float(np.hypot(*alpha.shape)))
+    weight = (1 - ndimage.maximum_filter(alpha, 5)).astype(np.float32)
+    spread = np.maximum(blur(weight, kernel), 1e-3)
+    near = soft & (spread > 0.05)
+    for colour, each in zip(colours, found, strict=True):
+        for channel in range(3):
+            behind = blur(to_linear(background[:, :, channel]) * weight, kernel) / spread
+            expected = to_srgb(alpha * to_linear(np.float32(colour[channel])) + (1 - alpha) * behind)
+            assert np.abs(each[:, :, channel] - expected)[near].mean() < 0.02
 
 
 def test_a_photograph_without_foreground_or_background():
@@ -118,6 +157,37 @@ def test_a_refined_matte_is_nearer_to_the_truth(monkeypatch):
     assert np.abs(tiled - whole).mean() < 0.002
     empty = PIL.Image.new("L", hard.size)
     assert np.array_equal(np.asarray(refine_matte(photo, empty)), np.asarray(empty))
+
+
+def test_a_firm_matte_is_sure_where_a_model_nearly_is():
+    matte = np.array([[0, 0.05, 0.1, 0.3, 0.5, 0.7, 0.9, 0.95, 1]], np.float32)
+    np.testing.assert_allclose(firm_matte(matte), [[0, 0, 0, 0.25, 0.5, 0.75, 1, 1, 1]], atol=1e-6)
+    picture = PIL.Image.fromarray((matte * 255).round().astype(np.uint8))
+    np.testing.assert_allclose(firm_matte(picture), firm_matte(matte), atol=0.003)
+
+
+def test_a_matte_that_is_never_sure_is_refined_as_one_that_is():
+    photo, alpha, _ = scene()
+    blurred = ndimage.gaussian_filter(alpha, 1.5)
+    unsure = 0.05 + 0.9 * blurred
+    refined = np.asarray(refine_matte(photo, unsure)) / 255
+    assert np.abs(refined - alpha).mean() < 0.25 * np.abs(unsure - alpha).mean()
+    assert ((refined - alpha) ** 2).mean() < 0.5 * ((blurred - alpha) ** 2).mean()
+    # Within, nothing shines through, and far outside there is nothing.
+    assert (refined[ndimage.minimum_filter(alpha, 21) == 1] == 1).all()
+    assert (refined[ndimage.maximum_filter(alpha, 21) == 0] == 0).all()
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_tile_that_an_edge_only_touches_stays_as_it_is(monkeypatch, inside):
+    """The band reaches into a tile which is wholly background, or wholly foreground."""
+    monkeypatch.setattr("transformers_massformer.editing.matting.TILE", 64)
+    monkeypatch.setattr("transformers_massformer.editing.matting.OVERLAP", 0)
+    matte = np.full((64, 128), float(inside), np.float32)
+    matte[:, 64:] = not inside
+    photo = PIL.Image.fromarray(np.where(matte[:, :, None] > 0, [[[200, 40, 40]]], [[[30, 60, 150]]]).astype(np.uint8))
+    assert edge_band(matte, 2)[:, 62:66].all()
+    assert np.array_equal(np.asarray(refine_matte(photo, matte)), (matte * 255).astype(np.uint8))
 
 
 @pytest.mark.parametrize("edit", [bokeh, cut_out, refine_matte])

@@ -7,6 +7,7 @@ datasets 3.x.
 """
 
 import hashlib
+import json
 import re
 import struct
 import zlib
@@ -28,7 +29,7 @@ PUBLISHED_COUNTS = {"train": 11_348, "validation": 500, "test": 1_500}
 # The release's folders of photographs, in the order in which they are tried.
 IMAGE_FOLDERS = ("images_pad", "images", "images_copy")
 LABEL_FOLDER = "annotations"
-IMAGE_SUFFIXES, LABEL_SUFFIXES = (".jpg", ".jpeg", ".png"), (".png",)
+IMAGE_SUFFIXES, LABEL_SUFFIXES = (".jpg", ".jpeg", ".png"), (".png", ".json")
 # EXIF orientations that turn a photograph by a quarter, and those that keep its size.
 QUARTER_TURNS, SAME_SIZE_TURNS = (5, 6, 7, 8), (2, 3, 4)
 ORIENTATION_TAG = 0x0112
@@ -145,13 +146,40 @@ def read_jpeg_header(file) -> Header:
             orientation = exif_orientation(data[6:])
 
 
-def read_header(path: Path) -> Header:
+def read_annotation(path: Path) -> dict[str, Any]:
     """
-    Reads the size and orientation of a JPEG or PNG, not its pixels.
+    A photograph's annotation in COCO's format, as JSON holds it; its masks are not decoded.
 
     Raises:
-        ValueError: If the file is neither, or ends too soon.
+        ValueError: If it is no such file, or holds the annotations of several photographs.
     """
+    try:
+        content = json.loads(path.read_bytes())
+        sizes = [side for image in content["images"] for side in (image["width"], image["height"])]
+        ids, names = ([category[key] for category in content["categories"]] for key in ("id", "name"))
+        if not isinstance(content["annotations"], list) or not all(isinstance(name, str) for name in names):
+            raise ValueError("its annotations must be a list, and names of categories texts")
+        if not all(type(number) is int for number in sizes + ids) or min(sizes, default=1) < 1:
+            raise ValueError("its sizes and ids must be whole numbers, and sizes 1 or more")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path} is no annotation in COCO's format: {error!r}. Write it again.") from error
+    if len(content["images"]) != 1:
+        count = len(content["images"])
+        raise ValueError(f"{path} holds {count} photographs. Split it into a file for each, named like it.")
+    return content
+
+
+def read_header(path: Path) -> Header:
+    """
+    Reads the size and orientation of a JPEG, a PNG or an annotation in COCO's format, not its pixels. The latter lies
+    on the upright photograph.
+
+    Raises:
+        ValueError: If the file is none of these, or ends too soon.
+    """
+    if path.suffix.lower() == ".json":
+        image = read_annotation(path)["images"][0]
+        return Header(image["width"], image["height"], orientation=1)
     with open(path, "rb") as file:
         start = file.read(8)
         try:
@@ -244,7 +272,19 @@ def size_faults(pair: Pair) -> list[Fault]:
             label_orientation(*headers)
         except ValueError as error:
             faults.append(Fault("label of another size than its image", str(pair.label), str(error)))
+        faults += category_faults(pair.label)
     return faults
+
+
+def category_faults(label: Path) -> list[Fault]:
+    """Categories of an annotation in COCO's format that have a class's name, but not its index."""
+    if label.suffix.lower() != ".json":
+        return []
+    return [
+        Fault("category with another id than its class", str(label), f"{name} is {number}, the class {expected}")
+        for number, name in ((category["id"], category["name"]) for category in read_annotation(label)["categories"])
+        if name in LABELS and number != (expected := LABELS.index(name))
+    ]
 
 
 def find_root(data_dir: str | Path) -> Path:
@@ -262,8 +302,8 @@ def find_root(data_dir: str | Path) -> Path:
 def find_splits(data_dir: str | Path) -> dict[str, Split]:
     """
     The splits in a folder of the release's layout (`[msem/]images_pad|images|images_copy/<split>/*.jpg` and
-    `annotations/<split>/*.png`). Where several folders hold the photographs of a split, the first without faults is
-    taken; where all have faults, the first.
+    `annotations/<split>/*.png`, or `*.json` in COCO's format). Where several folders hold the photographs of a split,
+    the first without faults is taken; where all have faults, the first.
 
     Args:
         data_dir (`str` or `Path`): The folder.
@@ -338,6 +378,19 @@ def check_faults(split_name: str, split: Split):
         )
 
 
+def check_pictures(split: Split):
+    """
+    Raises:
+        ValueError: If label maps are not all pictures, which a data set's column of images must hold.
+    """
+    others = [str(pair.label) for pair in split.pairs if pair.label.suffix.lower() == ".json"]
+    if others:
+        raise ValueError(
+            f"{len(others)} label maps are no PNG, such as {others[0]}. Convert them: `massformer annotations "
+            "DATA --format png --output FOLDER`."
+        )
+
+
 def fingerprint(splits: dict[str, Split]) -> str:
     """Changes when a file is added, removed, or written again, so that nothing stale is taken from a cache."""
     digest = hashlib.sha256()
@@ -377,6 +430,7 @@ class MaSS13K(datasets.GeneratorBasedBuilder):
         generators = []
         for name, split in find_splits(self.config.data_dir).items():
             check_faults(name, split)
+            check_pictures(split)
             # Lists are what several processes share among themselves.
             files = {
                 "image_ids": [pair.image_id for pair in split.pairs],
@@ -420,8 +474,8 @@ def load_mass13k(
 
     Raises:
         FileNotFoundError: If a folder is missing.
-        ValueError: If a split is not there; if files are missing, unreadable, or of different sizes, with names and
-            counts.
+        ValueError: If a split is not there; if files are missing, unreadable, of different sizes, or label maps no
+            PNG, with names and counts.
     """
     data_dir = Path(data_dir).resolve()
     splits = find_splits(data_dir)

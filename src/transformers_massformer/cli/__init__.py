@@ -2,6 +2,7 @@
 
 import typer
 
+from .annotations import annotations
 from .compare import compare
 from .convert import convert
 from .demo import demo
@@ -32,6 +33,7 @@ app.command(context_settings=MORE_OPTIONS)(train)
 app.command()(evaluate)
 app.command()(compare)
 app.command()(stats)
+app.command()(annotations)
 app.command()(scenes)
 app.command()(label)
 app.command()(refine)

@@ -127,7 +127,7 @@ def lookup_of(
 
 
 def evaluate(
-    model: Annotated[str, typer.Option(help="A model's folder or Hub name, or a folder of label maps (PNG).")],
+    model: Annotated[str, typer.Option(help="A model's folder or Hub name, or a folder of label maps.")],
     data: Annotated[Path | None, typer.Option(help="Folder of MaSS13K, or of data in its layout.")] = None,
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "validation",
     output: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("evaluation"),

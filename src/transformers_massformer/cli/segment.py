@@ -16,9 +16,11 @@ import torch
 import typer
 from transformers.utils import logging
 
+from ..data.annotations import AnnotationFormat, write_label_map
 from ..editing import bokeh as out_of_focus
-from ..editing import cut_out, joined_matte, label_map_image, overlay_image, priors_image, refine_matte, with_legend
+from ..editing import cut_out, firm_matte, joined_matte, overlay_image, priors_image, refine_matte, with_legend
 from ..editing.lens_blur import check_strength
+from ..editing.mattes import as_array
 from ..editing.matting import matting_library
 from ..export import OnnxSegmenter, is_onnx
 from ..files import file_name, partial_path, written_whole
@@ -141,12 +143,12 @@ def check_extras(extras: Extras, labels: list[str]):
         matting_library()
 
 
-def plan_jobs(arguments: list[str], output: Path, extras: Extras) -> list[Job]:
+def plan_jobs(arguments: list[str], output: Path, extras: Extras, suffix: str = ".png") -> list[Job]:
     """One job per photograph; raises a ValueError if two files of the whole run would be one."""
     jobs = {}
     for argument in arguments:
         for photo, relative in find_photos(argument, output):
-            label_map = (output / relative).with_suffix(".png")
+            label_map = (output / relative).with_suffix(suffix)
             job = extras.job(photo, label_map)
             jobs[photo.resolve(), label_map] = job
     owners: dict[Path, Path] = {job.photo.resolve(): job.photo for job in jobs.values()}
@@ -195,10 +197,12 @@ def write_edits(
         mattes = {name: refine_matte(photo, matte) for name, matte in mattes.items()}
     if job.mattes is not None:
         write_folder(((file_name(name), matte) for name, matte in mattes.items()), job.mattes)
+    # Refined ones are firm already.
+    firm = as_array if extras.refine else firm_matte
     if job.cutouts is not None:
-        write_folder(((file_name(name), cut_out(photo, matte)) for name, matte in mattes.items()), job.cutouts)
+        write_folder(((file_name(name), cut_out(photo, firm(matte))) for name, matte in mattes.items()), job.cutouts)
     if job.bokeh is not None:
-        focus = joined_matte([mattes[name] for name in extras.bokeh if name in mattes], photo.size)
+        focus = joined_matte([firm(mattes[name]) for name in extras.bokeh if name in mattes], photo.size)
         write_image(out_of_focus(photo, focus, extras.strength), job.bokeh)
 
 
@@ -233,7 +237,7 @@ def segment_photo(segmenter: PhotoSegmenter, job: Job, extras: Extras) -> str:
     if job.priors is not None:
         write_image(priors_image(photo, result.semantic_priors or [], segmenter.num_semantic_labels or 0), job.priors)
     # Last, because it marks the job as done.
-    write_image(label_map_image(result.label_map, segmenter.num_labels), job.label_map)
+    write_label_map(result.label_map, job.label_map, labels, job.photo.name)
     return (
         f"{job.photo} -> {job.label_map}: {photo.width} x {photo.height}, {segmenter.device}, "
         f"{str(segmenter.dtype).removeprefix('torch.')}, {result.seconds:.1f} s, "
@@ -244,7 +248,11 @@ def segment_photo(segmenter: PhotoSegmenter, job: Job, extras: Extras) -> str:
 def segment(
     paths: Annotated[list[str], typer.Argument(help="Photographs, folders of photographs, or globs in quotes.")],
     model: Annotated[str, typer.Option(help="Folder (or Hub name) of the model, or an ONNX file.")],
-    output: Annotated[Path, typer.Option(help="Folder for the results: one PNG per photograph, named like it.")],
+    output: Annotated[Path, typer.Option(help="Folder for the results: one file per photograph, named like it.")],
+    annotation_format: Annotated[
+        AnnotationFormat,
+        typer.Option("--format", help="png: class indices with a palette; coco-rle: JSON, a mask of each class."),
+    ] = AnnotationFormat.png,
     overlay: Annotated[bool, typer.Option("--overlay", help="Also write NAME_overlay.png, with a legend.")] = False,
     mattes: Annotated[bool, typer.Option("--mattes", help="Also write NAME_mattes/CLASS.png, soft masks.")] = False,
     cutouts: Annotated[
@@ -269,13 +277,13 @@ def segment(
     dtype: Annotated[DType, typer.Option(help="Precision of the weights.")] = DType.float32,
     tile: Annotated[int | None, typer.Option(help="Segment in tiles of so many pixels; by default whole.")] = None,
 ):
-    """Writes a label map of each photograph, at its size and upright, as a PNG with a palette."""
+    """Writes a label map of each photograph, at its size and upright."""
     logging.disable_progress_bar()
     try:
         extras = Extras(
             overlay, show_semantic_priors, mattes, cutouts, tuple(bokeh or ()), bokeh_strength, refine_mattes
         )
-        jobs = plan_jobs(paths, output, extras)
+        jobs = plan_jobs(paths, output, extras, annotation_format.suffix)
         output.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
         fail(error)

@@ -8,7 +8,17 @@ from typing import Any
 import datasets
 
 from ..files import written_whole
-from .mass13k import MaSS13K, Pair, Split, check_faults, fingerprint, label_orientation, read_header, turned_png
+from .mass13k import (
+    MaSS13K,
+    Pair,
+    Split,
+    check_faults,
+    check_pictures,
+    fingerprint,
+    label_orientation,
+    read_header,
+    turned_png,
+)
 
 
 # Images of 4K photographs in a row group, the part of a file that is read at once.
@@ -69,10 +79,11 @@ def write_parquet(
         `tuple[Path, bool]`: Each file, and whether it was written now.
 
     Raises:
-        ValueError: If a split is not whole, or the folder holds other files.
+        ValueError: If a split is not whole or has label maps that are no PNG, or the folder holds other files.
     """
     for name, split in splits.items():
         check_faults(name, split)
+        check_pictures(split)
     folder = Path(output) / "data"
     folder.mkdir(parents=True, exist_ok=True)
     check_manifest(Path(output), {"fingerprint": fingerprint(splits), "images_per_file": images_per_file})

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import warnings
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
@@ -10,6 +11,7 @@ import PIL.ImageOps
 import torch
 from torchvision import tv_tensors
 
+from .annotations import AnnotationFormat, read_coco_annotation
 from .mass13k import ORIENTATION_TAG, QUARTER_TURNS, Header, label_orientation
 
 
@@ -86,10 +88,17 @@ def read_label(source: str | os.PathLike | PIL.Image.Image, name: str) -> tuple[
     """
     A label map as it is stored, `(height, width)` in uint8, and its EXIF orientation, 0 without one.
 
+    Args:
+        source (`str`, `os.PathLike` or `PIL.Image.Image`):
+            A picture of class indices, or a `.json` in COCO's format, which lies on the upright photograph.
+        name (`str`): What errors about pictures call it.
+
     Raises:
         FileNotFoundError: If there is no file.
         ValueError: If it cannot be decoded, or holds no class indices.
     """
+    if not isinstance(source, PIL.Image.Image) and Path(source).suffix.lower() == AnnotationFormat.coco_rle.suffix:
+        return read_coco_annotation(source), 1
     with naming(name), contextlib.ExitStack() as stack:
         if not isinstance(source, PIL.Image.Image):
             source = stack.enter_context(PIL.Image.open(source))

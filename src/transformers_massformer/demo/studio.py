@@ -17,7 +17,7 @@ import PIL.Image
 
 from ..data.scenes import render_scene
 from ..data.scenes.photograph import encode_jpeg
-from ..editing import bokeh, class_palette, cut_out, joined_matte, label_map_image
+from ..editing import bokeh, class_palette, cut_out, firm_matte, joined_matte, label_map_image
 from ..files import file_name
 from ..image_processing_massformer import open_image
 from ..inference import PeakMemory, Segmentation, Segmenter, memory_text
@@ -241,7 +241,7 @@ class Studio:
         """
 
         def make(photo: PIL.Image.Image, mattes: list[PIL.Image.Image]):
-            cut_out(photo, mattes[0]).save(path, compress_level=1)
+            cut_out(photo, firm_matte(mattes[0])).save(path, compress_level=1)
 
         path = result.folder / f"{file_name(name)}_cutout_{result.stem}.png"
         return self.edit(result, "Cut-out", path, [name], make)
@@ -267,7 +267,8 @@ class Studio:
             raise ValueError("Choose a class that stays in focus.")
 
         def make(photo: PIL.Image.Image, mattes: list[PIL.Image.Image]):
-            bokeh(photo, joined_matte(mattes, photo.size), strength).save(path, quality=JPEG_QUALITY)
+            focus = joined_matte([firm_matte(matte) for matte in mattes], photo.size)
+            bokeh(photo, focus, strength).save(path, quality=JPEG_QUALITY)
 
         # A name of its own for each, so that a page does not show an older one.
         path = result.folder / f"{result.stem}_bokeh_{file_name('_'.join(focus))}_{strength:g}.jpg"

@@ -2,7 +2,7 @@
 
 from .lens_blur import bokeh
 from .mattes import class_mattes, joined_matte, matte_values
-from .matting import cut_out, foreground_and_background, refine_matte
+from .matting import cut_out, firm_matte, foreground_and_background, refine_matte
 from .overlay import class_palette, label_map_image, overlay_image, priors_image, with_legend
 
 
@@ -11,6 +11,7 @@ __all__ = [
     "class_mattes",
     "class_palette",
     "cut_out",
+    "firm_matte",
     "foreground_and_background",
     "joined_matte",
     "label_map_image",

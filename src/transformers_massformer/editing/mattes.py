@@ -44,12 +44,18 @@ def class_mattes(scores: torch.Tensor) -> list[PIL.Image.Image]:
     return [PIL.Image.fromarray(matte) for matte in matte_values(scores)]
 
 
-def joined_matte(mattes: Sequence[PIL.Image.Image], size: tuple[int, int]) -> np.ndarray:
+def as_array(picture: PIL.Image.Image | np.ndarray) -> np.ndarray:
+    """A picture's values from 0 to 1, as float32."""
+    values = np.asarray(picture)
+    return values.astype(np.float32) / 255 if values.dtype == np.uint8 else values.astype(np.float32)
+
+
+def joined_matte(mattes: Sequence[PIL.Image.Image | np.ndarray], size: tuple[int, int]) -> np.ndarray:
     """
     What several classes cover together.
 
     Args:
-        mattes (`Sequence[PIL.Image.Image]`): In mode L; none cover nothing.
+        mattes (`Sequence[PIL.Image.Image | np.ndarray]`): In mode L, or values from 0 to 1; none cover nothing.
         size (`tuple[int, int]`): Width and height of the photograph, and of every matte.
 
     Returns:
@@ -57,5 +63,5 @@ def joined_matte(mattes: Sequence[PIL.Image.Image], size: tuple[int, int]) -> np
     """
     joined = np.zeros(size[::-1], dtype=np.float32)
     for matte in mattes:
-        joined += np.asarray(matte)
-    return (joined / 255).clip(0, 1)
+        joined += as_array(matte)
+    return joined.clip(0, 1)

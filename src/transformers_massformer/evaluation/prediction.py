@@ -11,6 +11,7 @@ import torch.nn.functional as F
 import torchvision.transforms.v2.functional as tvF
 from transformers import AutoProcessor, PreTrainedModel
 
+from ..data.mass13k import LABEL_SUFFIXES
 from ..data.reading import read_label
 from ..image_processing_massformer import to_rgb
 from ..inference import load_model, out_of_memory
@@ -315,29 +316,36 @@ class ModelPredictor:
 
 class FolderPredictor:
     """
-    Label maps that something else has made: PNGs with class ids, named like the photographs.
+    Label maps that something else has made: PNGs with class ids or JSON in COCO's format, named like the photographs.
 
     Args:
         folder (`str` or `Path`): The folder; they may lie in folders within.
 
     Raises:
-        FileNotFoundError: If it holds no PNG.
+        FileNotFoundError: If it holds neither.
     """
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
-        self.files = {path.stem: path for path in sorted(self.folder.rglob("*.png"))}
+        self.files: dict[str, list[Path]] = {}
+        for path in sorted(self.folder.rglob("*")):
+            if path.suffix in LABEL_SUFFIXES:
+                self.files.setdefault(path.stem, []).append(path)
         if not self.files:
-            raise FileNotFoundError(f"{folder} holds no label maps (*.png).")
+            raise FileNotFoundError(f"{folder} holds no label maps ({', '.join(LABEL_SUFFIXES)}).")
 
     def file(self, image_id: str) -> Path:
         """
         Raises:
             FileNotFoundError: If there is none for this photograph.
+            ValueError: If there are several.
         """
         if image_id not in self.files:
-            raise FileNotFoundError(f"There is no prediction {self.folder / image_id}.png.")
-        return self.files[image_id]
+            raise FileNotFoundError(f"There is no prediction {self.folder / image_id}.png, nor .json.")
+        first, *others = self.files[image_id]
+        if others:
+            raise ValueError(f"There are several predictions for {image_id}: {first} and {others[0]}. Remove one.")
+        return first
 
     def __call__(self, image_id: str, size: tuple[int, int]) -> torch.Tensor:
         """
@@ -349,7 +357,7 @@ class FolderPredictor:
 
         Raises:
             FileNotFoundError: If there is none.
-            ValueError: If it is no label map of this size.
+            ValueError: If there are several, or it is no label map of this size.
         """
         path = self.file(image_id)
         label_map, _ = read_label(path, str(path))

@@ -3,29 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 from pycocotools import mask as coco
-
-
-def encode_mask(mask: np.ndarray) -> dict[str, Any]:
-    """
-    A mask as COCO's compressed run-length encoding, of what JSON can hold.
-
-    Args:
-        mask (`np.ndarray` of shape `(height, width)`): Boolean.
-    """
-    encoded = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
-    return {"size": list(encoded["size"]), "counts": encoded["counts"].decode()}
-
-
-def decode_mask(encoded: dict[str, Any]) -> np.ndarray:
-    """
-    The mask again.
-
-    Returns:
-        `np.ndarray` of shape `(height, width)`: Boolean.
-    """
-    return coco.decode(encoded).astype(bool)
 
 
 @dataclass(frozen=True)

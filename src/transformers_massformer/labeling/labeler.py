@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import PIL.Image
 import torch
 
+from ..data.annotations import encode_mask
 from .detection import Detections, Detector, detect
-from .instances import Instance, encode_mask
+from .instances import Instance
 from .segmentation import BoxSegmenter
 
 

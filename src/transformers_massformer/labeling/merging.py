@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .instances import Instance, decode_mask
+from ..data.annotations import decode_mask
+from .instances import Instance
 
 
 def pseudo_label_map(instances: Sequence[Instance], size: tuple[int, int]) -> np.ndarray:

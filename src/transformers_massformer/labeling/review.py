@@ -10,8 +10,9 @@ import PIL.Image
 import PIL.ImageDraw
 import PIL.ImageFont
 
+from ..data.annotations import decode_mask
 from ..files import written_whole
-from .instances import Instance, decode_mask
+from .instances import Instance
 
 
 COLUMNS = ("split", "image_id", "instance", "class", "score", "mask_score", "area", "reason", "decision")
