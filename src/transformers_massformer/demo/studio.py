@@ -267,8 +267,8 @@ class Studio:
             raise ValueError("Choose a class that stays in focus.")
 
         def make(photo: PIL.Image.Image, mattes: list[PIL.Image.Image]):
-            focus = joined_matte([firm_matte(matte) for matte in mattes], photo.size)
-            bokeh(photo, focus, strength).save(path, quality=JPEG_QUALITY)
+            in_focus = joined_matte([firm_matte(matte) for matte in mattes], photo.size)
+            bokeh(photo, in_focus, strength).save(path, quality=JPEG_QUALITY)
 
         # A name of its own for each, so that a page does not show an older one.
         path = result.folder / f"{result.stem}_bokeh_{file_name('_'.join(focus))}_{strength:g}.jpg"

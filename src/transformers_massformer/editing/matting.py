@@ -12,8 +12,9 @@ from .mattes import as_array
 
 # A matte is surely background below, surely foreground above: a model's scores hardly ever come to nothing or to all.
 SURE_BACKGROUND, SURE_FOREGROUND = 0.1, 0.9
-# How much a given matte counts beside the photograph's colours, in the band and elsewhere.
-UNKNOWN_CONFIDENCE, KNOWN_CONFIDENCE = 0.01, 100.0
+# How much a given matte counts beside the photograph's colours: in the band, where it is soft and where it is wholly one
+# or the other (thin branches have nothing else to hold on to), and elsewhere.
+SOFT_CONFIDENCE, SOLID_CONFIDENCE, KNOWN_CONFIDENCE = 0.01, 0.1, 100.0
 # What colours may vary by without meaning anything (epsilon of Levin et al.), for the noise and blocks of JPEG; its
 # usual 1e-7 is for pictures without.
 COLOUR_VARIANCE = 1e-5
@@ -74,7 +75,7 @@ def edge_band(matte: np.ndarray, band: int) -> np.ndarray:
 def solve_matte(pixels: np.ndarray, matte: np.ndarray, unknown: np.ndarray) -> np.ndarray:
     """
     The matte that agrees best with the photograph's colours (closed-form matting) and with the given one, of which
-    little is believed where it is unknown, and all elsewhere.
+    little is believed where it is unknown, least where it is soft, and all elsewhere.
 
     Args:
         pixels (`np.ndarray` of shape `(height, width, 3)`): float64, from 0 to 1.
@@ -82,7 +83,8 @@ def solve_matte(pixels: np.ndarray, matte: np.ndarray, unknown: np.ndarray) -> n
         unknown (`np.ndarray` of shape `(height, width)`): Booleans.
     """
     library = matting_library()
-    confidence = np.where(unknown, UNKNOWN_CONFIDENCE, KNOWN_CONFIDENCE).ravel()
+    soft = (matte > 0) & (matte < 1)
+    confidence = np.where(unknown, np.where(soft, SOFT_CONFIDENCE, SOLID_CONFIDENCE), KNOWN_CONFIDENCE).ravel()
     system = library.cf_laplacian(pixels, epsilon=COLOUR_VARIANCE) + sparse.diags(confidence)
     preconditioner = library.ichol(system.tocsc(), discard_threshold=1e-3)
     solved = library.cg(system, confidence * matte.ravel(), M=preconditioner)
