@@ -35,7 +35,6 @@ def test_errors_of_a_matte():
 
 
 def test_mattes_from_scenes_to_table(tmp_path):
-    pytest.importorskip("pymatting")
     tiny_model().save_pretrained(tmp_path / "model")
     MaSSFormerImageProcessor().save_pretrained(tmp_path / "model")
     massformer = [sys.executable, "-m", "transformers_massformer.cli", "scenes", "--output", str(tmp_path / "data")]

@@ -330,7 +330,6 @@ def test_semask_is_converted_on_the_command_line(tmp_path):
 
 @pytest.mark.parametrize("tile", [[], ["--tile", "64"]], ids=["whole", "tiles"])
 def test_mattes_cutouts_and_bokeh_are_written_beside_the_label_map(model_folder, tmp_path, tile):
-    pytest.importorskip("pymatting")
     photo = PIL.Image.effect_noise((90, 70), 60).convert("RGB")
     photo.save(tmp_path / "photo.png")
     command = ["segment", str(tmp_path / "photo.png"), "--model", str(model_folder), "--device", "cpu", *tile]

@@ -216,7 +216,6 @@ def test_a_result_is_what_the_model_says(studio, segmenter, photos):
 
 
 def test_edits_are_those_of_the_package(studio, photos):
-    pytest.importorskip("pymatting")
     result = studio.segment(photos / "wide.jpg", "wide.jpg")
     first, second = result.names[:2]
     photo = open_image(photos / "wide.jpg")
@@ -419,7 +418,6 @@ def test_two_visitors_at_once_get_their_own(server, photos, segmenter, tmp_path)
 
 
 def test_one_visitor_s_edit_is_not_another_s(server, photos, tmp_path):
-    pytest.importorskip("pymatting")
     from gradio_client.exceptions import AppError
 
     with visitor(server, tmp_path / "a") as first, visitor(server, tmp_path / "b") as second:
@@ -590,7 +588,6 @@ def test_errors_are_read_and_the_next_photograph_goes(page, photos):
 
 
 def test_bokeh_is_shown_beside_the_photograph(page, photos):
-    pytest.importorskip("pymatting")
     drop(page, photos / "wide.jpg")
     set_opacity(page, 0)
     photo = canvas(page)

@@ -253,12 +253,6 @@ def check_or_run(blocks: list[Block]):
             raise AssertionError(f"{block}: {error}") from error
 
 
-def uses_pymatting(page: Path) -> bool:
-    return (
-        re.search(r"^massformer segment .*--(cutouts|bokeh|refine-mattes)", page.read_text(), re.MULTILINE) is not None
-    )
-
-
 def save_model(folder: Path):
     torch.manual_seed(0)
     tiny_model().save_pretrained(folder)
@@ -298,8 +292,7 @@ def prepared(tmp_path_factory) -> Path:
 @pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true but no accelerator is found:UserWarning")
 # The oldest transformers supported knows no other name.
 @pytest.mark.filterwarnings("ignore:`gradient_checkpointing` is deprecated:FutureWarning")
-# What runs in a process after pymatting has was measured to take several times as long, so those pages come last.
-@pytest.mark.parametrize("page", sorted(PAGES, key=uses_pymatting), ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_blocks(page, prepared, tmp_path, monkeypatch):
     folder = tmp_path / "work"
     shutil.copytree(prepared, folder, symlinks=True)

@@ -4,17 +4,20 @@ import numpy as np
 import PIL.Image
 import PIL.ImageDraw
 import pytest
+import torch
 from scipy import ndimage, signal
-
-
-pytest.importorskip("pymatting")
 
 from transformers_massformer import MASS13K_LABELS
 from transformers_massformer.data.scenes import render_scene
 from transformers_massformer.editing import bokeh, cut_out, firm_matte, foreground_and_background, refine_matte
 from transformers_massformer.editing.lens_blur import blur, disc, to_linear, to_srgb
-from transformers_massformer.editing.matting import edge_band
+from transformers_massformer.editing.matting import edge_band, matting_library
 
+
+try:
+    matting_library()
+except ImportError as error:
+    pytest.skip(str(error), allow_module_level=True)
 
 FOREGROUND = np.array([0.9, 0.1, 0.15])
 SIZE = (160, 200)
@@ -199,3 +202,9 @@ def test_what_does_not_fit_is_an_error(edit):
         bokeh(photo, alpha, 0.5)
     with pytest.raises(ValueError, match="band must be 1"):
         refine_matte(photo, alpha, 0)
+
+
+def test_torch_computes_with_as_many_threads_as_before():
+    before = torch.get_num_threads()
+    cut_out(PIL.Image.new("RGB", (40, 30)), np.linspace(0, 1, 1200).reshape(30, 40))
+    assert torch.get_num_threads() == before

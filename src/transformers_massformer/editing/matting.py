@@ -1,9 +1,11 @@
 """What needs a matting library: refined mattes, and the colours of what lies before a background."""
 
+import os
 from typing import Any
 
 import numpy as np
 import PIL.Image
+import torch
 from scipy import ndimage, sparse
 
 from ..windows import windows
@@ -29,6 +31,8 @@ def matting_library() -> Any:
     Raises:
         ImportError: If it is not installed.
     """
+    # numba starts as many of OpenMP's threads as there are cores, and PyTorch would compute with as many from then on.
+    os.environ.setdefault("NUMBA_NUM_THREADS", str(torch.get_num_threads()))
     try:
         import pymatting
     except ImportError as error:
