@@ -37,6 +37,7 @@ from typer.testing import CliRunner
 from transformers_massformer import MaSSFormerImageProcessor
 from transformers_massformer.cli import app
 from transformers_massformer.cli.train import option_parser
+from transformers_massformer.export import job as export_job
 from transformers_massformer.labeling.hq_sam import HQSamTrainingArguments
 
 
@@ -302,6 +303,9 @@ def test_blocks(page, prepared, tmp_path, monkeypatch):
     if page.stem == "other_models":
         torch.save({"state_dict": semask_golden_state_dict()}, folder / "semask_tiny_fpn_ade20k.pth")
     monkeypatch.chdir(folder)
+    # Of what exports are compared and measured on.
+    monkeypatch.setattr(export_job, "SIZE", (96, 64))
+    monkeypatch.setattr(export_job, "SCENE_SIZES", ((96, 64),))
     check_or_run(find_blocks(page.read_text(), page.name))
 
 
