@@ -14,8 +14,8 @@ from .mattes import as_array
 
 # A matte is surely background below, surely foreground above: a model's scores hardly ever come to nothing or to all.
 SURE_BACKGROUND, SURE_FOREGROUND = 0.1, 0.9
-# How much a given matte counts beside the photograph's colours: in the band, where it is soft and where it is wholly one
-# or the other (thin branches have nothing else to hold on to), and elsewhere.
+# How much a given matte counts beside the photograph's colours: in the band, where it is soft and where it is wholly
+# one or the other (thin branches have nothing else to hold on to), and elsewhere.
 SOFT_CONFIDENCE, SOLID_CONFIDENCE, KNOWN_CONFIDENCE = 0.01, 0.1, 100.0
 # What colours may vary by without meaning anything (epsilon of Levin et al.), for the noise and blocks of JPEG; its
 # usual 1e-7 is for pictures without.
