@@ -18,12 +18,12 @@ from transformers.utils import logging
 from transformers_massformer import MASS13K_LABELS, open_image
 from transformers_massformer.cli.console import print_table
 from transformers_massformer.cli.scenes import parse_size
-from transformers_massformer.data.scenes import render_scene
-from transformers_massformer.data.scenes.photograph import encode_jpeg
 from transformers_massformer.editing import class_mattes, label_map_image, overlay_image
 from transformers_massformer.evaluation.report import score_rows
-from transformers_massformer.inference import PeakMemory
+from transformers_massformer.inference.segmenter import PeakMemory
 from transformers_massformer.metrics import count_images, score
+from transformers_massformer.scenes import render_scene
+from transformers_massformer.scenes.photograph import encode_jpeg
 
 
 CHECKPOINT = Path(__file__).parent.parent / "hub" / "massformer-demo"

@@ -19,6 +19,9 @@ from typing import Annotated, Any
 import torch
 import typer
 import yaml
+
+
+sys.path.append(str(Path(__file__).parent / "research"))
 from decoders import build_decoder
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
@@ -38,7 +41,7 @@ from transformers_massformer.training.session import items, read_pairs
 
 SCRIPTS = Path(__file__).parent
 HUB = SCRIPTS.parent / "hub" / "massformer-demo"
-RECIPES = SCRIPTS / "recipes"
+RECIPES = SCRIPTS.parent / "src/transformers_massformer/recipes"
 # Scenes of one seed are the same ones; the splits must not share any.
 TRAIN_SEED, EVAL_SEED = 1, 7
 MASSFORMER = [sys.executable, "-m", "transformers_massformer.cli"]

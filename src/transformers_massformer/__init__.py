@@ -3,16 +3,16 @@
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForSemanticSegmentation
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES
 
-from .configuration_massformer import MASS13K_LABELS, MaSSFormerConfig
-from .configuration_per_pixel_baseline import PerPixelBaselineConfig
-from .configuration_semask_swin import SeMaskConfig, SeMaskSwinConfig
-from .deform_conv import ModulatedDeformConv2d
-from .image_processing_massformer import MaSSFormerImageProcessor, open_image
-from .image_processing_semask import SeMaskImageProcessor
-from .loss_massformer import MaSSFormerLoss
-from .modeling_massformer import MaSSFormerForSemanticSegmentation, MaSSFormerModel, MaSSFormerPreTrainedModel
-from .modeling_per_pixel_baseline import PerPixelBaselineForSemanticSegmentation, PerPixelBaselineModel
-from .modeling_semask_swin import (
+from .models.configuration_massformer import MASS13K_LABELS, MaSSFormerConfig
+from .models.configuration_per_pixel_baseline import PerPixelBaselineConfig
+from .models.configuration_semask_swin import SeMaskConfig, SeMaskSwinConfig
+from .models.deform_conv import ModulatedDeformConv2d
+from .models.image_processing_massformer import MaSSFormerImageProcessor, open_image
+from .models.image_processing_semask import SeMaskImageProcessor
+from .models.loss_massformer import MaSSFormerLoss
+from .models.modeling_massformer import MaSSFormerForSemanticSegmentation, MaSSFormerModel, MaSSFormerPreTrainedModel
+from .models.modeling_per_pixel_baseline import PerPixelBaselineForSemanticSegmentation, PerPixelBaselineModel
+from .models.modeling_semask_swin import (
     SeMaskForSemanticSegmentation,
     SeMaskPreTrainedModel,
     SeMaskSwinBackbone,

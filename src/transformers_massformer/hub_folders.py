@@ -9,8 +9,8 @@ import torch
 
 from .conversion import variant_config
 from .data.mass13k import CITATION
-from .image_processing_massformer import MaSSFormerImageProcessor
-from .modeling_massformer import MaSSFormerForSemanticSegmentation
+from .models.image_processing_massformer import MaSSFormerImageProcessor
+from .models.modeling_massformer import MaSSFormerForSemanticSegmentation
 
 
 # The modules that travel with a model, so that it loads where this package is not installed.
@@ -99,7 +99,7 @@ on other classes or photographs.
 
 The authors trained on the training split of MaSS13K: 11,348 photographs of about 4096 x 3072 pixels, taken by
 smartphones, indoors and outdoors, with label maps of matting quality (paper, section 3). Their settings are those of
-`massformer train --recipe scripts/recipes/massformer-{variant}.yaml`.
+`massformer train --recipe src/transformers_massformer/recipes/massformer-{variant}.yaml`.
 
 ## Limitations
 
@@ -127,7 +127,7 @@ def copy_remote_code(folder: Path, modules: Sequence[str] = MASSFORMER_CODE):
     """Puts the modules that a model needs beside it; the folder is made if need be."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in modules:
-        shutil.copyfile(Path(__file__).with_name(name), folder / name)
+        shutil.copyfile(Path(__file__).parent / "models" / name, folder / name)
 
 
 def add_auto_maps(folder: Path, classes: Mapping[str, str] = MASSFORMER_CLASSES):

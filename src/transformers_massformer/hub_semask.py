@@ -6,8 +6,8 @@ import torch
 
 from .conversion import semask_variant_config
 from .hub_folders import add_auto_maps, copy_remote_code
-from .image_processing_semask import SeMaskImageProcessor
-from .modeling_semask_swin import SeMaskForSemanticSegmentation
+from .models.image_processing_semask import SeMaskImageProcessor
+from .models.modeling_semask_swin import SeMaskForSemanticSegmentation
 
 
 MODULES = (

@@ -10,7 +10,7 @@ import torch
 import typer
 from transformers.utils import logging
 
-from ..inference import Segmenter
+from ..inference.segmenter import Segmenter
 from .console import console, fail
 from .segment import DType
 

@@ -13,7 +13,6 @@ from transformers.utils import logging
 from ..data.mass13k import LABELS, Pair, check_faults
 from ..evaluation.label_spaces import class_lookup, read_label_map_file
 from ..evaluation.panels import error_panel
-from ..evaluation.prediction import FolderPredictor, ModelPredictor, PredictionOptions
 from ..evaluation.profiling import backbone_name, cost_cells, cost_note, profile
 from ..evaluation.records import ImageRecord, begin, read_image_records
 from ..evaluation.report import (
@@ -27,10 +26,11 @@ from ..evaluation.report import (
     write_report,
 )
 from ..evaluation.run import Evaluator, describe, pair_state
-from ..files import written_whole
-from ..inference import default_device
+from ..inference.predictor import FolderPredictor, ModelPredictor, PredictionOptions
+from ..inference.segmenter import default_device
 from ..metrics import Counts, CountSettings, class_scores
-from ..resuming import RecordWriter
+from ..utils.files import written_whole
+from ..utils.resuming import RecordWriter
 from .console import console, fail, print_table, progress_bar
 from .scenes import parse_size
 from .segment import DType

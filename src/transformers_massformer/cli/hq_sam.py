@@ -9,12 +9,12 @@ import typer
 from transformers import AutoProcessor, HfArgumentParser, SamHQModel, set_seed
 from transformers.utils import logging
 
-from ..files import written_whole
-from ..inference import default_device, out_of_memory
+from ..hq_sam import HQSamTrainer, HQSamTrainingArguments, ObjectSet, evaluate_prompts, find_objects
+from ..hq_sam.evaluation import mean_scores
+from ..inference.segmenter import default_device, out_of_memory
 from ..labeling import SamSegmenter
-from ..labeling.hq_sam import HQSamTrainer, HQSamTrainingArguments, ObjectSet, evaluate_prompts, find_objects
-from ..labeling.hq_sam.evaluation import mean_scores
 from ..training.checkpoints import last_checkpoint
+from ..utils.files import written_whole
 from .console import console, fail, print_table, progress_bar
 from .segment import DType
 

@@ -13,11 +13,11 @@ from transformers.utils import logging
 from ..data.mass13k import LABELS, check_faults
 from ..data.pseudo_labels import PseudoLabelFiles
 from ..evaluation.run import model_state
-from ..inference import default_device, out_of_memory
+from ..inference.segmenter import default_device, out_of_memory
 from ..labeling import Labeler, LabelOptions, SamSegmenter, ZeroShotDetector
 from ..labeling.job import REVIEW_LIST, SHEETS_FOLDER, LabelJob, Photo
 from ..labeling.review import read_review_list
-from ..resuming import RecordWriter
+from ..utils.resuming import RecordWriter
 from .console import console, error_console, fail, progress_bar
 from .segment import DType
 from .stats import choose_splits

@@ -11,11 +11,11 @@ from transformers.utils import logging
 
 from ..data.reading import read_label
 from ..editing import label_map_image
-from ..evaluation.prediction import FolderPredictor
-from ..image_processing_massformer import open_image, to_rgb
-from ..inference import default_device
+from ..hq_sam import Refiner
+from ..inference.predictor import FolderPredictor
+from ..inference.segmenter import default_device
 from ..labeling import SamSegmenter
-from ..labeling.hq_sam import Refiner
+from ..models.image_processing_massformer import open_image, to_rgb
 from .console import console, error_console, fail, progress_bar
 from .segment import DType, find_photos, write_image
 

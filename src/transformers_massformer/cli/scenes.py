@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from ..data.scenes import SceneFiles, check_size, render_scene, split_folder
+from ..scenes import SceneFiles, check_size, render_scene, split_folder
 from .console import console, fail, progress_bar
 
 

@@ -20,12 +20,12 @@ from ..data.annotations import AnnotationFormat, write_label_map
 from ..editing import bokeh as out_of_focus
 from ..editing import cut_out, firm_matte, joined_matte, overlay_image, priors_image, refine_matte, with_legend
 from ..editing.lens_blur import check_strength
-from ..editing.mattes import as_array
 from ..editing.matting import matting_library
 from ..export import OnnxSegmenter, is_onnx
-from ..files import file_name, partial_path, written_whole
-from ..image_processing_massformer import open_image
-from ..inference import PhotoSegmenter, Segmenter, memory_text
+from ..inference.mattes import as_array
+from ..inference.segmenter import PhotoSegmenter, Segmenter, memory_text
+from ..models.image_processing_massformer import open_image
+from ..utils.files import file_name, partial_path, written_whole
 from .console import console, error_console, fail, progress_bar
 
 

@@ -9,7 +9,7 @@ import yaml
 from huggingface_hub.errors import StrictDataclassError
 from transformers import HfArgumentParser
 
-from ..inference import out_of_memory
+from ..inference.segmenter import out_of_memory
 from ..training.arguments import DataArguments, MaSSFormerTrainingArguments, ModelArguments
 from ..training.session import TrainingSession
 from .console import console, fail
@@ -98,7 +98,7 @@ def train(
         typer.Option(help="r50, r18-lite, swin-t, swin-b, semask-swin-t (-s, -b, -l), or the folder of a model."),
     ] = None,
     recipe: Annotated[
-        Path | None, typer.Option(help="YAML file with options, such as those in scripts/recipes.")
+        Path | None, typer.Option(help="YAML file with options, such as those in src/transformers_massformer/recipes.")
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Forget what is in the folder and begin anew.")

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from transformers.utils import logging
 
-from ..configuration_massformer import MASS13K_LABELS
-from ..image_processing_massformer import MaSSFormerImageProcessor
-from ..modeling_massformer import MaSSFormerForSemanticSegmentation
+from ..models.configuration_massformer import MASS13K_LABELS
+from ..models.image_processing_massformer import MaSSFormerImageProcessor
+from ..models.modeling_massformer import MaSSFormerForSemanticSegmentation
 from .checkpoints import load_checkpoint
 from .variants import VARIANTS, variant_config
 

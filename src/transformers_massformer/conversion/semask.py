@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from transformers.utils import logging
 
-from ..configuration_semask_swin import STAGES, SeMaskConfig
-from ..image_processing_semask import SeMaskImageProcessor
-from ..modeling_semask_swin import SeMaskForSemanticSegmentation
+from ..models.configuration_semask_swin import STAGES, SeMaskConfig
+from ..models.image_processing_semask import SeMaskImageProcessor
+from ..models.modeling_semask_swin import SeMaskForSemanticSegmentation
 from .checkpoints import load_checkpoint
 from .massformer import check_weights, refuse_overwriting, split_projections
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..configuration_massformer import MaSSFormerConfig
+from ..models.configuration_massformer import MaSSFormerConfig
 
 
 STAGES = ["stage1", "stage2", "stage3", "stage4"]

@@ -14,7 +14,7 @@ import torch
 from pycocotools import mask as coco
 
 from ..editing.overlay import label_map_image
-from ..files import written_whole
+from ..utils.files import written_whole
 from .mass13k import IGNORE_INDEX, read_annotation
 
 

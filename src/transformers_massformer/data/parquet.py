@@ -7,7 +7,7 @@ from typing import Any
 
 import datasets
 
-from ..files import written_whole
+from ..utils.files import written_whole
 from .mass13k import (
     MaSS13K,
     Pair,

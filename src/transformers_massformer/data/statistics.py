@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..files import written_whole
+from ..utils.files import written_whole
 from .mass13k import IGNORE_INDEX, LABELS, Pair, Split
 from .reading import read_label
 

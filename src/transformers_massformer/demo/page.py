@@ -12,7 +12,7 @@ from typing import Any
 import gradio as gr
 
 from ..editing.lens_blur import check_strength
-from ..inference import Segmenter
+from ..inference.segmenter import Segmenter
 from .studio import FoundClass, Result, Studio
 
 

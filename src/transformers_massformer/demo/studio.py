@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
-from ..data.scenes import render_scene
-from ..data.scenes.photograph import encode_jpeg
 from ..editing import bokeh, class_palette, cut_out, firm_matte, joined_matte, label_map_image
-from ..files import file_name
-from ..image_processing_massformer import open_image
-from ..inference import PeakMemory, Segmentation, Segmenter, memory_text
+from ..inference.segmenter import PeakMemory, Segmentation, Segmenter, memory_text
+from ..models.image_processing_massformer import open_image
+from ..scenes import render_scene
+from ..scenes.photograph import encode_jpeg
+from ..utils.files import file_name
 from .deadline import Deadline
 from .uploads import read_upload
 

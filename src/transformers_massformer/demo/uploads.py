@@ -5,7 +5,7 @@ from pathlib import Path
 import PIL.Image
 
 from ..data.reading import allowing_large_pictures
-from ..image_processing_massformer import open_image
+from ..models.image_processing_massformer import open_image
 
 
 # What cameras and photo editors write. Pillow's other formats start programs or draw vectors.

@@ -1,7 +1,7 @@
 """What a photo editor does with a label map."""
 
+from ..inference.mattes import class_mattes, joined_matte, matte_values
 from .lens_blur import bokeh
-from .mattes import class_mattes, joined_matte, matte_values
 from .matting import cut_out, firm_matte, foreground_and_background, refine_matte
 from .overlay import class_palette, label_map_image, overlay_image, priors_image, with_legend
 

@@ -8,8 +8,8 @@ import PIL.Image
 import torch
 from scipy import ndimage, sparse
 
-from ..windows import windows
-from .mattes import as_array
+from ..inference.mattes import as_array
+from ..inference.tiling import windows
 
 
 # A matte is surely background below, surely foreground above: a model's scores hardly ever come to nothing or to all.

@@ -13,9 +13,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
-from ..deform_conv import ModulatedDeformConv2d
-from ..inference import PeakMemory, memory_text
-from .prediction import ModelPredictor
+from ..inference.predictor import ModelPredictor
+from ..inference.segmenter import PeakMemory, memory_text
+from ..models.deform_conv import ModulatedDeformConv2d
 
 
 # Longest side of the photograph that warms the machine up. The whole one is timed so often, or until it has taken so

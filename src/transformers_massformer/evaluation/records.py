@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..metrics import Counts
-from ..resuming import claim, clear_records, read_records
+from ..utils.resuming import claim, clear_records, read_records
 
 
 IDENTITY_FILE = "evaluation.json"

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..files import written_whole
 from ..metrics import Counts, CountSettings, class_scores, score
+from ..utils.files import written_whole
 from .records import ImageRecord
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import PIL.Image
 import torch
 
-from ..inference import Segmenter
-from ..semantic_readout import read_semantic_map
+from ..inference.segmenter import Segmenter
+from ..models.semantic_readout import read_semantic_map
 from . import measurement
 from .runtime import OnnxSegmenter
 

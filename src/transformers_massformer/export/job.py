@@ -11,10 +11,10 @@ import PIL.Image
 import torch
 
 from .. import __version__
-from ..data.scenes import render_scene
-from ..files import written_whole
-from ..image_processing_massformer import MaSSFormerImageProcessor, open_image
-from ..inference import Segmenter, load_model
+from ..inference.segmenter import Segmenter, load_model
+from ..models.image_processing_massformer import MaSSFormerImageProcessor, open_image
+from ..scenes import render_scene
+from ..utils.files import written_whole
 from .check import Agreement, agreement, measure
 from .libraries import onnx_exporter, onnx_runtime
 from .network import export_network

@@ -10,8 +10,8 @@ import torchvision  # noqa: F401 (registers the operator that is translated)
 from torch import nn
 from transformers import PreTrainedModel
 
-from ..deform_conv import ModulatedDeformConv2d
-from ..modeling_massformer import MaSSFormerForSemanticSegmentation
+from ..models.deform_conv import ModulatedDeformConv2d
+from ..models.modeling_massformer import MaSSFormerForSemanticSegmentation
 from .libraries import onnx_exporter
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from ..image_processing_massformer import MaSSFormerImageProcessor
+from ..models.image_processing_massformer import MaSSFormerImageProcessor
 from .libraries import onnx_exporter
 
 

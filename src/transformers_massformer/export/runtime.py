@@ -7,9 +7,9 @@ import numpy as np
 import PIL.Image
 import torch
 
-from ..editing import matte_values
-from ..inference import OUT_OF_MEMORY, PhotoSegmenter, Piece
-from ..semantic_readout import read_semantic_map
+from ..inference.mattes import matte_values
+from ..inference.segmenter import OUT_OF_MEMORY, PhotoSegmenter, Piece
+from ..models.semantic_readout import read_semantic_map
 from .libraries import onnx_runtime
 from .photograph import IMAGE, LABEL_MAP
 

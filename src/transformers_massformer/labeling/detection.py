@@ -10,7 +10,7 @@ import torch
 from torchvision.ops import clip_boxes_to_image, nms
 from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
 
-from ..windows import windows
+from ..inference.tiling import windows
 
 
 # Boxes that come closer than this to a side where a window cuts the photograph are taken to be cut themselves.

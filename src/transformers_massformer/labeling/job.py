@@ -13,9 +13,9 @@ from ..data.pseudo_labels import PseudoLabelFiles
 from ..data.reading import read_pair
 from ..data.statistics import file_state
 from ..editing import label_map_image
-from ..files import written_whole
-from ..image_processing_massformer import to_rgb
-from ..resuming import RecordWriter, claim, clear_records, read_records
+from ..models.image_processing_massformer import to_rgb
+from ..utils.files import written_whole
+from ..utils.resuming import RecordWriter, claim, clear_records, read_records
 from .instances import Instance
 from .labeler import Labeler
 from .manifest import PhotoRecord, manifest, write_manifest

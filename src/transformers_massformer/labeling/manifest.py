@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..files import written_whole
+from ..utils.files import written_whole
 from .instances import Instance
 
 

@@ -11,7 +11,7 @@ import PIL.ImageDraw
 import PIL.ImageFont
 
 from ..data.annotations import decode_mask
-from ..files import written_whole
+from ..utils.files import written_whole
 from .instances import Instance
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from ..configuration_massformer import MaSSFormerConfig
-from ..modeling_massformer import MaSSFormerForSemanticSegmentation
+from ..models.configuration_massformer import MaSSFormerConfig
+from ..models.modeling_massformer import MaSSFormerForSemanticSegmentation
 
 
 class LabelSetting(StrEnum):

@@ -8,12 +8,12 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoImageProcessor, AutoProcessor, PreTrainedConfig, PreTrainedModel
 
-from ..configuration_massformer import MASS13K_LABELS, MaSSFormerConfig
 from ..conversion import SEMASK_VARIANTS, VARIANTS, semask_variant_config, variant_config
-from ..evaluation.prediction import task_inputs
-from ..image_processing_massformer import MaSSFormerImageProcessor
-from ..image_processing_semask import SeMaskImageProcessor
-from ..inference import auto_class
+from ..inference.predictor import task_inputs
+from ..inference.segmenter import auto_class
+from ..models.configuration_massformer import MASS13K_LABELS, MaSSFormerConfig
+from ..models.image_processing_massformer import MaSSFormerImageProcessor
+from ..models.image_processing_semask import SeMaskImageProcessor
 from .arguments import ModelArguments
 from .backbone_weights import load_backbone_weights
 from .classes import add_classes, class_names, label_names

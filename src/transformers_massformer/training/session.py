@@ -15,8 +15,8 @@ from ..data.mass13k import Pair, Split, check_faults, choose_split, find_splits,
 from ..data.pseudo_labels import PseudoLabelFiles
 from ..data.training_set import TrainingSet
 from ..data.transforms import TrainingTransform
-from ..files import written_whole
-from ..resuming import claim
+from ..utils.files import written_whole
+from ..utils.resuming import claim
 from .arguments import DataArguments, MaSSFormerTrainingArguments, ModelArguments
 from .checkpoints import STATE_FILE, last_checkpoint, remove_checkpoints, whole_or_not_at_all
 from .classes import LabelSetting, apply_setting, check_new_classes, class_names

@@ -8,13 +8,13 @@ import torch
 from torch.utils.data import Dataset
 from transformers.trainer_utils import EvalPrediction
 
-from ..configuration_massformer import MaSSFormerConfig
 from ..data.samples import EvaluationSet, Samples
-from ..evaluation.prediction import ModelPredictor, PredictionOptions
-from ..image_processing_massformer import MaSSFormerImageProcessor
+from ..inference.predictor import ModelPredictor, PredictionOptions
 from ..metrics import Counts, CountSettings, count_image, score
-from ..modeling_semask_swin import SeMaskSwinBackbone
-from ..semantic_prior import semantic_prior_loss
+from ..models.configuration_massformer import MaSSFormerConfig
+from ..models.image_processing_massformer import MaSSFormerImageProcessor
+from ..models.modeling_semask_swin import SeMaskSwinBackbone
+from ..models.semantic_prior import semantic_prior_loss
 from .arguments import MaSSFormerTrainingArguments
 from .checkpoints import whole_or_not_at_all
 from .classes import class_names

@@ -1,0 +1,336 @@
+"""
+Time of making training samples, beside the plain order (resize the whole photograph, then crop) in torchvision and, as
+the release has it, in OpenCV: all on one core, with the same random numbers, in one run, in turns. Writes a document.
+
+The photographs and label maps are made up, and removed afterwards. For Linux.
+"""
+
+import contextlib
+import datetime
+import importlib.metadata
+import platform
+import shlex
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import cv2
+import numpy as np
+import PIL.Image
+import PIL.ImageDraw
+import torch
+import torchvision
+import typer
+from benchmark_model import machine, write_whole
+from benchmark_report import table
+from rich.console import Console
+from rich.progress import track
+from torchvision.transforms.v2 import InterpolationMode, functional
+
+from transformers_massformer.data.reading import read_label, read_photo
+from transformers_massformer.data.transforms import (
+    IMAGE_MEAN,
+    IMAGE_STD,
+    MAX_CLASS_SHARE,
+    MAX_REDRAWS,
+    Distortion,
+    TrainingTransform,
+    draw_distortion,
+    resized_size,
+)
+
+
+PACKAGES = ("numpy", "opencv-python-headless", "pillow", "torch", "torchvision", "transformers-massformer")
+NUM_SHAPES = 60
+JPEG_QUALITY = 92
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+Sample = dict[str, torch.Tensor]
+
+
+def make_pair(folder: Path, index: int, size: tuple[int, int]) -> tuple[Path, Path]:
+    """Writes a photograph of smooth colours, shapes and noise, and its label map; the size is width, height."""
+    rng = np.random.default_rng(index)
+    label = PIL.Image.new("L", size)
+    draw = PIL.ImageDraw.Draw(label)
+    for _ in range(NUM_SHAPES):
+        x, y = (float(rng.uniform(0, side)) for side in size)
+        radius = float(rng.uniform(0.02, 0.2)) * max(size)
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=int(rng.integers(7)))
+    coarse = PIL.Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)).resize(
+        size, PIL.Image.Resampling.BICUBIC
+    )
+    colours = rng.integers(-60, 60, (7, 3))
+    pixels = np.asarray(coarse) + colours[np.asarray(label)] + rng.normal(0, 4, (size[1], size[0], 1))
+    photo, label_map = folder / f"{index}.jpg", folder / f"{index}.png"
+    PIL.Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(photo, quality=JPEG_QUALITY)
+    label.save(label_map)
+    return photo, label_map
+
+
+def crop_by_rule(
+    size: tuple[int, int], transform: TrainingTransform, rng: np.random.Generator, count: Callable[[slice, slice], Any]
+) -> tuple[slice, slice]:
+    """A window of a resized picture; `count` gives the classes in a window and their numbers of pixels."""
+
+    def draw() -> tuple[slice, slice]:
+        starts = [int(rng.integers(max(side - transform.crop_size, 0) + 1)) for side in size]
+        rows, columns = (slice(start, start + transform.crop_size) for start in starts)
+        return rows, columns
+
+    window = draw()
+    for _ in range(MAX_REDRAWS):
+        labels, counts = count(*window)
+        counts = counts[labels != transform.ignore_index]
+        if len(counts) > 1 and counts.max() / counts.sum() < MAX_CLASS_SHARE:
+            break
+        window = draw()
+    return window
+
+
+def filled_up(pixels: torch.Tensor, labels: torch.Tensor, transform: TrainingTransform) -> Sample:
+    """Fills up what is smaller than the crop."""
+    missing = [0, transform.crop_size - pixels.shape[-1], 0, transform.crop_size - pixels.shape[-2]]
+    if any(missing):
+        pixels = functional.pad(pixels, missing)
+        labels = functional.pad(labels[None], missing, fill=transform.ignore_index)[0]
+    return {"pixel_values": pixels, "labels": labels}
+
+
+def distort_in_opencv(image: np.ndarray, distortion: Distortion) -> np.ndarray:
+    """The release's steps, in whole numbers."""
+
+    def convert(values: np.ndarray, alpha: float = 1.0, beta: float = 0.0) -> np.ndarray:
+        return np.clip(values.astype(np.float32) * alpha + beta, 0, 255).astype(np.uint8)
+
+    if distortion.brightness:
+        image = convert(image, beta=distortion.brightness)
+    if distortion.contrast != 1 and distortion.contrast_first:
+        image = convert(image, alpha=distortion.contrast)
+    if distortion.saturation != 1:
+        hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
+        hsv[..., 1] = convert(hsv[..., 1], alpha=distortion.saturation)
+        image = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+    if distortion.hue:
+        hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
+        hsv[..., 0] = (hsv[..., 0].astype(int) + int(distortion.hue / 2)) % 180
+        image = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+    if distortion.contrast != 1 and not distortion.contrast_first:
+        image = convert(image, alpha=distortion.contrast)
+    return image
+
+
+def opencv_sample(
+    image: np.ndarray, label: np.ndarray, transform: TrainingTransform, rng: np.random.Generator
+) -> Sample:
+    """The plain order as the release has it."""
+    size = resized_size(label.shape, transform.short_sides[int(rng.integers(len(transform.short_sides)))])
+    mirrored = rng.random() < 0.5
+    image = cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
+    label = cv2.resize(label, size[::-1], interpolation=cv2.INTER_NEAREST)
+    window = crop_by_rule(size, transform, rng, lambda *window: np.unique(label[window], return_counts=True))
+    pixels, labels = image[window], label[window]
+    if mirrored:
+        pixels, labels = cv2.flip(pixels, 1), cv2.flip(labels, 1)
+    pixels = distort_in_opencv(pixels, draw_distortion(rng)).astype(np.float32)
+    cv2.subtract(pixels, np.array([*IMAGE_MEAN, 0]), pixels)
+    cv2.multiply(pixels, np.array([*(1 / deviation for deviation in IMAGE_STD), 0]), pixels)
+    planes = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    return filled_up(planes, torch.from_numpy(labels.astype(np.int64)), transform)
+
+
+def distort_in_torchvision(image: torch.Tensor, distortion: Distortion) -> torch.Tensor:
+    """torchvision's own functions, most of which mean something else by the same name."""
+    if distortion.brightness:
+        image = functional.adjust_brightness(image, 1 + distortion.brightness / 128)
+    if distortion.contrast != 1 and distortion.contrast_first:
+        image = functional.adjust_contrast(image, distortion.contrast)
+    if distortion.saturation != 1:
+        image = functional.adjust_saturation(image, distortion.saturation)
+    if distortion.hue:
+        image = functional.adjust_hue(image, distortion.hue / 360)
+    if distortion.contrast != 1 and not distortion.contrast_first:
+        image = functional.adjust_contrast(image, distortion.contrast)
+    return image
+
+
+def torchvision_sample(
+    image: torch.Tensor, label: torch.Tensor, transform: TrainingTransform, rng: np.random.Generator
+) -> Sample:
+    """The plain order with torchvision's functions."""
+    height, width = label.shape
+    size = resized_size((height, width), transform.short_sides[int(rng.integers(len(transform.short_sides)))])
+    mirrored = rng.random() < 0.5
+    image = functional.resize(image, list(size), antialias=False)
+    label = functional.resize(label[None], list(size), interpolation=InterpolationMode.NEAREST)[0]
+    window = crop_by_rule(size, transform, rng, lambda *window: torch.unique(label[window], return_counts=True))
+    pixels, labels = image[:, *window], label[window]
+    if mirrored:
+        pixels, labels = functional.horizontal_flip(pixels), functional.horizontal_flip(labels)
+    pixels = distort_in_torchvision(pixels, draw_distortion(rng))
+    mean, deviation = ([value / 255 for value in values] for values in (IMAGE_MEAN, IMAGE_STD))
+    pixels = functional.normalize(functional.to_dtype(pixels, torch.float32, scale=True), mean, deviation)
+    return filled_up(pixels.contiguous(), labels.long(), transform)
+
+
+def window_sample(
+    image: PIL.Image.Image, label: torch.Tensor, transform: TrainingTransform, rng: np.random.Generator
+) -> Sample:
+    return transform(image, label, rng)
+
+
+def decode_in_pillow(photo: Path, label: Path) -> tuple[PIL.Image.Image, torch.Tensor]:
+    return read_photo(photo, str(photo))[0], read_label(label, str(label))[0]
+
+
+def decode_in_opencv(photo: Path, label: Path) -> tuple[np.ndarray, np.ndarray]:
+    image = cv2.imread(str(photo), cv2.IMREAD_COLOR_RGB)
+    return np.asarray(image), np.asarray(cv2.imread(str(label), cv2.IMREAD_UNCHANGED))
+
+
+def decode_in_torchvision(photo: Path, label: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    with warnings.catch_warnings():
+        # Its decoders are to move to another package.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return torchvision.io.decode_image(str(photo)), torchvision.io.decode_image(str(label))[0]
+
+
+@dataclass
+class Contestant:
+    """A way to make samples, and the seconds that each took."""
+
+    title: str
+    decode: Callable[[Path, Path], tuple[Any, Any]]
+    make: Callable[[Any, Any, TrainingTransform, np.random.Generator], Sample]
+    decode_seconds: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+    def measure(self, pair: tuple[Path, Path], transform: TrainingTransform, rng: np.random.Generator):
+        # Of this thread alone, which is the only one: what else the machine does is not in it.
+        start = time.thread_time()
+        image, label = self.decode(*pair)
+        decoded = time.thread_time()
+        self.make(image, label, transform, rng)
+        self.decode_seconds.append(decoded - start)
+        self.seconds.append(time.thread_time() - decoded)
+
+    @property
+    def samples_per_second(self) -> float:
+        return len(self.seconds) / (sum(self.seconds) + sum(self.decode_seconds))
+
+
+def contestants() -> list[Contestant]:
+    """The window only, then the plain orders."""
+    return [
+        Contestant("window only (`TrainingTransform`)", decode_in_pillow, window_sample),
+        Contestant("plain order, torchvision", decode_in_torchvision, torchvision_sample),
+        Contestant("plain order, OpenCV (release)", decode_in_opencv, opencv_sample),
+    ]
+
+
+def measure_all(entries: list[Contestant], pairs: list[tuple[Path, Path]], transform: TrainingTransform, rounds: int):
+    """In each round, every contestant makes a sample of every pair, all with the same random numbers."""
+    for seed in track(range(-1, rounds), description="measuring", console=console):
+        for index, pair in enumerate(pairs):
+            for entry in entries:
+                entry.measure(pair, transform, np.random.default_rng((seed + 1, index)))
+        if seed < 0:
+            # The first round was to warm up.
+            for entry in entries:
+                entry.seconds.clear()
+                entry.decode_seconds.clear()
+
+
+DOCUMENT = """\
+# Benchmarks of training samples
+
+Written by `scripts/benchmarks/benchmark_data.py`.
+
+* {machine}
+* {versions}
+* {date}; {draws} random draws: {images} photographs of {size} pixels, {rounds} rounds; samples of {crop_size} pixels
+* `{command}`
+
+{table}
+
+* Processor time on one core, decoding apart: JPEG and PNG files to whole pictures, each with its own library (Pillow
+  for `TrainingTransform`). After decoding come resizing to one of the release's 16 sizes, the window in which no class
+  fills three quarters, mirroring, photometric distortion and normalisation, with the same random numbers for all. The
+  photographs are made up of smooth colours, ellipses and noise.
+* Times are medians over the draws; "times faster" are ratios of medians to the first row. Samples per second are the
+  number of draws over the sum of all their times, decoding included.
+* OpenCV's are the release's steps and make the same samples, up to rounding. So does torchvision's order but for the
+  colours: `adjust_brightness`, `adjust_contrast`, `adjust_saturation` and `adjust_hue` stand in for the release's.
+"""
+
+
+def result_table(entries: list[Contestant]) -> str:
+    first = entries[0]
+    rows = []
+    for entry in entries:
+        after, decode = statistics.median(entry.seconds), statistics.median(entry.decode_seconds)
+        faster = after / statistics.median(first.seconds)
+        whole = first.samples_per_second / entry.samples_per_second
+        rows.append(
+            [
+                entry.title,
+                f"{decode * 1e3:.1f} ms",
+                f"{after * 1e3:.1f} ms",
+                "" if entry is first else f"{faster:.1f}",
+                f"{entry.samples_per_second:.1f}",
+                "" if entry is first else f"{whole:.2f}",
+            ]
+        )
+    header = ["", "decoding", "after decoding", "the first is times faster", "samples/s per core", "the first, times"]
+    return table(header, rows)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """ "4096x3072" to (4096, 3072), width first."""
+    with contextlib.suppress(ValueError):
+        width, height = (int(side) for side in text.split("x"))
+        if width > 0 and height > 0:
+            return width, height
+    raise typer.BadParameter(f"{text} is no WIDTHxHEIGHT such as 4096x3072.")
+
+
+def main(
+    images: Annotated[int, typer.Option(help="Number of photographs.", min=1)] = 8,
+    size: Annotated[str, typer.Option(help="Of the photographs, WIDTHxHEIGHT.")] = "4096x3072",
+    crop_size: Annotated[int, typer.Option(help="Height and width of the samples.", min=1)] = 1024,
+    rounds: Annotated[int, typer.Option(help="Random draws of each photograph.", min=1)] = 10,
+    output: Annotated[Path, typer.Option(help="The document.")] = Path("docs/benchmarks_data.md"),
+):
+    width, height = parse_size(size)
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    entries = contestants()
+    with tempfile.TemporaryDirectory() as folder:
+        indices = track(range(images), description="making photographs", console=console)
+        pairs = [make_pair(Path(folder), index, (width, height)) for index in indices]
+        measure_all(entries, pairs, TrainingTransform(crop_size=crop_size), rounds)
+    versions = {"Python": platform.python_version()}
+    versions |= {package: importlib.metadata.version(package) for package in PACKAGES}
+    document = DOCUMENT.format(
+        machine=machine("cpu"),
+        versions=", ".join(f"{name} {version}" for name, version in versions.items()),
+        date=datetime.datetime.now(datetime.UTC).isoformat(sep=" ", timespec="minutes"),
+        draws=images * rounds,
+        images=images,
+        size=f"{width} x {height}",
+        rounds=rounds,
+        crop_size=f"{crop_size} x {crop_size}",
+        command=shlex.join(["python", "scripts/benchmarks/benchmark_data.py", *sys.argv[1:]]),
+        table=result_table(entries),
+    )
+    write_whole(output, document)
+    console.print(result_table(entries), markup=False)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,375 @@
+"""
+The measurements of `benchmark_model.py`, for a process of their own: takes a job as JSON, its only argument, and
+prints a line of JSON for each of its keys.
+"""
+
+import dataclasses
+import importlib
+import json
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torchvision.ops import deform_conv2d
+
+from transformers_massformer import MASS13K_LABELS, MaSSFormerForSemanticSegmentation, MaSSFormerImageProcessor
+from transformers_massformer.conversion import variant_config
+from transformers_massformer.evaluation.profiling import count_operations
+from transformers_massformer.inference.segmenter import PeakMemory
+from transformers_massformer.models.deform_conv import ModulatedDeformConv2d
+from transformers_massformer.models.modeling_massformer import MaSSFormerDeformableConvLayer
+
+
+# Largest side of the image that warms a CPU up before anything is timed.
+WARM_UP_SIDE = 2048
+# A measurement is repeated until it has taken this long in all, but not more often than this.
+MIN_SECONDS, MAX_RUNS = 2.0, 5
+# Standard deviation of the offsets of deformable convolutions; those of a fresh model are all zero.
+OFFSET_PIXELS = 2.0
+# Input channels, output channels, kernel size and stride of every deformable convolution of MaSSFormer-R50.
+DEFORMABLE_LAYERS = {
+    "CST, semantic": (128, 128, 3, 32),
+    "CST, detail": (128, 128, 3, 16),
+    "RFB, k = 1": (128, 32, 1, 8),
+    "RFB, k = 3": (128, 32, 3, 8),
+    "RFB, k = 5": (128, 32, 5, 8),
+    "RFB, k = 7": (128, 32, 7, 8),
+    "LSE": (67, 64, 3, 2),
+    "EGF": (64, 64, 3, 2),
+}
+FORWARD, FORWARD_BACKWARD = "forward", "forward + backward"
+# What libraries say when memory has run out.
+OUT_OF_MEMORY = ("allocate memory", "out of memory", "bad_alloc", "memoryerror", "memory object", "thread creation")
+# Sides of the matrices, and bytes of the copy, that show what the machine can do at best.
+MATRIX_SIDE, COPIED_BYTES = {"cpu": 4096, "cuda": 16384}, 2**29
+
+
+@dataclasses.dataclass(frozen=True)
+class Contestant:
+    """
+    A model as it is run.
+
+    Attributes:
+        model (`str`): A key of `PEERS`, or `"massformer-"` and a variant.
+        dtype (`str`): Type of the weights; in training, of autocast.
+        fuse (`bool`): Whether batch normalisations are folded into convolutions, as the command line does.
+        engine (`str`, *optional*): What computes deformable convolutions; by default the model's own choice.
+        compile (`bool`): Whether the model is compiled.
+    """
+
+    model: str
+    dtype: str = "float32"
+    fuse: bool = False
+    engine: str | None = None
+    compile: bool = False
+
+
+def peer_fields(**fields) -> dict[str, Any]:
+    """Fields of a peer's configuration: MaSS13K's classes, and a ResNet-50 where it has a backbone."""
+    labels = dict(enumerate(MASS13K_LABELS))
+    return {"id2label": labels, "label2id": {label: index for index, label in labels.items()}, **fields}
+
+
+def resnet50() -> dict[str, Any]:
+    return {"model_type": "resnet", "out_features": ["stage1", "stage2", "stage3", "stage4"]}
+
+
+def mask2former_r50() -> tuple[Any, Any]:
+    config = transformers.Mask2FormerConfig(**peer_fields(backbone_config=resnet50(), num_queries=100))
+    return transformers.Mask2FormerForUniversalSegmentation(config), transformers.Mask2FormerImageProcessor()
+
+
+def maskformer_r50() -> tuple[Any, Any]:
+    config = transformers.MaskFormerConfig(**peer_fields(backbone_config=resnet50()))
+    return transformers.MaskFormerForInstanceSegmentation(config), transformers.MaskFormerImageProcessor()
+
+
+def segformer_b2() -> tuple[Any, Any]:
+    widths = {"hidden_sizes": [64, 128, 320, 512], "decoder_hidden_size": 768}
+    config = transformers.SegformerConfig(**peer_fields(depths=[3, 4, 6, 3], **widths))
+    return transformers.SegformerForSemanticSegmentation(config), transformers.SegformerImageProcessor()
+
+
+PEERS = {"mask2former-r50": mask2former_r50, "maskformer-r50": maskformer_r50, "segformer-b2": segformer_b2}
+
+
+def create(model: str, engine: str | None = None) -> tuple[Any, Any]:
+    """A model of random weights, in eval mode, and its image processor."""
+    torch.manual_seed(0)
+    if model in PEERS:
+        network, processor = PEERS[model]()
+    else:
+        overrides = {} if engine is None else {"deform_conv_engine": engine}
+        config = variant_config(model.removeprefix("massformer-"), **overrides)
+        network, processor = MaSSFormerForSemanticSegmentation(config), MaSSFormerImageProcessor()
+    return network.eval(), processor
+
+
+def spread_offsets(model: nn.Module):
+    """Gives the deformable convolutions of a fresh model offsets of about `OFFSET_PIXELS`."""
+
+    def rescale(offset: nn.Module, arguments: tuple, output: torch.Tensor) -> torch.Tensor:
+        factor = OFFSET_PIXELS / output.detach().std()
+        offset.get_parameter("weight").data.mul_(factor)
+        return output * factor
+
+    hooks = []
+    for layer in model.modules():
+        if isinstance(layer, MaSSFormerDeformableConvLayer):
+            nn.init.normal_(layer.offset.weight)
+            hooks.append(layer.offset.register_forward_hook(rescale))
+    if hooks:
+        # Not in inference mode, where MaSSFormer may compute its maps in bands; but nothing is kept for a backward
+        # pass, which would count in the peak of what is measured.
+        model.requires_grad_(False)
+        model(pixel_values=torch.randn(1, 3, 512, 512))
+        model.requires_grad_(True)
+    for hook in hooks:
+        hook.remove()
+
+
+def build(contestant: Contestant, device: str) -> tuple[Any, Any]:
+    """The model as the contestant describes it, in float32 on the device, and its image processor."""
+    model, processor = create(contestant.model, contestant.engine)
+    spread_offsets(model)
+    if contestant.fuse:
+        model.fuse()
+    if contestant.compile:
+        model.compile()
+    return model.to(device), processor
+
+
+def synchronize(device: str):
+    if device != "cpu":
+        torch.accelerator.synchronize()
+
+
+def run_times(step: Callable[[], object], device: str) -> list[float]:
+    """Seconds of each run of a step."""
+    seconds: list[float] = []
+    while not seconds or (len(seconds) < MAX_RUNS and sum(seconds) < MIN_SECONDS):
+        synchronize(device)
+        start = time.perf_counter()
+        step()
+        synchronize(device)
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+def time_and_memory(step: Callable[[], object], device: str) -> dict[str, float]:
+    """Median time of a step, and the peak memory within its runs."""
+    with PeakMemory(device) as memory:
+        seconds = run_times(step, device)
+    values = {"seconds": statistics.median(seconds)}
+    if memory.bytes is not None:
+        values["peak_bytes"] = memory.bytes
+    return values
+
+
+def warm_up_size(size: list[int], device: str, compiled: bool = False) -> list[int]:
+    """Kernels and memory of a CPU need no larger image; what is tuned or compiled for a size needs that size."""
+    if compiled or device != "cpu":
+        return size
+    return [min(side, WARM_UP_SIDE) for side in size]
+
+
+def inference(key: dict[str, Any], device: str) -> dict[str, float]:
+    """From pixel values on the device to the label map at the image's own size."""
+    contestant = Contestant(**key["contestant"])
+    dtype = getattr(torch, contestant.dtype)
+    model, processor = build(contestant, device)
+    model.to(dtype)
+
+    @torch.inference_mode()
+    def segment(pixel_values: torch.Tensor):
+        outputs = model(pixel_values=pixel_values)
+        processor.post_process_semantic_segmentation(outputs, target_sizes=[tuple(pixel_values.shape[-2:])])
+
+    segment(torch.randn(1, 3, *warm_up_size(key["size"], device, contestant.compile), dtype=dtype, device=device))
+    pixel_values = torch.randn(1, 3, *key["size"], dtype=dtype, device=device)
+    return time_and_memory(lambda: segment(pixel_values), device)
+
+
+def training_inputs(model: str, batch_size: int, size: list[int], device: str) -> dict[str, Any]:
+    """Crops, and labels in squares of 32 pixels, in the form that the model takes."""
+    rows, columns = size[0] // 32, size[1] // 32
+    squares = torch.arange(rows * columns).view(1, rows, columns) % len(MASS13K_LABELS)
+    labels = squares.repeat_interleave(32, 1).repeat_interleave(32, 2).expand(batch_size, -1, -1).to(device)
+    inputs: dict[str, Any] = {"pixel_values": torch.randn(batch_size, 3, *size, device=device)}
+    if model in ("mask2former-r50", "maskformer-r50"):
+        classes = labels.unique()
+        inputs["mask_labels"] = [(label_map == classes[:, None, None]).float() for label_map in labels]
+        inputs["class_labels"] = [classes] * batch_size
+    else:
+        inputs["labels"] = labels
+    return inputs
+
+
+def training(key: dict[str, Any], device: str) -> dict[str, float]:
+    """Forward, loss, backward and a step of AdamW, on crops on the device."""
+    contestant = Contestant(**key["contestant"])
+    dtype = getattr(torch, contestant.dtype)
+    model, _ = build(contestant, device)
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+
+    def step(inputs: dict[str, Any]):
+        optimizer.zero_grad()
+        with torch.autocast(torch.device(device).type, dtype=dtype, enabled=dtype != torch.float32):
+            loss = model(**inputs).loss
+        loss.backward()
+        optimizer.step()
+
+    step(training_inputs(contestant.model, key["batch_size"], warm_up_size(key["size"], device), device))
+    inputs = training_inputs(contestant.model, key["batch_size"], key["size"], device)
+    return time_and_memory(lambda: step(inputs), device)
+
+
+def flops(key: dict[str, Any], device: str) -> dict[str, float]:
+    """Operations of one forward, see `count_operations`."""
+    with FakeTensorMode():
+        model, _ = create(key["model"])
+    return {"flops": count_operations(model, {"pixel_values": torch.Size([1, 3, *key["size"]])})}
+
+
+def deformable_function(engine: str, weight: nn.Parameter) -> Callable[..., torch.Tensor]:
+    """
+    A deformable convolution as a function of its input, offsets and modulation: torchvision's operator itself, in
+    float32 as the release calls it, deformops' replacement of that, or this package's layer with the engine.
+    """
+    out_channels, in_channels, kernel_size, _ = weight.shape
+    padding = (kernel_size // 2, kernel_size // 2)
+    if engine == "torchvision":
+        return lambda x, offsets, modulation: deform_conv2d(
+            x.float(), offsets.float(), weight.float(), padding=padding, mask=modulation.float()
+        ).to(x.dtype)
+    if engine == "deformops":
+        replacement = importlib.import_module("deformops.integrations.torchvision").deform_conv2d
+        return lambda x, offsets, modulation: replacement(x, offsets, weight, padding=padding, mask=modulation)
+    layer = ModulatedDeformConv2d(in_channels, out_channels, kernel_size, engine=engine)
+    layer.weight = weight
+    return layer
+
+
+def deformable(key: dict[str, Any], device: str) -> dict[str, float]:
+    """One deformable convolution of MaSSFormer-R50 by itself, at the size that its map has for an image."""
+    torch.manual_seed(0)
+    in_channels, out_channels, kernel_size, stride = DEFORMABLE_LAYERS[key["layer"]]
+    height, width = (side // stride for side in key["size"])
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, dtype=getattr(torch, key["dtype"]), device=device)
+
+    x, modulation = random(1, in_channels, height, width), random(1, kernel_size**2, height, width).sigmoid()
+    offsets = OFFSET_PIXELS * random(1, 2 * kernel_size**2, height, width)
+    gradient = random(1, out_channels, height, width)
+    weight = nn.Parameter(random(out_channels, in_channels, kernel_size, kernel_size))
+    convolve = deformable_function(key["engine"], weight)
+
+    @torch.inference_mode()
+    def forward():
+        convolve(x, offsets, modulation)
+
+    def forward_backward():
+        inputs = [tensor.requires_grad_() for tensor in (x, offsets, modulation)]
+        torch.autograd.grad(convolve(*inputs), [*inputs, weight], gradient)
+
+    step = forward if key["step"] == FORWARD else forward_backward
+    step()
+    return {"seconds": statistics.median(run_times(step, device))}
+
+
+def shares(key: dict[str, Any], device: str) -> dict[str, float]:
+    """How much of a forward of MaSSFormer-R50 is spent in its deformable convolutions, not those for offsets."""
+    dtype = getattr(torch, key["dtype"])
+    model, _ = build(Contestant("massformer-r50", fuse=True, engine=key["engine"]), device)
+    model.to(dtype)
+    spent: list[float] = []
+
+    def start(*ignored):
+        synchronize(device)
+        spent.append(-time.perf_counter())
+
+    def stop(*ignored):
+        synchronize(device)
+        spent[-1] += time.perf_counter()
+
+    for layer in model.modules():
+        if isinstance(layer, ModulatedDeformConv2d):
+            layer.register_forward_pre_hook(start)
+            layer.register_forward_hook(stop)
+
+    @torch.inference_mode()
+    def forward(size: list[int]):
+        model(pixel_values=torch.randn(1, 3, *size, dtype=dtype, device=device))
+
+    forward(warm_up_size(key["size"], device))
+    spent.clear()
+    synchronize(device)
+    beginning = time.perf_counter()
+    forward(key["size"])
+    synchronize(device)
+    return {"seconds": time.perf_counter() - beginning, "deformable_seconds": sum(spent)}
+
+
+def ceilings(key: dict[str, Any], device: str) -> dict[str, float]:
+    """What the machine can do at best: a large matrix product in some type, or a copy from memory to memory."""
+    if key["ceiling"] == "copy":
+        source = torch.zeros(COPIED_BYTES, dtype=torch.uint8, device=device)
+        target = torch.empty_like(source)
+        work, step = 2 * COPIED_BYTES, lambda: target.copy_(source)
+    else:
+        side = MATRIX_SIDE.get(torch.device(device).type, MATRIX_SIDE["cpu"])
+        matrix = torch.randn(side, side, device=device).to(getattr(torch, key["ceiling"]))
+        work, step = 2 * side**3, lambda: matrix @ matrix
+    step()
+    return {"per_second": work / min(run_times(step, device))}
+
+
+SECTIONS: dict[str, Callable[[dict[str, Any], str], dict[str, float]]] = {
+    "inference": inference,
+    "training": training,
+    "deformable": deformable,
+    "shares": shares,
+    "flops": flops,
+    "ceilings": ceilings,
+}
+
+
+def failure(message: str) -> dict[str, str]:
+    """What is recorded of a measurement that ended with an error."""
+    if any(words in message.lower() for words in OUT_OF_MEMORY):
+        return {"status": "does not fit"}
+    return {"status": "failed", "detail": message.strip().splitlines()[-1] if message.strip() else "no message"}
+
+
+def run_job(job: dict[str, Any]) -> list[dict[str, Any]]:
+    """Measures every key of a job; prints and returns what came out."""
+    measurements = []
+    for key in job["keys"]:
+        try:
+            result = {"status": "ok", "values": SECTIONS[job["section"]](key, job["device"])}
+        except Exception as error:
+            result = failure(f"{type(error).__name__}: {error}")
+        measurements.append({"key": key, **result})
+        print(json.dumps(measurements[-1]), flush=True)
+    return measurements
+
+
+def main():
+    job = json.loads(sys.argv[1])
+    if job["memory_limit"] is not None:
+        resource.setrlimit(resource.RLIMIT_DATA, (job["memory_limit"], job["memory_limit"]))
+    transformers.logging.set_verbosity_error()
+    run_job(job)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""Pictures of the web page for the documentation: a drawn 4K scene in a real browser, on a desk and on a phone."""
+
+import io
+import shutil
+import socket
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import PIL.Image
+import typer
+from playwright.sync_api import Page, ViewportSize, sync_playwright
+from transformers.utils import logging
+
+from transformers_massformer.demo.page import serving
+from transformers_massformer.inference.segmenter import Segmenter
+from transformers_massformer.scenes import SceneFiles, render_scene
+
+
+ROOT = Path(__file__).parents[2]
+CHECKPOINT = ROOT / "hub" / "massformer-demo"
+# One of the scenes that the checkpoint's card has scores of, which it has not seen.
+SEED, INDEX, SIZE = 7, 1, (4096, 3072)
+# A phone of medium size: pixels of its page, and of its screen for each of them.
+PHONE, PHONE_RATIO = ViewportSize(width=390, height=844), 3
+DESK = ViewportSize(width=1280, height=900)
+JPEG_QUALITY, TIMEOUT = 85, 600_000
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def drop(page: Page, address: str, photo: Path):
+    """Opens the page and sends it a photograph."""
+    page.set_default_timeout(TIMEOUT)
+    page.goto(address)
+    page.set_input_files("#upload input[type=file]", photo)
+    page.wait_for_selector('.viewer-stage[data-state="ready"]')
+    page.wait_for_selector("#label-map")
+
+
+def move_divider(page: Page, percent: int):
+    """By keys, in steps of 5 %."""
+    page.focus(".viewer-divider")
+    page.keyboard.press("Home")
+    for _ in range(percent // 5):
+        page.keyboard.press("ArrowRight")
+
+
+def zoom_to(page: Page, x: float, y: float, turns: int):
+    """Zooms in at a point of the viewer, given as shares of its width and height."""
+    box: Any = page.locator(".viewer-canvas").bounding_box()
+    page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"])
+    for _ in range(turns):
+        page.mouse.wheel(0, -200)
+
+
+def save(page: Page, path: Path, part: str | None = None, width: int | None = None, whole: bool = False):
+    """A screenshot as JPEG: of the window, a part of the page, or the whole page; of a given width."""
+    # What is moving comes to rest, and neither pointer nor focus are in the way.
+    page.mouse.move(0, 0)
+    page.evaluate("document.activeElement.blur()")
+    page.wait_for_timeout(1500)
+    shot = page.screenshot(full_page=whole) if part is None else page.locator(part).screenshot()
+    picture = PIL.Image.open(io.BytesIO(shot)).convert("RGB")
+    if width is not None:
+        picture = picture.resize((width, round(picture.height * width / picture.width)), PIL.Image.Resampling.LANCZOS)
+    picture.save(path, quality=JPEG_QUALITY, optimize=True)
+    typer.echo(f"{path}: {picture.width} x {picture.height}, {path.stat().st_size / 1000:.0f} kB")
+
+
+def desk(page: Page, address: str, photo: Path, output: Path):
+    drop(page, address, photo)
+    move_divider(page, 35)
+    save(page, output / "web_demo.jpg", whole=True)
+    zoom_to(page, 0.44, 0.75, 7)
+    save(page, output / "web_demo_zoom.jpg", part="#viewer")
+    page.click("[data-zoom=fit]")
+    page.click("#cut-class input")
+    page.get_by_role("option", name="vegetation").click()
+    page.click("#cut-out")
+    page.wait_for_selector(".viewer-layers button >> text=Cut-out")
+    move_divider(page, 30)
+    save(page, output / "web_demo_cutout.jpg", part="#viewer")
+
+
+def phone(page: Page, address: str, photo: Path, output: Path):
+    drop(page, address, photo)
+    move_divider(page, 40)
+    page.evaluate("scrollTo(0, document.querySelector('#scene').getBoundingClientRect().top + scrollY - 16)")
+    save(page, output / "web_demo_phone.jpg", width=2 * PHONE["width"])
+
+
+def main(
+    output: Annotated[Path, typer.Option(help="Folder for the pictures.")] = ROOT / "docs" / "images",
+    chromium: Annotated[str | None, typer.Option(help="The browser; by default the one that is found.")] = None,
+):
+    logging.disable_progress_bar()
+    browser_path = chromium or shutil.which("chromium")
+    if browser_path is None:
+        typer.echo("There is no chromium here; install it, or name one with --chromium.", err=True)
+        raise typer.Exit(1)
+    segmenter = Segmenter(CHECKPOINT, "cpu", mattes=True)
+    with tempfile.TemporaryDirectory() as folder, serving(segmenter, CHECKPOINT.name, port=free_port()) as address:
+        scene = SceneFiles(Path(folder), "val", SEED, INDEX, with_alpha=False)
+        scene.write(render_scene(SEED, INDEX, SIZE))
+        with sync_playwright() as driver:
+            browser = driver.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
+            desk(browser.new_page(viewport=DESK), address, scene.image, output)
+            small = browser.new_context(
+                viewport=PHONE, device_scale_factor=PHONE_RATIO, has_touch=True, is_mobile=True
+            )
+            phone(small.new_page(), address, scene.image, output)
+            browser.close()
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,216 @@
+"""
+Models trained alike: the same crops of the same scenes, the same steps and seeds, and the same reading of label maps
+at the images' own size. By default decoders on one backbone; `--formulations` takes what the papers of SeMask and
+MaskFormer compare: with and without semantic layers, masks and pixels, semantic and general inference. Each run is a
+process of its own; what is done already is kept, so the command can be interrupted. The table goes to
+docs/benchmarks.md.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+import yaml
+
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+from benchmark_model import console, describe_run, write_whole
+from benchmark_report import Results, add_measurement, render
+from decoders import DECODERS, FORMULATIONS, build_decoder, starts_from_nothing
+from rich.progress import track
+from transformers import set_seed
+from transformers.utils import logging
+
+from transformers_massformer import MaSSFormerConfig, MaSSFormerImageProcessor
+from transformers_massformer.data.mass13k import Pair, find_splits, read_header
+from transformers_massformer.data.training_set import TrainingSet
+from transformers_massformer.data.transforms import TrainingTransform
+from transformers_massformer.evaluation.run import Evaluator
+from transformers_massformer.inference.predictor import ModelPredictor, PredictionOptions
+from transformers_massformer.inference.segmenter import PeakMemory
+from transformers_massformer.metrics import Counts, CountSettings, score
+from transformers_massformer.training import MaSSFormerTrainer, MaSSFormerTrainingArguments, load_backbone_weights
+from transformers_massformer.training.session import items, read_pairs
+
+
+RECIPE = Path(__file__).parents[2] / "src/transformers_massformer/recipes/demo.yaml"
+SCORES = ("mean_iou", "mean_boundary_iou", "mean_bf1", "mean_pq_st")
+# Short sides that training images are resized to, as shares of their own.
+SCALES = (0.5, 0.75, 1.0, 1.25)
+
+
+def training_arguments(folder: Path, recipe: dict[str, Any], steps: int, batch_size: int, seed: int):
+    """The demo's recipe, for so many steps of so many crops; nothing but the end is evaluated or saved."""
+    names = ("learning_rate", "backbone_learning_rate_factor", "train_backbone_norms")
+    return MaSSFormerTrainingArguments(
+        output_dir=str(folder),
+        **{name: recipe[name] for name in names},
+        max_steps=steps,
+        warmup_steps=steps // 16,
+        per_device_train_batch_size=batch_size,
+        seed=seed,
+        dataloader_num_workers=0,
+        eval_strategy="no",
+        save_strategy="no",
+        load_best_model_at_end=False,
+        logging_steps=10,
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=not torch.cuda.is_available(),
+    )
+
+
+def run(decoder: str, seed: int, options: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """One training and its evaluation, in this process."""
+    torch.set_num_threads(options["threads"])
+    logging.disable_progress_bar()
+    recipe = yaml.safe_load(RECIPE.read_text())
+    args = training_arguments(folder, recipe, options["steps"], options["batch_size"], seed)
+    set_seed(seed)
+    config = MaSSFormerConfig(**{**recipe["model_config"], "train_num_points": options["points"]})
+    model = build_decoder(decoder, config)
+    if not starts_from_nothing(decoder):
+        load_backbone_weights(model, options["backbone_weights"])
+    splits = find_splits(options["data"])
+    train_pairs, eval_pairs = (read_pairs(splits, name) for name in ("train", "validation"))
+    short_side = min(read_header(train_pairs[0].image).upright_size)
+    transform = TrainingTransform(
+        crop_size=options["crop_size"], short_sides=tuple(int(short_side * scale) for scale in SCALES)
+    )
+    trainer = MaSSFormerTrainer(
+        model=model,
+        args=args,
+        train_dataset=TrainingSet(items(train_pairs), transform, seed),
+        eval_dataset=items(eval_pairs),
+        processing_class=MaSSFormerImageProcessor(),
+    )
+    start = time.perf_counter()
+    with PeakMemory(args.device) as memory:
+        trainer.train()
+    seconds = time.perf_counter() - start
+    metrics = trainer.evaluate()
+    general = general_scores(trainer, eval_pairs) if hasattr(model, "class_predictor") else {}
+    return {
+        **{name: metrics[f"eval_{name}"] for name in SCORES},
+        **{f"general_{name}": general[name] for name in SCORES if name in general},
+        "parameters": model.num_parameters(),
+        "seconds": seconds,
+        "peak_bytes": memory.bytes,
+    }
+
+
+def general_scores(trainer: MaSSFormerTrainer, pairs: list[Pair]) -> dict[str, Any]:
+    """What general inference reads from the same queries."""
+    predictor = ModelPredictor(trainer.model, trainer.processing_class, PredictionOptions(inference="general"))
+    num_labels = len(trainer.labels)
+    evaluator = Evaluator(predictor, torch.arange(num_labels), num_labels, CountSettings())
+    return score(Counts.stack([record.counts for record in evaluator.records(pairs)]))
+
+
+def file_name(decoder: str) -> str:
+    """What a decoder's runs are called in the folder; no two are called alike."""
+    return re.sub(r"\W+", "-", decoder.lower().replace("+", " plus ")).strip("-")
+
+
+def run_apart(decoder: str, seed: int, options: dict[str, Any], work: Path) -> Path:
+    """The same in a process of its own, unless it is done; the file with what was measured."""
+    name = file_name(decoder)
+    record = work / f"{name}-{seed}.json"
+    if not record.exists():
+        job = json.dumps({"decoder": decoder, "seed": seed, "options": options, "folder": str(work / name)})
+        environment = {**os.environ, "OMP_NUM_THREADS": str(options["threads"])}
+        result = subprocess.run(
+            [sys.executable, __file__, "--job", job], capture_output=True, text=True, check=False, env=environment
+        )
+        if result.returncode:
+            raise RuntimeError(f"{decoder}, seed {seed}, failed:\n{result.stderr[-2000:]}")
+        write_whole(record, result.stdout.splitlines()[-1] + "\n")
+    return record
+
+
+def check_work(work: Path, options: dict[str, Any]):
+    """
+    Raises:
+        ValueError: If the folder holds runs with other options.
+    """
+    path = work / "options.json"
+    if path.exists() and json.loads(path.read_text()) != options:
+        raise ValueError(f"{work} holds runs with other options. Choose another --work.")
+    work.mkdir(parents=True, exist_ok=True)
+    write_whole(path, json.dumps(options, indent=1) + "\n")
+
+
+def main(
+    data: Annotated[Path | None, typer.Option(help="Scenes in the layout of MaSS13K, splits train and val.")] = None,
+    backbone_weights: Annotated[str, typer.Option(help="ImageNet weights of EfficientNet-Lite0.")] = "",
+    work: Annotated[Path, typer.Option(help="Where runs are kept until all are done.")] = Path("compare"),
+    steps: Annotated[int, typer.Option(help="Optimiser steps of each run.")] = 150,
+    crop_size: Annotated[int, typer.Option(help="Side of the training crops in pixels.")] = 256,
+    batch_size: Annotated[int, typer.Option(help="Crops per step.")] = 4,
+    points: Annotated[int, typer.Option(help="Points at which masks are compared.")] = 2048,
+    seeds: Annotated[int, typer.Option(help="Runs of each decoder.", min=1)] = 3,
+    formulations: Annotated[
+        bool, typer.Option("--formulations", help="Semantic layers, and masks against pixels.")
+    ] = False,
+    decoders: Annotated[list[str] | None, typer.Option("--decoder", help="Which of them; by default all.")] = None,
+    processes: Annotated[int, typer.Option(help="Runs at a time.", min=1)] = 1,
+    threads: Annotated[int, typer.Option(help="Threads of each.", min=1)] = 2,
+    results_file: Annotated[Path, typer.Option(help="Figures of all benchmarks.")] = Path("docs/benchmarks.json"),
+    output: Annotated[Path, typer.Option(help="The document.")] = Path("docs/benchmarks.md"),
+    job: Annotated[str | None, typer.Option(help="One run, as JSON; used by the command itself.", hidden=True)] = None,
+):
+    if job is not None:
+        fields = json.loads(job)
+        print(json.dumps(run(fields["decoder"], fields["seed"], fields["options"], Path(fields["folder"]))))
+        return
+    if data is None or not backbone_weights:
+        raise typer.BadParameter("--data and --backbone-weights are needed.")
+    known, section = (FORMULATIONS, "formulations") if formulations else (DECODERS, "decoders")
+    chosen = decoders or known
+    unknown = [name for name in chosen if name not in known]
+    if unknown:
+        raise typer.BadParameter(f"There is no decoder {', '.join(unknown)}; choose from {'; '.join(known)}.")
+    options = {
+        "data": str(data),
+        "backbone_weights": backbone_weights,
+        "steps": steps,
+        "crop_size": crop_size,
+        "batch_size": batch_size,
+        "points": points,
+        "threads": threads,
+    }
+    check_work(work, options)
+    jobs = [(decoder, seed) for seed in range(seeds) for decoder in chosen]
+    with ThreadPoolExecutor(processes) as pool:
+        runs = [pool.submit(run_apart, decoder, seed, options, work) for decoder, seed in jobs]
+        try:
+            for each in track(as_completed(runs), "training", len(runs), console=console):
+                each.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    results: Results = json.loads(results_file.read_text()) if results_file.exists() else {}
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    source = describe_run(device, seeds, None, 0, Path(__file__).name)
+    splits = find_splits(data)
+    images = {name: len(splits[name].pairs) for name in ("train", "validation")}
+    width, height = read_header(splits["train"].pairs[0].image).upright_size
+    conditions = {**options, "data": None, "backbone_weights": None, "size": [height, width], **images}
+    for (decoder, _), each in zip(jobs, runs, strict=True):
+        key = {"decoder": decoder, **{name: value for name, value in conditions.items() if value is not None}}
+        values = json.loads(each.result().read_text())
+        add_measurement(results, device, section, source, {"key": key, "status": "ok", "values": values})
+    write_whole(results_file, json.dumps(results, indent=1) + "\n")
+    write_whole(output, render(results, results_file.name))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,1 @@
+"""Models, their configurations and image processors: the code that travels to the Hub with them."""

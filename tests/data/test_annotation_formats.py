@@ -1,0 +1,356 @@
+"""Label maps as PNG and in COCO's format: round trips, and both as training data."""
+
+import contextlib
+import csv
+import io
+import json
+import shutil
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as st_numpy
+from pycocotools.coco import COCO
+from support.replica import write_replica
+from typer.testing import CliRunner
+
+from transformers_massformer.cli import app
+from transformers_massformer.data.annotations import coco_annotation, read_coco_annotation, write_label_map
+from transformers_massformer.data.mass13k import LABELS, choose_split, find_splits, load_mass13k, read_header
+from transformers_massformer.data.parquet import write_parquet
+from transformers_massformer.data.reading import read_label, read_pair
+from transformers_massformer.data.training_set import TrainingSet
+from transformers_massformer.data.transforms import TrainingTransform
+from transformers_massformer.inference.predictor import FolderPredictor
+from transformers_massformer.training.session import items, read_pairs
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def open_coco(path) -> COCO:
+    """As COCO's own library reads it; it prints."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        return COCO(path)
+
+
+label_maps = st_numpy.arrays(
+    np.uint8,
+    st.tuples(st.integers(1, 24), st.integers(1, 24)),
+    elements=st.sampled_from([*range(len(LABELS)), 255]),
+    fill=st.sampled_from([*range(len(LABELS)), 255]),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(label_maps, st.sampled_from([".png", ".json"]))
+def test_round_trips_are_exact(tmp_path_factory, label_map, suffix):
+    path = tmp_path_factory.mktemp("maps") / f"a{suffix}"
+    write_label_map(label_map, path, LABELS, "a.jpg")
+    found, orientation = read_label(path, str(path))
+    assert found.dtype.itemsize == 1
+    assert found.is_contiguous()
+    assert np.array_equal(found.numpy(), label_map)
+    assert orientation == (1 if suffix == ".json" else 0)
+    assert read_header(path).upright_size == label_map.shape[::-1]
+
+
+@settings(max_examples=50, deadline=None)
+@given(label_maps)
+def test_coco_s_library_sees_the_same(tmp_path_factory, label_map):
+    path = tmp_path_factory.mktemp("coco") / "a.json"
+    write_label_map(label_map, path, LABELS, "photo.jpg")
+    opened = open_coco(path)
+    ((image_id, image),) = opened.imgs.items()
+    height, width = label_map.shape
+    assert image == {"id": image_id, "file_name": "photo.jpg", "width": width, "height": height}
+    assert {index: each["name"] for index, each in opened.cats.items()} == dict(enumerate(LABELS))
+    present = sorted(set(np.unique(label_map).tolist()) - {255})
+    assert [each["category_id"] for each in opened.anns.values()] == present
+    for each in opened.loadAnns(opened.getAnnIds(imgIds=image_id)):
+        mask = label_map == each["category_id"]
+        assert np.array_equal(opened.annToMask(each), mask)
+        assert (each["area"], each["iscrowd"]) == (mask.sum(), 0)
+        rows, columns = np.nonzero(mask)
+        left, top, right, bottom = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+        assert each["bbox"] == [left, top, right - left, bottom - top]
+        assert isinstance(each["segmentation"]["counts"], str)
+
+
+@pytest.mark.parametrize(("value", "count"), [(0, 1), (6, 1), (255, 0)])
+def test_one_pixel_and_one_class(tmp_path, value, count):
+    for shape in ((1, 1), (1, 9), (9, 1), (5, 4)):
+        label_map = np.full(shape, value, np.uint8)
+        assert len(coco_annotation(label_map, LABELS, "a.jpg")["annotations"]) == count
+        write_label_map(label_map, tmp_path / "a.json", LABELS, "a.jpg")
+        assert np.array_equal(read_coco_annotation(tmp_path / "a.json").numpy(), label_map)
+
+
+def test_as_many_classes_as_there_are_indices(tmp_path):
+    label_map = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    labels = [f"class {index}" for index in range(255)]
+    write_label_map(label_map, tmp_path / "a.json", labels, "a.jpg")
+    assert np.array_equal(read_coco_annotation(tmp_path / "a.json").numpy(), label_map)
+    with pytest.raises(ValueError, match="holds 255 classes, since 255 means none; got 256"):
+        coco_annotation(label_map, [*labels, "one more"], "a.jpg")
+    with pytest.raises(ValueError, match=r"has \[7, 8\], which are none of the 7 classes"):
+        write_label_map(np.array([[0, 8, 7, 255]], np.uint8), tmp_path / "b.json", LABELS, "a.jpg")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def spoil(content, fault):
+    """Makes one thing wrong with an annotation; returns what must be said about it."""
+    first, second = content["annotations"][:2]
+    mask = first["segmentation"]
+    if fault == "overlap":
+        second["segmentation"] = dict(mask)
+        return "human (annotation 1) lies over others at 30 pixels. Give each pixel to one class"
+    if fault == "unknown category":
+        second["category_id"] = 9
+        return "annotation 1 is of category 9, which is none of its `categories`, 0, 1, 2, 3, 4, 5, 6. Add it"
+    if fault == "category 255":
+        content["categories"].append({"id": 255, "name": "none"})
+        second["category_id"] = 255
+        return "annotation 1 is of category 255. Ids are class indices, from 0 to 254"
+    if fault == "polygon":
+        first["segmentation"] = [[0, 0, 3, 0, 3, 3]]
+        return "annotation 0 (others) cannot be read: its segmentation is no compressed run-length encoding"
+    if fault == "mask of another size":
+        mask["size"] = [5, 12]
+        return "its mask has size [5, 12], the image [10, 6] (height, width). Write it again"
+    if fault == "no annotations":
+        del content["annotations"]
+        return "is no annotation in COCO's format: KeyError('annotations'). Write it again"
+    if fault == "annotation is no mapping":
+        content["annotations"] = ["human"]
+        return "annotation 0 is of category None"
+    if fault == "two photographs":
+        content["images"] *= 2
+        return "holds 2 photographs. Split it into a file for each, named like it"
+    if fault == "name is a number":
+        content["categories"][1]["name"] = 1
+        return "names of categories texts"
+    if fault == "size is a text":
+        content["images"][0]["width"] = "6"
+        return "its sizes and ids must be whole numbers"
+    if fault == "size is negative":
+        content["images"][0]["width"] = -6
+        return "and sizes 1 or more"
+    counts = {
+        "counts too short": mask["counts"][:-1],
+        "counts too long": mask["counts"] + "1",
+        "counts empty": "",
+        "counts that go on": mask["counts"] + "o",
+        "counts of other characters": "\xff" + mask["counts"],
+        "counts of null": mask["counts"] + "\0",
+    }
+    mask["counts"] = counts[fault]
+    return "annotation 0 (others) cannot be read: its counts are damaged"
+
+
+FAULTS = [
+    "overlap",
+    "unknown category",
+    "category 255",
+    "polygon",
+    "mask of another size",
+    "no annotations",
+    "annotation is no mapping",
+    "two photographs",
+    "name is a number",
+    "size is a text",
+    "size is negative",
+    "counts too short",
+    "counts too long",
+    "counts empty",
+    "counts that go on",
+    "counts of other characters",
+    "counts of null",
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults_are_named_with_the_file_and_the_remedy(tmp_path, fault):
+    path = tmp_path / "a.json"
+    label_map = np.zeros((10, 6), np.uint8)
+    label_map[5:] = 1
+    content = coco_annotation(label_map, LABELS, "a.jpg")
+    text = spoil(content, fault)
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"a\.json") as error:
+        read_label(path, str(path))
+    assert str(path) in str(error.value)
+    assert text in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"images": 3}', "\xff", "[" * 100_000])
+def test_what_is_no_annotation_says_so(tmp_path, text):
+    (tmp_path / "a.json").write_text(text, encoding="latin-1")
+    with pytest.raises(ValueError, match=r"a\.json is no annotation in COCO's format: .*Write it again"):
+        read_header(tmp_path / "a.json")
+    with pytest.raises(FileNotFoundError, match=r"b\.json"):
+        read_label(tmp_path / "b.json", "b")
+
+
+def test_an_annotation_too_large_to_be_decoded_is_refused(tmp_path, monkeypatch):
+    content = coco_annotation(np.zeros((10, 10), np.uint8), LABELS, "a.jpg")
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 49)
+    with pytest.raises(ValueError, match=r"a\.json is too large to be decoded safely, 10 x 10"):
+        read_coco_annotation(tmp_path / "a.json")
+    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 50)
+    assert read_coco_annotation(tmp_path / "a.json").shape == (10, 10)
+
+
+def test_several_masks_of_a_class_are_one(tmp_path):
+    label_map = np.zeros((6, 8), np.uint8)
+    content = coco_annotation(label_map, LABELS, "a.jpg")
+    content["annotations"] *= 2
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    assert np.array_equal(read_coco_annotation(tmp_path / "a.json").numpy(), label_map)
+
+
+@pytest.fixture
+def both(tmp_path):
+    """A data set with label maps as PNG, some as their photographs are stored, and the same in COCO's format."""
+    expected = write_replica(tmp_path / "png")
+    result = run("annotations", tmp_path / "png", "--output", tmp_path / "coco", "--format", "coco-rle")
+    assert result.exit_code == 0, result.output
+    assert "5 of 5 label maps written" in result.output
+    shutil.copytree(tmp_path / "png" / "images_pad", tmp_path / "coco" / "images_pad")
+    return tmp_path / "png", tmp_path / "coco", expected
+
+
+def test_a_data_set_in_either_format_is_the_same(both, tmp_path):
+    png, coco, expected = both
+    splits = find_splits(coco)
+    assert not any(split.faults for split in splits.values())
+    for name, split in splits.items():
+        others = choose_split(find_splits(png), name).pairs
+        for pair, other in zip(split.pairs, others, strict=True):
+            assert (pair.label.suffix, other.label.suffix) == (".json", ".png")
+            one, two = (read_pair(each.image, each.label, ("photo", "label")) for each in (pair, other))
+            assert np.array_equal(np.asarray(one[0]), np.asarray(two[0]))
+            assert np.array_equal(one[1].numpy(), two[1].numpy())
+            assert np.array_equal(one[1].numpy(), expected[pair.image_id])
+    # What is there already is skipped, and back again all is upright.
+    again = run("annotations", png, "--output", coco, "--format", "coco-rle")
+    assert "0 of 5 label maps written" in again.output
+    back = run("annotations", coco, "--output", tmp_path / "back", "--format", "png", "--split", "train")
+    assert "3 of 3 label maps written" in back.output
+    for path in (tmp_path / "back" / "annotations" / "train").iterdir():
+        assert np.array_equal(np.asarray(PIL.Image.open(path)), expected[path.stem])
+    missing = run("annotations", tmp_path / "nowhere", "--output", tmp_path / "x", "--format", "png")
+    assert (missing.exit_code, "There is no folder" in missing.output) == (1, True)
+
+
+def test_statistics_and_verification_of_either_format_are_the_same(both, tmp_path):
+    tables = []
+    for data in both[:2]:
+        output = tmp_path / f"statistics_{data.name}"
+        assert run("stats", data, "--verify", "--output", output).exit_code == 0
+        assert run("stats", data, "--output", output).exit_code == 0
+        with (output / "images.csv").open(newline="") as file:
+            rows = [{key: value for key, value in row.items() if key != "label_state"} for row in csv.DictReader(file)]
+        tables.append(rows)
+    # The statistics are of label maps as they are stored, so turned ones have their sides exchanged.
+    for one, two in zip(*tables, strict=True):
+        assert {one["width"], one["height"]} == {two["width"], two["height"]}
+        assert all(one[key] == two[key] for key in one if key.startswith(("area", "num_labels")))
+
+
+def test_evaluation_takes_predictions_and_data_in_either_format(both, tmp_path):
+    png, coco, expected = both
+    # Nearly right, and everywhere of a class.
+    prediction = np.where(expected["upside_down"] == 255, 0, expected["upside_down"])
+    prediction[:5] = 3
+    write_label_map(prediction, tmp_path / "png_maps" / "upside_down.png", LABELS, "upside_down.jpg")
+    write_label_map(prediction, tmp_path / "coco_maps" / "upside_down.json", LABELS, "upside_down.jpg")
+    scores = []
+    for data in (png, coco):
+        for predictions in (tmp_path / "png_maps", tmp_path / "coco_maps"):
+            output = tmp_path / f"{data.name}_{predictions.name}"
+            result = run(
+                *("evaluate", "--model", predictions, "--data", data, "--split", "validation", "--output", output),
+                *("--profile-size", "0"),
+            )
+            assert result.exit_code == 0, result.output
+            scores.append(json.loads((output / "results.json").read_text())["scores"])
+    assert all(each == scores[0] for each in scores)
+    assert 50 < 100 * scores[0]["mean_iou"] < 100
+
+
+def test_training_samples_of_either_format_are_the_same(both):
+    png, coco, _ = both
+    transform = TrainingTransform(crop_size=24, short_sides=(30, 40))
+    one, two = (TrainingSet(items(read_pairs(find_splits(data), "train")), transform, seed=1) for data in (png, coco))
+    assert len(one) == 3
+    for index in range(3):
+        for name, value in one[index].items():
+            assert torch.equal(value, two[index][name])
+
+
+def test_two_annotations_of_one_photograph_are_an_error_that_names_both(both):
+    png, coco, _ = both
+    shutil.copy(png / "annotations" / "val" / "upside_down.png", coco / "annotations" / "val")
+    result = run("stats", coco)
+    assert result.exit_code == 1
+    text = " ".join(result.output.split())
+    assert "1 x several labels of one name" in text
+    assert "upside_down.json, upside_down.png" in text
+    with pytest.raises(ValueError, match=r"several predictions for upside_down: .*\.json and .*\.png\. Remove one"):
+        FolderPredictor(coco).file("upside_down")
+
+
+def test_a_mixture_is_as_good(both):
+    png, coco, _ = both
+    label = coco / "annotations" / "train" / "plain.json"
+    label.unlink()
+    shutil.copy(png / "annotations" / "train" / "plain.png", label.parent)
+    split = find_splits(coco)["train"]
+    assert [pair.label.suffix for pair in split.pairs] == [".png", ".json", ".json"]
+    assert not split.faults
+
+
+@pytest.mark.parametrize("fault", ["size", "stored size", "category", "damaged"])
+def test_a_data_set_s_faults_are_found(both, fault):
+    _, coco, _ = both
+    name = "turned" if fault == "stored size" else "plain"
+    path = coco / "annotations" / "train" / f"{name}.json"
+    content = json.loads(path.read_text())
+    if fault == "size":
+        content["images"][0]["width"] += 1
+        text = "1 x label of another size than its image"
+    elif fault == "stored size":
+        # The annotation lies on the upright photograph and is never turned.
+        image = content["images"][0]
+        image["width"], image["height"] = image["height"], image["width"]
+        text = "1 x label of another size than its image"
+    elif fault == "category":
+        content["categories"] = [{"id": each["id"] + 1, "name": each["name"]} for each in content["categories"]]
+        text = "human is 2, the class 1"
+    else:
+        content = {}
+        text = "1 x unreadable file"
+    path.write_text(json.dumps(content))
+    result = run("stats", coco)
+    assert result.exit_code == 1
+    shown = " ".join(result.output.split())
+    assert text in shown
+    assert path.name in shown
+
+
+def test_data_sets_of_pictures_name_the_remedy(both, tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    _, coco, _ = both
+    for load in (
+        lambda: load_mass13k(coco, "train"),
+        lambda: load_mass13k(coco, "train", streaming=True),
+        lambda: list(write_parquet(find_splits(coco), tmp_path / "parquet")),
+    ):
+        with pytest.raises(ValueError, match=r"no PNG, such as .*plain\.json\. Convert them: `massformer annotations"):
+            load()

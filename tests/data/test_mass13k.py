@@ -1,0 +1,312 @@
+import io
+import os
+import shutil
+import subprocess
+import sys
+import venv
+
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+import pytest
+from datasets import IterableDataset, load_dataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.replica import ORIENTATION, checkered_labels, stored_as, write_pair, write_replica
+
+from transformers_massformer import MASS13K_LABELS
+from transformers_massformer.data.mass13k import (
+    LABELS,
+    Header,
+    exif_orientation,
+    find_splits,
+    is_ambiguous,
+    label_orientation,
+    load_mass13k,
+    read_header,
+    turned_png,
+)
+from transformers_massformer.data.parquet import write_parquet
+from transformers_massformer.hub_data_set import write_data_set_folder
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    folder = tmp_path / "cache"
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(folder))
+    return folder
+
+
+def check_examples(examples, expected):
+    """Label maps are exact; photographs show the same blocks, but for the rounding of JPEG."""
+    seen = {}
+    for example in examples:
+        label = np.array(example["label"])
+        np.testing.assert_array_equal(label, expected[example["image_id"]])
+        assert example["image"].mode == "RGB"
+        assert example["image"].size == example["label"].size
+        colours = np.stack([label * 30 % 251, label * 70 % 241, label * 110 % 239], axis=2).astype(float)
+        assert np.median(np.abs(np.array(example["image"]) - colours)) < 12
+        seen[example["image_id"]] = np.array(example["image"])
+    return seen
+
+
+def test_labels_are_those_of_the_model():
+    assert tuple(MASS13K_LABELS) == LABELS
+
+
+@pytest.mark.parametrize("nested", [False, True], ids=["flat", "msem"])
+@pytest.mark.parametrize("folder", ["images_pad", "images", "images_copy"])
+def test_loads_the_release_upright(tmp_path, nested, folder):
+    data = tmp_path / "MaSS13K"
+    expected = write_replica(data / "msem" if nested else data, folder=folder)
+    data_set = load_mass13k(data)
+    assert {name: len(split) for name, split in data_set.items()} == {"train": 3, "validation": 1, "test": 1}
+    for split in data_set.values():
+        check_examples(split, expected)
+    # Files stay where they are.
+    assert data_set["test"].with_format("arrow")[0]["image"][0]["path"].as_py().startswith(str(data.resolve()))
+
+
+def test_4k_is_the_same_through_every_way(tmp_path):
+    data = tmp_path / "MaSS13K"
+    expected = write_replica(data, (4096, 3072))
+    loaded = check_examples(load_mass13k(data, "train"), expected)
+    streamed = load_mass13k(data, "train", streaming=True)
+    assert isinstance(streamed, IterableDataset)
+    list(write_parquet(find_splits(data), tmp_path / "parquet", 2))
+    from_parquet = load_dataset(str(tmp_path / "parquet"), split="train")
+    parquet_stream = load_dataset(str(tmp_path / "parquet"), split="train", streaming=True)
+    for other in (streamed, from_parquet, parquet_stream):
+        found = check_examples(other, expected)
+        assert found.keys() == loaded.keys()
+        assert all(np.array_equal(found[name], loaded[name]) for name in loaded)
+
+
+def test_several_processes_list_the_same(tmp_path):
+    expected = write_replica(tmp_path / "data")
+    one = load_mass13k(tmp_path / "data", "train", cache_dir=tmp_path / "one")
+    two = load_mass13k(tmp_path / "data", "train", num_proc=2, cache_dir=tmp_path / "two")
+    assert sorted(one["image_id"]) == sorted(two["image_id"])
+    check_examples(two, expected)
+
+
+def test_splits_by_either_name_and_in_part(tmp_path):
+    write_replica(tmp_path / "data")
+    assert (
+        load_mass13k(tmp_path / "data", "val")["image_id"] == load_mass13k(tmp_path / "data", "validation")["image_id"]
+    )
+    assert len(load_mass13k(tmp_path / "data", "train[:2]+val[:1]")) == 3
+    assert len(load_mass13k(tmp_path / "data", "all")) == 5
+    tidy = tmp_path / "tidy"
+    write_pair(tidy, "validation", "a", folder="images")
+    assert len(load_mass13k(tidy, "val")) == 1
+    with pytest.raises(ValueError, match="no split test; the data has validation"):
+        load_mass13k(tidy, "test")
+
+
+def test_the_first_folder_that_fits_the_label_maps_is_taken(tmp_path):
+    for folder in ("images_pad", "images", "images_copy"):
+        write_pair(tmp_path, "train", "a", (48, 36), folder=folder)
+    assert find_splits(tmp_path)["train"].image_folder == tmp_path / "images_pad" / "train"
+    write_pair(tmp_path, "train", "a", (64, 64), folder="images_pad")
+    write_pair(tmp_path, "train", "a", (48, 36), folder="images")
+    assert find_splits(tmp_path)["train"].image_folder == tmp_path / "images" / "train"
+    (tmp_path / "images" / "train" / "a.jpg").unlink()
+    assert find_splits(tmp_path)["train"].image_folder == tmp_path / "images_copy" / "train"
+
+
+def test_a_changed_file_is_not_taken_from_the_cache(tmp_path):
+    write_pair(tmp_path, "train", "a", seed=1)
+    load_mass13k(tmp_path, "train")
+    expected = {
+        "a": write_pair(tmp_path, "train", "a", (60, 40), 6, True, seed=2),
+        "b": write_pair(tmp_path, "train", "b"),
+    }
+    check_examples(load_mass13k(tmp_path, "train"), expected)
+
+
+def test_missing_folders_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no folder .*nowhere.*xiechenxi99"):
+        load_mass13k(tmp_path / "nowhere")
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(FileNotFoundError, match="no folder `annotations`, but photos"):
+        load_mass13k(tmp_path)
+    (tmp_path / "annotations" / "train").mkdir(parents=True)
+    with pytest.raises(
+        FileNotFoundError, match="train only in part: there is no images_pad nor images nor images_copy"
+    ):
+        load_mass13k(tmp_path)
+    (tmp_path / "annotations" / "train").rmdir()
+    (tmp_path / "images" / "test").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match="test only in part: there is no annotations/test"):
+        load_mass13k(tmp_path)
+    (tmp_path / "images" / "test").rmdir()
+    with pytest.raises(FileNotFoundError, match="none of the splits"):
+        load_mass13k(tmp_path)
+
+
+def break_files(root, fault):
+    """Gives split train one kind of fault; returns what must be said about it."""
+    image, label = root / "images_pad" / "train" / "plain.jpg", root / "annotations" / "train" / "plain.png"
+    if fault == "image without a label":
+        label.unlink()
+        return [image]
+    if fault == "label without an image":
+        image.unlink()
+        return [label]
+    if fault == "label of another size":
+        PIL.Image.fromarray(checkered_labels(40, 36, 0)).save(label)
+        return [label, "40 x 36 for a photograph of 48 x 36"]
+    if fault == "several images of one name":
+        shutil.copy(image, image.with_suffix(".png"))
+        return [image, "plain.jpg, plain.png"]
+    if fault == "unreadable file":
+        image.write_bytes(image.read_bytes()[:20])
+        return [image, "damaged"]
+    image.write_bytes(b"")
+    return [image, "empty"]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "image without a label",
+        "label without an image",
+        "label of another size",
+        "several images of one name",
+        "unreadable file",
+        "no JPEG or PNG",
+    ],
+)
+def test_faults_are_counted_and_named(tmp_path, fault, streaming):
+    write_replica(tmp_path)
+    texts = break_files(tmp_path, fault)
+    with pytest.raises(ValueError, match=r"Split train .* is not whole\. 1 x ") as error:
+        load_mass13k(tmp_path, "train", streaming=streaming)
+    assert all(str(text) in str(error.value) for text in [fault, *texts])
+
+
+def test_many_faults_are_shortened(tmp_path):
+    for index in range(8):
+        write_pair(tmp_path, "train", f"p{index}")
+        (tmp_path / "annotations" / "train" / f"p{index}.png").unlink()
+    with pytest.raises(ValueError, match=r"8 x image without a label: .*p4\.jpg, \.\.\.; 1 x no image with a label"):
+        load_mass13k(tmp_path, "train")
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 300),
+    st.integers(1, 300),
+    st.integers(0, 8),
+    st.sampled_from(["JPEG", "progressive", "PNG"]),
+    st.sampled_from(["L", "RGB"]),
+    st.booleans(),
+)
+def test_headers_are_read_as_pillow_reads_them(tmp_path_factory, width, height, orientation, kind, mode, comment):
+    image, options = PIL.Image.new(mode, (width, height)), {}
+    if orientation:
+        options["exif"] = PIL.Image.Exif()
+        options["exif"][ORIENTATION] = orientation
+        options["exif"][0x010E] = "a description that does not fit into four bytes"
+    if comment and kind != "PNG":
+        options["comment"] = b"before the frame" * 50
+    path = tmp_path_factory.mktemp("headers") / "image"
+    image.save(path, format="PNG" if kind == "PNG" else "JPEG", progressive=kind == "progressive", **options)
+    with PIL.Image.open(path) as opened:
+        expected = Header(*opened.size, opened.getexif().get(ORIENTATION, 0))
+    assert read_header(path) == expected
+
+
+@given(st.binary(max_size=60))
+def test_damaged_exif_data_is_no_orientation(data):
+    assert 0 <= exif_orientation(b"II*\0" + data) <= 8
+    assert 0 <= exif_orientation(data) <= 8
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_tag_turns_a_label_map_upright(tmp_path, orientation):
+    upright = checkered_labels(30, 20, 0)
+    path = tmp_path / "a.png"
+    PIL.Image.fromarray(stored_as(upright, orientation)).save(path)
+    image = PIL.Image.open(io.BytesIO(turned_png(path, orientation)))
+    np.testing.assert_array_equal(np.array(PIL.ImageOps.exif_transpose(image)), upright)
+
+
+def test_which_way_a_label_map_lies():
+    photo = Header(40, 30, 6)
+    assert label_orientation(photo, Header(40, 30)) == 6
+    assert label_orientation(photo, Header(30, 40)) == 1
+    assert label_orientation(photo, Header(40, 30, 6)) == 1
+    assert label_orientation(Header(40, 30, 3), Header(40, 30)) == 1
+    with pytest.raises(ValueError, match="31 x 40 for a photograph of 30 x 40"):
+        label_orientation(photo, Header(31, 40))
+    # A map with a tag is not turned by the photograph's.
+    with pytest.raises(ValueError, match="40 x 30 for a photograph of 30 x 40"):
+        label_orientation(photo, Header(40, 30, 3))
+    assert is_ambiguous(Header(40, 30, 3), Header(40, 30))
+    assert is_ambiguous(Header(30, 30, 6), Header(30, 30))
+    assert not is_ambiguous(photo, Header(40, 30))
+    assert not is_ambiguous(Header(40, 30, 3), Header(40, 30, 1))
+
+
+def test_without_a_folder_the_builder_says_what_to_do():
+    from transformers_massformer.data.mass13k import MaSS13K
+
+    with pytest.raises(ValueError, match="pass `data_dir`"):
+        MaSS13K().download_and_prepare()
+
+
+SCRIPT_CODE = """
+import sys, numpy, datasets
+assert datasets.__version__.startswith("3."), datasets.__version__
+splits = datasets.load_dataset(sys.argv[1], data_dir=sys.argv[2], trust_remote_code=True)
+stream = datasets.load_dataset(sys.argv[1], data_dir=sys.argv[2], trust_remote_code=True, streaming=True)
+arrays = {}
+for found in (splits, stream):
+    assert set(found) == {"train", "validation", "test"}
+    for split in found.values():
+        for example in split:
+            for column in ("image", "label"):
+                array = numpy.array(example[column])
+                assert numpy.array_equal(arrays.setdefault(f"{example['image_id']}.{column}", array), array)
+numpy.savez(sys.argv[3], **arrays)
+"""
+
+
+@pytest.mark.slow
+def test_the_loading_script_under_datasets_3(tmp_path):
+    data = tmp_path / "MaSS13K"
+    expected = write_replica(data, (4096, 3072))
+    folder = write_data_set_folder(tmp_path / "mass13k")
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "-q", "datasets==3.6.0", "pillow", "numpy"], check=True)
+    environment = os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
+    arguments = [folder, data, tmp_path / "found.npz"]
+    subprocess.run([python, "-c", SCRIPT_CODE, *arguments], check=True, env=environment, cwd=tmp_path)
+    found = np.load(tmp_path / "found.npz")
+    for split in load_mass13k(data).values():
+        for example in split:
+            name = example["image_id"]
+            np.testing.assert_array_equal(found[f"{name}.label"], expected[name])
+            np.testing.assert_array_equal(found[f"{name}.image"], np.array(example["image"]))
+
+
+def test_the_data_set_folder(tmp_path):
+    folder = write_data_set_folder(tmp_path)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "README.md",
+        "id2label.json",
+        "mass13k.py",
+        "palette.json",
+    ]
+    card = (folder / "README.md").read_text()
+    assert card.startswith("---\n")
+    assert "| 3 | vegetation | #409648 |" in card
+    # The copy imports where this package is not.
+    code = "import sys; sys.modules['transformers_massformer'] = None; import mass13k; print(mass13k.LABELS[3])"
+    result = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "vegetation"

@@ -1,0 +1,563 @@
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+import pytest
+import torch
+import torch.nn.functional as F
+from support.replica import write_pair
+from support.tiny_peers import PEERS, write_peer
+from transformers import AutoImageProcessor
+from typer.testing import CliRunner
+
+from transformers_massformer import MASS13K_LABELS
+from transformers_massformer.cli import app
+from transformers_massformer.evaluation.comparison import bootstrap_scores, bootstrap_weights, compare, mean_scores
+from transformers_massformer.evaluation.label_spaces import class_lookup
+from transformers_massformer.evaluation.panels import error_panel
+from transformers_massformer.evaluation.profiling import count_operations, profile
+from transformers_massformer.inference.predictor import (
+    FolderPredictor,
+    ModelPredictor,
+    PredictionOptions,
+)
+from transformers_massformer.inference.tiling import windows
+from transformers_massformer.metrics import Counts, CountSettings, count_images, score
+from transformers_massformer.models.semantic_readout import read_general_map
+
+
+SIZES = {"a": (96, 80), "b": (80, 96), "c": (131, 67)}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Three photographs of different sizes, one of them stored turned."""
+    root = tmp_path_factory.mktemp("data")
+    labels = {
+        name: write_pair(root, "val", name, size, orientation=6 if name == "b" else 1, seed=index)
+        for index, (name, size) in enumerate(SIZES.items())
+    }
+    return root, labels
+
+
+@pytest.fixture(scope="module")
+def peers(tmp_path_factory):
+    """Folders with models, made when they are asked for."""
+    root, made = tmp_path_factory.mktemp("models"), {}
+
+    def folder(name):
+        if name not in made:
+            made[name] = write_peer(name, root / name)
+        return made[name]
+
+    return folder
+
+
+def run(*arguments):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def evaluate(model, data, output, *more):
+    options = ("--split", "val", "--device", "cpu", "--profile-size", "0", "--worst", "1")
+    return run("evaluate", "--model", model, "--data", data, "--output", output, *options, *more)
+
+
+def photo(width=96, height=80, seed=0):
+    pixels = np.random.default_rng(seed).integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
+    return PIL.Image.fromarray(pixels).resize((width, height), PIL.Image.Resampling.BICUBIC)
+
+
+def dense_scores(model, pixel_values, valid_size, target_size, **inputs):
+    """Scores of all classes: everything resized at once, in float64."""
+    with torch.no_grad():
+        outputs = model(pixel_values=pixel_values, **inputs)
+    is_query_model = hasattr(outputs, "class_queries_logits")
+    maps = (outputs.masks_queries_logits if is_query_model else outputs.logits).double()
+    height, width = pixel_values.shape[-2:]
+    rows, columns = (
+        ((torch.arange(target) + 0.5) * valid / target * size / full - 0.5).clamp(0, size - 1)
+        for target, valid, size, full in zip(target_size, valid_size, maps.shape[-2:], (height, width), strict=True)
+    )
+    for axis, positions in ((2, rows), (3, columns)):
+        low = positions.floor().long()
+        high = (low + 1).clamp(max=maps.shape[axis] - 1)
+        weight = (positions - low).view([-1 if dim == axis else 1 for dim in range(4)])
+        maps = maps.index_select(axis, low) * (1 - weight) + maps.index_select(axis, high) * weight
+    if not is_query_model:
+        return maps[0].softmax(0)
+    classes = outputs.class_queries_logits[0].double().softmax(-1)[:, :-1]
+    return torch.einsum("qc,qhw->chw", classes, maps[0].sigmoid())
+
+
+def assert_agrees(label_map, scores):
+    best = scores.topk(2, dim=0).values
+    clear = best[0] - best[1] > 1e-4
+    assert clear.float().mean() > 0.5
+    assert torch.equal(label_map[clear], scores.argmax(0)[clear])
+
+
+@pytest.mark.parametrize("name", [name for name in PEERS if name != "eomt"])
+def test_label_maps_are_read_at_native_size_exactly(peers, name):
+    image, folder = photo(), peers(name)
+    predictor = ModelPredictor.load(folder, "cpu")
+    processor = AutoImageProcessor.from_pretrained(folder)
+    inputs = processor(images=image, return_tensors="pt")
+    mask = inputs.get("pixel_mask", torch.ones(1, *inputs["pixel_values"].shape[-2:]))[0]
+    valid_size = (
+        (80, 96) if name in ("massformer", "semask", "baseline") else (int(mask[:, 0].sum()), int(mask[0].sum()))
+    )
+    scores = dense_scores(predictor.model, inputs["pixel_values"], valid_size, (80, 96), **predictor.constant_inputs)
+    assert_agrees(predictor(image), scores)
+
+
+@pytest.mark.parametrize("name", ["massformer", "mask2former", "segformer"])
+def test_native_input_is_normalised_and_padded_only(peers, name):
+    image, folder = photo(99, 70), peers(name)
+    predictor = ModelPredictor.load(folder, "cpu", options=PredictionOptions(native_input=True))
+    processor = AutoImageProcessor.from_pretrained(folder)
+    mean, std = (torch.tensor(x).view(3, 1, 1) for x in (processor.image_mean, processor.image_std))
+    pixels = (torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255 - mean) / std
+    scores = dense_scores(predictor.model, F.pad(pixels, (0, 29, 0, 26))[None], (70, 99), (70, 99))
+    assert_agrees(predictor(image), scores)
+
+
+def test_white_shows_where_a_processor_pads(peers, tmp_path):
+    predictor = ModelPredictor.load(peers("massformer"), "cpu")
+    inputs, valid_size = predictor.processed_inputs(photo(99, 70))
+    assert inputs["pixel_values"].shape[-2:] == (96, 128)
+    assert valid_size == (70, 99)
+
+
+def test_scales_and_flips_are_averaged(peers):
+    image = photo(96, 64)
+    predictor = ModelPredictor.load(
+        peers("segformer"), "cpu", options=PredictionOptions(scales=(0.5, 1.0, 1.5), flip=True)
+    )
+    total = 0
+    for scale in (0.5, 1.0, 1.5):
+        size = (round(96 * scale), round(64 * scale))
+        resized = image.resize(size, PIL.Image.Resampling.BILINEAR)
+        for mirrored in (False, True):
+            view = resized.transpose(PIL.Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else resized
+            inputs, valid_size = predictor.native_inputs(view)
+            scores = dense_scores(predictor.model, inputs["pixel_values"], valid_size, (64, 96))
+            total = total + (scores.flip(-1) if mirrored else scores)
+    assert_agrees(predictor(image), total / 6)
+
+
+def test_windows_are_averaged_where_they_overlap(peers):
+    image = photo(150, 100)
+    predictor = ModelPredictor.load(peers("segformer"), "cpu", options=PredictionOptions(tile=64, overlap=24))
+    total, count = torch.zeros(7, 100, 150, dtype=torch.float64), torch.zeros(100, 150)
+    for top in (0, 36):
+        for left in (0, 40, 80, 86):
+            inputs, _ = predictor.native_inputs(image.crop((left, top, left + 64, top + 64)))
+            scores = dense_scores(predictor.model, inputs["pixel_values"], (64, 64), (64, 64))
+            total[:, top : top + 64, left : left + 64] += scores
+            count[top : top + 64, left : left + 64] += 1
+    assert_agrees(predictor(image), total / count)
+
+
+@pytest.mark.parametrize(("size", "tile", "overlap"), [((100, 150), 64, 0), ((64, 64), 64, 32), ((30, 500), 100, 40)])
+def test_windows_cover_everything(size, tile, overlap):
+    seen = np.zeros(size, int)
+    for top, left, bottom, right in windows(*size, tile, overlap):
+        assert bottom - top == min(tile, size[0])
+        assert right - left == min(tile, size[1])
+        seen[top:bottom, left:right] += 1
+    assert seen.min() == 1
+
+
+def test_eomt_looks_at_windows_of_the_resized_photograph(peers):
+    predictor = ModelPredictor.load(peers("eomt"), "cpu")
+    image = photo(160, 100)
+    resized = image.resize((102, 64), PIL.Image.Resampling.BILINEAR)
+    total, count = torch.zeros(7, 64, 102, dtype=torch.float64), torch.zeros(102)
+    for left in (0, 38):
+        inputs, _ = predictor.native_inputs(resized.crop((left, 0, left + 64, 64)))
+        total[..., left : left + 64] += dense_scores(predictor.model, inputs["pixel_values"], (64, 64), (64, 64))
+        count[left : left + 64] += 1
+    scores = F.interpolate((total / count)[None], size=(100, 160), mode="bilinear")[0]
+    assert_agrees(predictor(image), scores)
+    with pytest.raises(ValueError, match="windows of 64 pixels by itself"):
+        ModelPredictor.load(peers("eomt"), "cpu", options=PredictionOptions(tile=64))
+
+
+@pytest.mark.parametrize("name", ["mask2former", "oneformer", "segformer"])
+def test_the_peer_s_own_post_processing(peers, name):
+    image, folder = photo(), peers(name)
+    predictor = ModelPredictor.load(folder, "cpu", options=PredictionOptions(peer_postprocess=True))
+    processor = AutoImageProcessor.from_pretrained(folder)
+    with torch.no_grad():
+        inputs = {**processor(images=image, return_tensors="pt"), **predictor.constant_inputs}
+        outputs = predictor.model(**inputs)
+    expected = processor.post_process_semantic_segmentation(outputs, target_sizes=[(80, 96)])[0]
+    assert torch.equal(predictor(image), expected)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"tile": 32},
+        {"tile": 128, "overlap": 128},
+        {"overlap": 4},
+        {"scales": ()},
+        {"scales": (0.0,)},
+        {"peer_postprocess": True, "flip": True},
+        {"inference": "hard"},
+        {"inference": "general", "flip": True},
+    ],
+)
+def test_options_that_cannot_be_are_refused(wrong):
+    with pytest.raises(ValueError, match=r"."):
+        PredictionOptions(**wrong)
+
+
+def test_classes_are_matched_by_name_then_by_id():
+    turned = dict(enumerate(reversed(MASS13K_LABELS)))
+    assert class_lookup(turned, MASS13K_LABELS).tolist() == [6, 5, 4, 3, 2, 1, 0]
+    other_names = {index: f"class {index}" for index in range(7)}
+    assert class_lookup(other_names, MASS13K_LABELS).tolist() == list(range(7))
+    mapping = {"tree": "vegetation", "1": 5, "*": "others"}
+    assert class_lookup({0: "tree", 1: "sky", 2: "car"}, MASS13K_LABELS, mapping).tolist() == [3, 5, 0]
+
+
+@pytest.mark.parametrize(
+    ("mapping", "words"),
+    [
+        (None, "has 3 classes .*label map"),
+        ({"tree": "vegetation"}, r"leaves out 2 classes .*sky, car"),
+        ({"tre": "vegetation", "*": 0}, "'tre', which is no class of the model: tree, sky, car"),
+        ({"tree": "bush", "*": 0}, "'bush', which is no class of the data"),
+    ],
+)
+def test_classes_without_a_counterpart_are_named(mapping, words):
+    with pytest.raises(ValueError, match=words):
+        class_lookup({0: "tree", 1: "sky", 2: "car"}, MASS13K_LABELS, mapping)
+
+
+def expected_scores(predictor, data):
+    root, labels = data
+    predictions = []
+    for name in labels:
+        with PIL.Image.open(root / "images_pad" / "val" / f"{name}.jpg") as image:
+            predictions.append(predictor(PIL.ImageOps.exif_transpose(image)))
+    return score(count_images(predictions, [torch.from_numpy(x) for x in labels.values()], 7), CountSettings())
+
+
+@pytest.mark.parametrize("name", ["massformer", "mask2former", "segformer"])
+def test_evaluate_writes_the_scores_and_tables(peers, data, tmp_path, name):
+    root, labels = data
+    result = evaluate(peers(name), root, tmp_path / "out", "--title", "A_model")
+    assert result.exit_code == 0, result.output
+    written = json.loads((tmp_path / "out" / "results.json").read_text())
+    expected = expected_scores(ModelPredictor.load(peers(name), "cpu"), data)
+    assert json.dumps(written["scores"]) == json.dumps(expected)
+    assert list(written["images"]) == list(labels)
+    table = (tmp_path / "out" / "classes.md").read_text()
+    assert table.splitlines()[0].startswith("| Method | Mean mIoU | Mean BIoU | Mean BF1 | Others IoU | Others BIoU")
+    assert f"{100 * expected['mean_boundary_iou']:.2f}" in table
+    assert f"{expected['mean_bf1']:.4f}" in table
+    assert "A\\_model & " in (tmp_path / "out" / "classes.tex").read_text()
+    with (tmp_path / "out" / "images.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["image_id"], int(row["width"]), int(row["height"])) for row in rows] == [
+        (name, *size) for name, size in SIZES.items()
+    ]
+    (panel,) = (tmp_path / "out" / "worst").glob("*.jpg")
+    worst = min(rows, key=lambda row: float(row["mean_boundary_iou"]))
+    assert panel.name == f"01_{worst['image_id']}.jpg"
+
+
+@pytest.mark.parametrize("name", ["massformer", "mask2former"])
+def test_evaluate_by_general_inference(peers, data, tmp_path, name):
+    root, labels = data
+    result = evaluate(peers(name), root, tmp_path / "out", "--inference", "general")
+    assert result.exit_code == 0, result.output
+    written = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert written["prediction"]["inference"] == "general"
+    predictor = ModelPredictor.load(peers(name), "cpu", options=PredictionOptions(inference="general"))
+    image = photo(*SIZES["a"])
+    inputs, valid_size = predictor.prepare(image)
+    with torch.no_grad():
+        outputs = predictor.run(inputs)
+    (expected,) = [
+        read_general_map(
+            outputs.class_queries_logits[0],
+            outputs.masks_queries_logits[0],
+            (80, 96),
+            valid_size,
+            tuple(
+                full / size
+                for full, size in zip(
+                    inputs["pixel_values"].shape[-2:], outputs.masks_queries_logits.shape[-2:], strict=True
+                )
+            ),
+        )
+    ]
+    assert torch.equal(predictor(image), expected)
+
+
+def test_logits_per_pixel_have_no_general_inference(peers, data, tmp_path):
+    result = evaluate(peers("segformer"), data[0], tmp_path / "out", "--inference", "general")
+    assert result.exit_code == 1
+    assert "has no queries" in result.output
+
+
+def test_evaluate_a_folder_of_label_maps(data, tmp_path):
+    root, labels = data
+    predictions = tmp_path / "predictions"
+    predictions.mkdir()
+    for name, label_map in labels.items():
+        PIL.Image.fromarray(np.where(label_map == 255, 0, label_map)).save(predictions / f"{name}.png")
+    result = evaluate(predictions, root, tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    scores = json.loads((tmp_path / "out" / "results.json").read_text())["scores"]
+    assert scores["per_category_iou"] == [1] * 7
+    # The classes of another model, in two files' worth of ids.
+    for name, label_map in labels.items():
+        PIL.Image.fromarray(np.where(label_map == 255, 0, label_map + 100)).save(predictions / f"{name}.png")
+    refused = evaluate(predictions, root, tmp_path / "other")
+    assert refused.exit_code == 1
+    assert "a.png has values that are none of the 7 classes: 100," in refused.output
+    mapping = tmp_path / "map.json"
+    mapping.write_text(json.dumps({"*": 0, **{str(100 + index): label for index, label in enumerate(MASS13K_LABELS)}}))
+    result = evaluate(predictions, root, tmp_path / "other", "--label-map", mapping, "--overwrite")
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "other" / "results.json").read_text())["scores"]["mean_iou"] == 1
+
+
+def test_evaluate_with_a_class_more(data, tmp_path):
+    labels, root = data[1], tmp_path / "data"
+    shutil.copytree(data[0], root)
+    for name, label_map in labels.items():
+        with_car = np.where(label_map == 0, 7, label_map)
+        PIL.Image.fromarray(with_car).save(root / "annotations" / "val" / f"{name}.png")
+        (tmp_path / "predictions").mkdir(exist_ok=True)
+        PIL.Image.fromarray(np.where(with_car == 255, 7, with_car)).save(tmp_path / "predictions" / f"{name}.png")
+    refused = evaluate(tmp_path / "predictions", root, tmp_path / "out")
+    assert refused.exit_code == 1
+    result = evaluate(tmp_path / "predictions", root, tmp_path / "out", "--add-class", "car", "--overwrite")
+    assert result.exit_code == 0, result.output
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["labels"][7] == "car"
+    assert results["scores"]["per_category_iou"][7] == 1
+
+
+def spoil_size(predictions, root):
+    PIL.Image.new("L", (80, 80)).save(predictions / "a.png")
+    return r"a.png has 80 x 80 pixels, its photograph 96 x 80"
+
+
+def spoil_class(predictions, root):
+    PIL.Image.new("L", (96, 80), 9).save(predictions / "a.png")
+    return r"a.png has values that are none of the 7 classes: 9"
+
+
+def spoil_missing(predictions, root):
+    (predictions / "c.png").unlink()
+    return r"There is no prediction .*c.png"
+
+
+def spoil_label(predictions, root):
+    (root / "annotations" / "val" / "b.png").unlink()
+    return r"image without a label: .*b.jpg"
+
+
+def spoil_file(predictions, root):
+    (predictions / "b.png").write_bytes((predictions / "b.png").read_bytes()[:60])
+    return r"b.png cannot be read"
+
+
+@pytest.mark.parametrize("spoil", [spoil_size, spoil_class, spoil_missing, spoil_label, spoil_file])
+def test_faults_name_the_file(tmp_path, spoil):
+    predictions = tmp_path / "predictions"
+    predictions.mkdir()
+    for name, size in SIZES.items():
+        write_pair(tmp_path / "data", "val", name, size)
+        PIL.Image.new("L", size).save(predictions / f"{name}.png")
+    words = spoil(predictions, tmp_path / "data")
+    result = evaluate(predictions, tmp_path / "data", tmp_path / "out")
+    assert result.exit_code == 1
+    assert re.search(words, result.output), result.output
+
+
+def test_an_evaluation_goes_on_where_it_stopped(peers, data, tmp_path):
+    root, _ = data
+    assert evaluate(peers("segformer"), root, tmp_path / "whole").exit_code == 0
+    whole = (tmp_path / "whole" / "results.json").read_bytes()
+    assert evaluate(peers("segformer"), root, tmp_path / "cut").exit_code == 0
+    records = tmp_path / "cut" / "records" / "0.jsonl"
+    lines = records.read_text().splitlines(keepends=True)
+    # Killed while it wrote the second.
+    records.write_text(lines[0] + lines[1][:40])
+    (tmp_path / "cut" / "results.json").unlink()
+    result = evaluate(peers("segformer"), root, tmp_path / "cut")
+    assert "1 of 3 are in" in result.output
+    assert (tmp_path / "cut" / "results.json").read_bytes() == whole
+    assert "3 of 3 are in" in evaluate(peers("segformer"), root, tmp_path / "cut").output
+
+
+def test_another_evaluation_is_not_mixed_in(peers, data, tmp_path):
+    root, _ = data
+    assert evaluate(peers("segformer"), root, tmp_path).exit_code == 0
+    refused = evaluate(peers("segformer"), root, tmp_path, "--bf1-tolerance", "3")
+    assert refused.exit_code == 1
+    assert "another evaluation (other counting)" in refused.output
+    assert evaluate(peers("segformer"), root, tmp_path, "--bf1-tolerance", "3", "--overwrite").exit_code == 0
+    assert json.loads((tmp_path / "results.json").read_text())["scores"]["settings"]["bf1_tolerance"] == 3
+
+
+def launch(model, data, output, processes):
+    # What `accelerate launch` runs where there are GPUs.
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command += ["-m", "transformers_massformer.cli", "evaluate", "--model", str(model), "--data", str(data)]
+    command += ["--output", str(output), "--split", "val", "--device", "cpu", "--profile-size", "0", "--worst", "0"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_two_processes_give_the_same_results(peers, data, tmp_path):
+    root, _ = data
+    assert evaluate(peers("massformer"), root, tmp_path / "one").exit_code == 0
+    process = launch(peers("massformer"), root, tmp_path / "two", 2)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert len(list((tmp_path / "two" / "records").glob("*.jsonl"))) == 2
+    assert (tmp_path / "two" / "results.json").read_bytes() == (tmp_path / "one" / "results.json").read_bytes()
+
+
+def test_killed_in_the_middle_it_gives_the_same_results(peers, data, tmp_path):
+    root, _ = data
+    code = "from transformers_massformer.cli import app; app()"
+    command = [sys.executable, "-c", code, "evaluate", "--model", str(peers("massformer")), "--data", str(root)]
+    command += ["--output", str(tmp_path / "killed"), "--split", "val", "--device", "cpu", "--profile-size", "0"]
+    process = subprocess.Popen([*command, "--worst", "0"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    records = tmp_path / "killed" / "records" / "0.jsonl"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (records.exists() and records.read_text().count("\n")):
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert records.read_text().count("\n") >= 1
+    assert evaluate(peers("massformer"), root, tmp_path / "killed").exit_code == 0
+    assert evaluate(peers("massformer"), root, tmp_path / "whole").exit_code == 0
+    results = [(tmp_path / name / "results.json").read_bytes() for name in ("killed", "whole")]
+    assert results[0] == results[1]
+
+
+def test_costs(peers, tmp_path):
+    result = run(
+        *("evaluate", "--model", peers("massformer"), "--output", tmp_path, "--profile-only"),
+        *("--profile-size", "160x96", "--device", "cpu"),
+    )
+    assert result.exit_code == 0, result.output
+    costs = json.loads((tmp_path / "profile.json").read_text())
+    assert costs["input_size"] == [96, 160]
+    assert costs["parameters"] == ModelPredictor.load(peers("massformer"), "cpu").model.num_parameters()
+    assert "two per multiply-add" in (tmp_path / "profile.md").read_text()
+    assert costs["flops"] > 1e6
+    predictor = ModelPredictor.load(peers("segformer"), "cpu", options=PredictionOptions(tile=64))
+    assert profile(predictor, 200, 100)["input_size"] == [64, 64]
+
+
+def test_operations_are_those_of_the_layers(peers):
+    predictor = ModelPredictor.load(peers("upernet"), "cpu")
+    small, large = (
+        count_operations(predictor.model, {"pixel_values": torch.Size([1, 3, side, side])}) for side in (128, 256)
+    )
+    assert 3.9 < large / small < 4.01
+
+
+def counts_of(seed, num_images=6, quality=0.5):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(16).repeat_interleave(4)[:, None].expand(64, 64).remainder(3)
+    predictions = []
+    for _ in range(num_images):
+        noise = torch.rand(64, 64, generator=generator) > quality
+        predictions.append(torch.where(noise, torch.randint(0, 3, (64, 64), generator=generator), labels))
+    return count_images(predictions, [labels] * num_images, 3)
+
+
+def result_of(counts):
+    images = {f"image {index}": each for index, each in enumerate(counts.to_tensor().tolist())}
+    return {"labels": ["a", "b", "c"], "counting": {}, "scores": {}, "images": images}
+
+
+def test_differences_and_their_intervals():
+    worse, better = counts_of(0, quality=0.5), counts_of(1, quality=0.6)
+    first, second = compare({"worse": result_of(worse), "better": result_of(better)}, samples=300)
+    for index, name in enumerate(("iou", "boundary_iou", "bf1")):
+        assert first[name]["value"] == pytest.approx(mean_scores(worse.sum())[index].item())
+        assert second[name]["difference"] == pytest.approx(second[name]["value"] - first[name]["value"])
+        low, high = second[name]["difference_interval"]
+        assert 0 < low < second[name]["difference"] < high
+    # Against samples drawn one image at a time.
+    weights = bootstrap_weights(6, 300, 0)
+    assert (weights.sum(1) == 6).all()
+    values = []
+    for row in weights[:20].long().tolist():
+        drawn = [index for index, times in enumerate(row) for _ in range(times)]
+        values.append(mean_scores(Counts.from_tensor(worse.to_tensor()[drawn]).sum()))
+    torch.testing.assert_close(bootstrap_scores(worse, weights[:20]), torch.stack(values))
+
+
+def test_compare_on_the_command_line(data, peers, tmp_path):
+    root, _ = data
+    for name in ("segformer", "upernet"):
+        assert evaluate(peers(name), root, tmp_path / name).exit_code == 0
+    result = run(
+        *("compare", tmp_path / "segformer" / "results.json", tmp_path / "upernet", "--samples", "50"),
+        *("--output", tmp_path / "table.md"),
+    )
+    assert result.exit_code == 0, result.output
+    table = (tmp_path / "table.md").read_text()
+    assert [line.split(" | ")[:2] for line in table.splitlines()[2:4]] == [
+        ["| mIoU", "segformer"],
+        ["| mIoU", "upernet"],
+    ]
+    assert len(table.splitlines()) == 2 + 3 * 2
+    refused = run("compare", tmp_path / "nowhere.json")
+    assert refused.exit_code == 1
+    assert "no file" in refused.output
+
+
+def test_results_that_cannot_be_compared():
+    counts = counts_of(0)
+    fewer = result_of(Counts.from_tensor(counts.to_tensor()[:4]))
+    with pytest.raises(ValueError, match="2 are in one only, such as image 4, image 5"):
+        compare({"a": result_of(counts), "b": fewer})
+    with pytest.raises(ValueError, match="other counting"):
+        compare({"a": result_of(counts), "b": {**result_of(counts), "counting": {"bf1_tolerance": 1}}})
+
+
+def test_panels_show_thin_errors():
+    label = torch.zeros(1200, 1600, dtype=torch.uint8)
+    label[:, 800:] = 1
+    prediction = label.long().clone()
+    prediction[:, 400] = 1
+    label[100:200, 100:200] = 255
+    panel = np.asarray(error_panel(photo(1600, 1200), label, prediction, 2)).astype(int)
+    blue = (panel[..., 2] > 200) & (panel[..., 0] < 120)
+    green = (panel[..., 1] > 150) & (panel[..., 0] < 120) & (panel[..., 2] < 120)
+    assert blue[panel.shape[0] // 2 + 200, panel.shape[1] // 2 :].any()
+    assert green[panel.shape[0] // 2 + 200, panel.shape[1] // 2 :].any()
+
+
+def test_an_empty_folder_is_neither_model_nor_predictions(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no label maps"):
+        FolderPredictor(tmp_path)
+    assert not Path(tmp_path / "results.json").exists()

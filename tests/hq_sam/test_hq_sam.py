@@ -1,0 +1,343 @@
+"""HQ-SAM: prompts, training, evaluation and refinement."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import PIL.ImageDraw
+import pytest
+import torch
+import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+from support.tiny_labelers import save_sam2, save_sam_hq
+from typer.testing import CliRunner
+
+from transformers_massformer.cli import app
+from transformers_massformer.hq_sam import (
+    HQSamTrainer,
+    HQSamTrainingArguments,
+    ObjectSet,
+    Refiner,
+    evaluate_prompts,
+    find_objects,
+    freeze_sam,
+)
+from transformers_massformer.hq_sam.data import PROMPT_KINDS, object_masks
+from transformers_massformer.hq_sam.evaluation import PROMPTS, mask_scores, mean_scores
+from transformers_massformer.hq_sam.prompts import (
+    MASK_LOGIT,
+    box_around,
+    centre_point,
+    coarse_mask,
+    mask_prompt,
+    noisy_box,
+    random_points,
+)
+from transformers_massformer.hq_sam.trainer import LEARNED, mask_losses
+from transformers_massformer.labeling import SamSegmenter
+
+
+@pytest.fixture(scope="session")
+def sam_hq(tmp_path_factory) -> Path:
+    return save_sam_hq(tmp_path_factory.mktemp("sam_hq") / "model")
+
+
+def write_objects(folder: Path, count: int, seed: int, size=(96, 72)):
+    """Photographs of one dark ellipse each on light noise, with its binary mask."""
+    rng = np.random.default_rng(seed)
+    for name in ("im", "gt"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    for index in range(count):
+        mask = PIL.Image.new("L", size)
+        centre, radii = rng.uniform(0.3, 0.7, 2) * size, rng.uniform(0.12, 0.28, 2) * size
+        PIL.ImageDraw.Draw(mask).ellipse([*(centre - radii), *(centre + radii)], fill=255)
+        inside = np.asarray(mask) > 0
+        photo = np.where(inside[..., None], 40, 190) + rng.normal(0, 10, (*inside.shape, 3))
+        PIL.Image.fromarray(photo.clip(0, 255).astype(np.uint8)).save(folder / "im" / f"{index}.jpg", quality=95)
+        mask.save(folder / "gt" / f"{index}.png")
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    write_objects(tmp_path / "data" / "train", 24, 0)
+    write_objects(tmp_path / "data" / "validation", 4, 1)
+    return tmp_path / "data"
+
+
+masks = st.tuples(st.integers(4, 40), st.integers(4, 40), st.integers(0, 2**16)).map(
+    lambda shape: np.random.default_rng(shape[2]).random(shape[:2]) < 0.3
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(masks.filter(np.any), st.floats(0, 0.4), st.integers(0, 2**16))
+def test_boxes(mask, noise, seed):
+    left, top, right, bottom = box_around(mask).astype(int)
+    rows, columns = np.nonzero(mask)
+    assert (left, top, right, bottom) == (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+    box = box_around(mask)
+    noisy = noisy_box(box, noise, mask.shape, np.random.default_rng(seed))
+    assert (noisy[2:] - noisy[:2] >= 1 - 1e-9).all()
+    assert (noisy >= 0).all()
+    assert (noisy <= np.tile(mask.shape[::-1], 2)).all()
+    # A corner moves by half of the side's change and the centre's shift, unless it is kept within the image.
+    sides = np.tile(box[2:] - box[:2], 2)
+    assert (np.abs(noisy - box) <= np.maximum(noise * sides, 1) + 1e-9).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(masks.filter(np.any), st.integers(1, 10), st.integers(0, 2**16))
+def test_points_lie_inside(mask, count, seed):
+    points = random_points(mask, count, np.random.default_rng(seed)).astype(int)
+    assert points.shape == (count, 2)
+    assert mask[points[:, 1], points[:, 0]].all()
+    ((x, y),) = centre_point(mask).astype(int)
+    padded = np.pad(mask, 1)
+    outside = np.argwhere(~padded) - 1
+    nearest = [np.hypot(*(outside - place).T).min() for place in np.argwhere(mask)]
+    assert np.hypot(*(outside - (y, x)).T).min() == pytest.approx(max(nearest))
+
+
+def test_coarse_masks_differ_near_the_boundary_only():
+    mask = np.zeros((200, 300), bool)
+    mask[50:150, 80:220] = True
+    coarse = coarse_mask(mask, np.random.default_rng(0))
+    changed = coarse != mask
+    assert 0.01 < changed.mean() < 0.1
+    distance = np.where(mask, ndimage.distance_transform_edt(mask), ndimage.distance_transform_edt(~mask))
+    assert distance[changed].max() <= 0.02 * np.hypot(200, 300)
+    assert not np.array_equal(coarse, coarse_mask(mask, np.random.default_rng(1)))
+    assert np.array_equal(coarse_mask(np.ones((20, 20), bool), np.random.default_rng(0)), np.ones((20, 20)))
+
+
+def test_mask_prompts_are_logits_of_the_padded_square():
+    mask = np.zeros((32, 64), bool)
+    mask[:16] = True
+    prompt = mask_prompt(mask, 64, 16)
+    assert prompt.shape == (1, 16, 16)
+    assert (prompt[0, :4] == MASK_LOGIT).all()
+    assert (prompt[0, 4:] == -MASK_LOGIT).all()
+
+
+def test_samples_are_repeatable_and_of_all_kinds(data, sam_hq):
+    model = transformers.SamHQModel.from_pretrained(sam_hq)
+    processor = transformers.AutoProcessor.from_pretrained(sam_hq).image_processor
+    dataset = ObjectSet(*find_objects(data, "train"), model, processor, seed=3)
+    kinds, sizes = set(), []
+    for index in range(len(dataset)):
+        sample, again = dataset[index], dataset[index]
+        assert all(torch.equal(value, again[name]) for name, value in sample.items())
+        assert sample["pixel_values"].shape == (3, 64, 64)
+        assert set(sample["labels"].unique().tolist()) <= {0, 1}
+        assert sample["labels"].any()
+        sizes.append(sample["labels"].sum().item())
+        kinds |= sample.keys() - {"pixel_values", "labels"}
+        # What the prompt says lies where the mask is.
+        rows, columns = sample["labels"].nonzero(as_tuple=True)
+        if "input_boxes" in sample:
+            expected = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+            assert sample["input_boxes"].tolist() == expected
+        if "input_points" in sample:
+            x, y = sample["input_points"].long().T
+            assert sample["labels"][y, x].all()
+        # Dark where the mask is: image and mask are shown alike.
+        inside = sample["labels"].bool()
+        if 30 < inside.sum() < 3000:
+            assert sample["pixel_values"][0][inside].mean() < -1
+    assert kinds == {f"input_{kind}" for kind in ("boxes", "points", "masks")}
+    assert len(PROMPT_KINDS) == 3
+    # Large-scale jitter.
+    assert max(sizes) > 10 * min(sizes)
+    dataset.set_epoch(1)
+    assert not torch.equal(dataset[0]["pixel_values"], sample["pixel_values"])
+
+
+def test_objects_of_a_label_map():
+    label = torch.tensor([[0, 0, 3], [255, 3, 1]], dtype=torch.uint8)
+    found = object_masks(label, binary=False)
+    assert list(found) == [0, 1, 3]
+    assert found[3].tolist() == [[False, False, True], [False, True, False]]
+    for values in ([0, 1], [0, 255]):
+        (mask,) = object_masks(torch.tensor([values], dtype=torch.uint8), binary=True).values()
+        assert mask.tolist() == [[False, True]]
+    assert not object_masks(torch.zeros(2, 2, dtype=torch.uint8), binary=True)
+
+
+def test_losses_against_a_literal_computation():
+    torch.manual_seed(0)
+    logits, labels = torch.randn(3, 8, 8), (torch.rand(3, 8, 8) < 0.4).float()
+    losses = mask_losses(logits, labels)
+    entropy, dice = 0.0, 0.0
+    for logit, label in zip(logits, labels, strict=True):
+        p = logit.sigmoid()
+        entropy -= (label * p.log() + (1 - label) * (1 - p).log()).mean().item() / 3
+        dice += (1 - (2 * (p * label).sum() + 1) / (p.sum() + label.sum() + 1)).item() / 3
+    assert losses["loss_mask"].item() == pytest.approx(entropy, rel=1e-5)
+    assert losses["loss_dice"].item() == pytest.approx(dice, rel=1e-5)
+
+
+def trained(data: Path, sam_hq: Path, output: Path, **options):
+    model = transformers.SamHQModel.from_pretrained(sam_hq)
+    processor = transformers.AutoProcessor.from_pretrained(sam_hq)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    args = HQSamTrainingArguments(
+        output_dir=str(output), use_cpu=True, disable_tqdm=True, report_to="none", save_strategy="no", **options
+    )
+    dataset = ObjectSet(*find_objects(data, "train"), model, processor.image_processor)
+    trainer = HQSamTrainer(model, args, dataset, processor)
+    trainer.train()
+    return trainer, before
+
+
+def test_only_what_hq_sam_adds_learns(data, sam_hq, tmp_path):
+    trainer, before = trained(data, sam_hq, tmp_path / "out", max_steps=3, logging_steps=1)
+    for name, value in trainer.model.state_dict().items():
+        if name.startswith(LEARNED):
+            assert not torch.equal(value, before[name]), name
+        else:
+            assert torch.equal(value, before[name]), name
+    with pytest.raises(ValueError, match="take a model of type sam_hq"):
+        freeze_sam(torch.nn.Linear(1, 1))
+
+
+def test_the_learning_rate_drops_once(data, sam_hq, tmp_path):
+    trainer, _ = trained(data, sam_hq, tmp_path / "out", max_steps=6, logging_steps=1, drop_after=0.5)
+    rates = [entry["learning_rate"] for entry in trainer.state.log_history if "learning_rate" in entry]
+    assert rates == pytest.approx([1e-3] * 3 + [1e-4] * 3)
+
+
+def test_boundaries_get_better(data, sam_hq, tmp_path):
+    kinds = {name: PROMPTS[name] for name in ("box", "coarse mask")}
+
+    def evaluate(model):
+        segmenter = SamSegmenter(model, transformers.AutoProcessor.from_pretrained(sam_hq))
+        found = evaluate_prompts(segmenter, *find_objects(data, "validation"), kinds, hq_token_only=True)
+        return mean_scores(list(found))
+
+    before = evaluate(transformers.SamHQModel.from_pretrained(sam_hq))
+    trainer, _ = trained(
+        data,
+        sam_hq,
+        tmp_path / "out",
+        max_steps=60,
+        logging_steps=10,
+        per_device_train_batch_size=8,
+        learning_rate=1e-2,
+    )
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert losses[-1] < 0.3 * losses[0]
+    after = evaluate(trainer.model)
+    for name in kinds:
+        assert after[name]["mbiou"] > before[name]["mbiou"] + 0.3
+        assert after[name]["miou"] > 0.8
+
+
+def test_other_models_are_not_evaluated(data, tmp_path):
+    segmenter = SamSegmenter.load(save_sam2(tmp_path / "sam2"), "cpu", torch.float32)
+    with pytest.raises(ValueError, match="The model is of type sam2; take a SAM"):
+        list(evaluate_prompts(segmenter, *find_objects(data, "validation")))
+
+
+def test_scores_of_masks():
+    mask = np.zeros((100, 100), bool)
+    mask[20:60, 20:60] = True
+    assert mask_scores(mask, mask) == (1, 1)
+    iou, boundary_iou = mask_scores(np.roll(mask, 4, axis=1), mask)
+    assert iou == pytest.approx(36 / 44)
+    # The band has round(0.02 * 141) = 3 pixels.
+    ring = mask & ~ndimage.binary_erosion(mask, np.ones((3, 3)), 3)
+    other = np.roll(ring, 4, axis=1)
+    assert boundary_iou == pytest.approx((ring & other).sum() / (ring | other).sum())
+
+
+class Exact:
+    """A segmenter that knows the masks."""
+
+    def __init__(self, mask):
+        self.mask = mask
+
+    def __call__(self, photo, boxes):
+        for _ in boxes:
+            yield self.mask, 1.0
+
+
+def test_refinement_moves_boundaries_and_nothing_else():
+    exact = np.zeros((120, 160), bool)
+    exact[30:90, 40:120] = True
+    label_map = np.full((120, 160), 5, np.uint8)
+    label_map[100:] = 4
+    truth = label_map.copy()
+    truth[exact] = 1
+    # The label map's human is two pixels too small to the left and two too large to the right.
+    label_map[30:90, 42:122] = 1
+    photo = PIL.Image.new("RGB", (160, 120))
+    refined = Refiner(Exact(exact), classes=[1], band=0.02)(photo, label_map)
+    assert np.array_equal(refined, truth)
+    # Too far apart to be the same thing, too small, or another class: nothing changes.
+    for refiner in (
+        Refiner(Exact(np.roll(exact, 60, axis=1)), classes=[1]),
+        Refiner(Exact(exact), classes=[1], min_area=0.5),
+        Refiner(Exact(exact), classes=[2]),
+    ):
+        assert np.array_equal(refiner(photo, label_map), label_map)
+    # Ignored pixels stay, and so does what is far from the boundary.
+    label_map[30:90, 40:42] = 255
+    refined = Refiner(Exact(exact), classes=[1], band=0.02)(photo, label_map)
+    assert (refined[30:90, 40:42] == 255).all()
+    with pytest.raises(ValueError, match="band is 2; it must be"):
+        Refiner(Exact(exact), band=2)
+
+
+def test_the_commands(data, sam_hq, tmp_path):
+    def run(*arguments, code=0):
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        assert result.exit_code == code, f"{result.output}\n{result.exception!r}"
+        return result.output
+
+    output = tmp_path / "trained"
+    options = ("--model", sam_hq, "--output", output, "--use_cpu", "--disable_tqdm", "true")
+    train = ("train-hq-sam", "--data", data, *options)
+    run(*train, "--max_steps", "2", "--report_to", "none")
+    assert transformers.AutoConfig.from_pretrained(output).model_type == "sam_hq"
+    scores = tmp_path / "scores.json"
+    printed = run("evaluate-hq-sam", "--data", data, "--model", output, "--output", scores, "--device", "cpu")
+    assert "box, noise 0.4" in printed
+    found = json.loads(scores.read_text())["prompts"]
+    assert found["box"]["objects"] == 4
+    assert found["10 points"]["objects"] == 12
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    for path in sorted((data / "validation" / "gt").glob("*.png")):
+        with PIL.Image.open(path) as mask:
+            mask.point(lambda value: value // 255).save(maps / path.name)
+    refine = ("refine", data / "validation" / "im", "--label-maps", maps, "--model", output, "--device", "cpu")
+    run(*refine, "--output", tmp_path / "refined", "--min-iou", "0")
+    assert len(list((tmp_path / "refined").glob("*.png"))) == 4
+    assert "is there already" in run(*refine, "--output", tmp_path / "refined")
+    assert "would replace the label maps" in run(*refine, "--output", maps, code=1)
+    assert "There is no option --lerning_rate" in run(*train, "--lerning_rate", "1", code=1)
+    (tmp_path / "empty").mkdir()
+    assert "holds neither annotations" in run("train-hq-sam", "--data", tmp_path / "empty", *options, code=1)
+
+
+def test_two_processes_learn_the_same(data, sam_hq, tmp_path):
+    options = ["--data", str(data), "--model", str(sam_hq), "--use_cpu", "--max_steps", "2", "--report_to", "none"]
+    options += ["--learning_rate", "1e-5"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for name, launcher, batch in (
+        ("one", [], "4"),
+        ("two", ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"], "2"),
+    ):
+        command = [sys.executable, *launcher, "-m", "transformers_massformer.cli", "train-hq-sam", *options]
+        command += ["--output", str(tmp_path / name), "--per_device_train_batch_size", batch]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        assert done.returncode == 0, done.stderr
+    one, two = (transformers.SamHQModel.from_pretrained(tmp_path / name).state_dict() for name in ("one", "two"))
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, atol=2e-6, rtol=1e-4)

@@ -1,0 +1,160 @@
+import subprocess
+import sys
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from support.tiny import tiny_model
+from support.tiny_peers import write_peer
+
+from transformers_massformer import MaSSFormerImageProcessor, inference, open_image
+from transformers_massformer.inference.segmenter import PeakMemory, Segmenter, available_memory, tile_spans
+
+
+def test_peak_memory_is_that_of_the_block():
+    with PeakMemory("cpu") as before:
+        pass
+    with PeakMemory("cpu") as large:
+        torch.ones(2**26).sum()
+    with PeakMemory("cpu") as after:
+        pass
+    # 256 MiB of float32; other allocations of the process come and go.
+    assert large.bytes - before.bytes > 200 * 2**20
+    assert large.bytes - after.bytes > 200 * 2**20
+
+
+@pytest.fixture
+def photo():
+    """Smooth colours, so that no rounding decides a pixel's class."""
+    small = np.random.default_rng(0).integers(0, 256, (3, 4, 3), dtype=np.uint8)
+    return PIL.Image.fromarray(small).resize((70, 45), PIL.Image.Resampling.BICUBIC)
+
+
+@pytest.fixture
+def model_folder(tmp_path):
+    torch.manual_seed(0)
+    tiny_model().save_pretrained(tmp_path)
+    MaSSFormerImageProcessor().save_pretrained(tmp_path)
+    return tmp_path
+
+
+def test_segmenter_gives_the_processor_s_label_map(tmp_path, photo):
+    model, processor = tiny_model(), MaSSFormerImageProcessor()
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    photo.save(tmp_path / "photo.png")
+    result = Segmenter(tmp_path, device="cpu")(open_image(tmp_path / "photo.png"))
+    with torch.no_grad():
+        outputs = model(**processor(photo, return_tensors="pt"))
+    expected = processor.post_process_semantic_segmentation(outputs, target_sizes=[(45, 70)])[0]
+    assert result.label_map.dtype == np.uint8
+    assert np.array_equal(result.label_map, expected.numpy())
+    assert result.seconds > 0
+
+
+def test_missing_models_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no folder .*nothing"):
+        Segmenter(tmp_path / "nothing")
+    with pytest.raises(FileNotFoundError, match="holds no weights"):
+        Segmenter(tmp_path)
+    with pytest.raises(FileNotFoundError, match="There is no model at nobody/nothing"):
+        Segmenter("nobody/nothing")
+
+
+def test_segmenter_runs_the_fused_model(model_folder):
+    segmenter = Segmenter(model_folder, device="cpu", dtype=torch.bfloat16)
+    assert segmenter.model.is_fused
+    assert segmenter.model.dtype == torch.bfloat16
+
+
+@given(st.integers(1, 500), st.integers(64, 200))
+def test_tiles_cover_an_axis_once_and_overlap(length, tile):
+    spans = tile_spans(length, tile)
+    assert [kept for _, _, *span in spans for kept in range(*span)] == list(range(length))
+    for start, stop, first, last in spans:
+        assert 0 <= start <= first < last <= stop <= length
+        assert stop - start == min(tile, length)
+        # What is kept lies away from the tile's borders, but for the image's own.
+        assert start == 0 or first - start >= tile // 16
+        assert stop == length or stop - last >= tile // 16
+
+
+def test_tiles_are_segmented_one_by_one(model_folder, photo):
+    whole, tiles = Segmenter(model_folder, device="cpu"), Segmenter(model_folder, device="cpu", tile=64)
+    expected = whole(photo.crop((0, 0, 64, 45))).label_map
+    label_map = tiles(photo).label_map
+    assert label_map.shape == (45, 70)
+    # The overlap of the two tiles is cut in its middle: 6 + (64 - 6) / 2.
+    assert np.array_equal(label_map[:, :35], expected[:, :35])
+    expected = whole(photo.crop((6, 0, 70, 45))).label_map
+    assert np.array_equal(label_map[:, 35:], expected[:, 29:])
+    # One tile is the whole image.
+    assert np.array_equal(tiles(photo.crop((0, 0, 64, 40))).label_map, whole(photo.crop((0, 0, 64, 40))).label_map)
+    with pytest.raises(ValueError, match="64 pixels or more, got 63"):
+        Segmenter(model_folder, tile=63)
+
+
+def test_the_least_memory_is_less_than_what_is_used(model_folder):
+    # In a process of its own, which has no memory left over from other tests to use again.
+    code = f"""
+import PIL.Image, torch
+from transformers_massformer.inference.segmenter import PeakMemory, Segmenter, least_memory
+segmenter = Segmenter({str(model_folder)!r}, device="cpu")
+sizes = [least_memory(segmenter.model.config, 1024, 1024, dtype) for dtype in (torch.float32, torch.bfloat16)]
+with PeakMemory("cpu") as before:
+    pass
+print(*sizes, before.bytes, segmenter(PIL.Image.new("RGB", (1024, 1024))).peak_bytes)
+"""
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    least, least_in_half, before, peak = map(int, printed.split())
+    # 9 queries and 8 fused channels at stride 2, 16 channels of the body at stride 4.
+    assert least == (512 * 512 * (9 + 8) + 256 * 256 * 16) * 4
+    assert least_in_half == least // 2
+    assert peak - before > least
+
+
+def test_images_that_cannot_fit_are_refused_before_work_starts(model_folder, monkeypatch):
+    assert available_memory(torch.device("cpu")) > 2**20
+    segmenter = Segmenter(model_folder, device="cpu")
+    monkeypatch.setattr(inference, "available_memory", lambda device: 2**20)
+    with pytest.raises(MemoryError, match=r"800 x 600 pixels need more than .* free on cpu.*tiles.*bfloat16"):
+        segmenter(PIL.Image.new("RGB", (800, 600)))
+    assert segmenter(PIL.Image.new("RGB", (64, 64))).label_map.shape == (64, 64)
+    monkeypatch.setattr(inference, "available_memory", lambda device: 2**19)
+    half = Segmenter(model_folder, device="cpu", dtype=torch.bfloat16, tile=512)
+    with pytest.raises(MemoryError, match=r"512 x 512 pixels .*\(of 256 pixels, say\), or a smaller variant"):
+        half(PIL.Image.new("RGB", (900, 512)))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.00 GiB."),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+        MemoryError(),
+    ],
+)
+def test_allocators_errors_are_said_in_words(model_folder, monkeypatch, error):
+    segmenter = Segmenter(model_folder, device="cpu")
+
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(
+        segmenter, "model", type("Failing", (), {"config": segmenter.model.config, "__call__": fail})()
+    )
+    with pytest.raises(
+        MemoryError, match="70 x 45 pixels do not fit into the memory of cpu in torch.float32. Use tiles"
+    ):
+        segmenter(PIL.Image.new("RGB", (70, 45)))
+    error = RuntimeError("something else")
+    with pytest.raises(RuntimeError, match="something else"):
+        segmenter(PIL.Image.new("RGB", (70, 45)))
+
+
+def test_other_models_are_segmented_too(tmp_path):
+    segmenter = Segmenter(write_peer("segformer", tmp_path / "segformer"), device="cpu")
+    assert segmenter(PIL.Image.new("RGB", (90, 70))).label_map.shape == (70, 90)

@@ -1,0 +1,478 @@
+"""Pseudo-labels: detection, masks, merging, review."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import PIL.ImageDraw
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.tiny_labelers import (
+    DarkMasks,
+    DarkThings,
+    save_grounding_dino,
+    save_owlv2,
+    save_sam,
+    save_sam2,
+    save_sam_hq,
+)
+from typer.testing import CliRunner
+
+from transformers_massformer.cli import app
+from transformers_massformer.data.mass13k import Pair, find_splits
+from transformers_massformer.data.pseudo_labels import PseudoLabelFiles
+from transformers_massformer.data.reading import read_label
+from transformers_massformer.labeling import (
+    Detections,
+    Instance,
+    Labeler,
+    LabelOptions,
+    SamSegmenter,
+    ZeroShotDetector,
+    combined_label_map,
+    decode_mask,
+    encode_mask,
+    pseudo_label_map,
+)
+from transformers_massformer.labeling.detection import detect
+from transformers_massformer.labeling.job import LabelJob, Photo
+from transformers_massformer.labeling.review import read_review_list
+from transformers_massformer.utils.resuming import RecordWriter
+
+
+LABELS = ["others", "human", "building", "vegetation", "ground", "sky", "water"]
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("models")
+    return {
+        "detector": save_grounding_dino(folder / "detector"),
+        "segmenter": save_sam_hq(folder / "segmenter"),
+    }
+
+
+def photo_with_spots(size: tuple[int, int], spots: list[tuple[int, int, int, int]]) -> PIL.Image.Image:
+    """Dark boxes on light ground."""
+    photo = PIL.Image.new("RGB", size, (200, 200, 200))
+    draw = PIL.ImageDraw.Draw(photo)
+    for left, top, right, bottom in spots:
+        draw.rectangle((left, top, right - 1, bottom - 1), fill=(10, 10, 10))
+    return photo
+
+
+def write_photo(
+    folder: Path, name: str, photo: PIL.Image.Image, label_map: np.ndarray, split: str = "train", **options
+):
+    for kind in ("images", "annotations"):
+        (folder / kind / split).mkdir(parents=True, exist_ok=True)
+    photo.save(folder / "images" / split / f"{name}.png", **options)
+    PIL.Image.fromarray(label_map).save(folder / "annotations" / split / f"{name}.png")
+
+
+SPOTS = {"a": [(10, 10, 30, 30), (60, 20, 66, 24)], "b": [], "c": [(5, 40, 25, 60)]}
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    """Three photographs, the lower half of which is class ground, the upper one others."""
+    label_map = np.zeros((80, 96), np.uint8)
+    label_map[40:] = 4
+    label_map[:, :2] = 255
+    for name, spots in SPOTS.items():
+        write_photo(tmp_path / "data", name, photo_with_spots((96, 80), spots), label_map)
+    return tmp_path / "data"
+
+
+def label_job(data: Path, output: Path, relabel_all: bool = False) -> LabelJob:
+    photos = [Photo("train", pair) for pair in find_splits(data)["train"].pairs]
+    return LabelJob(output, photos, {7: "car"}, [*LABELS, "car"], relabel_all)
+
+
+def label_with_stand_ins(job: LabelJob, options: LabelOptions | None = None):
+    job.begin({"test": 1}, overwrite=False)
+    labeler = Labeler(DarkThings(), DarkMasks(), options)
+    with RecordWriter(job.output, 0) as writer:
+        outcomes = [outcome for _, outcome in job.label(labeler, {7: "car"}, job.photos, writer)]
+    return outcomes
+
+
+def read_map(path: Path) -> np.ndarray:
+    return read_label(path, str(path))[0].numpy()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**16), st.floats(0, 1))
+def test_masks_come_back_from_their_encoding(height, width, seed, density):
+    mask = np.random.default_rng(seed).random((height, width)) < density
+    encoded = json.loads(json.dumps(encode_mask(mask)))
+    assert np.array_equal(decode_mask(encoded), mask)
+    instance = Instance(7, (0.0, 0.0, 1.0, 1.0), 0.5, 0.5, encoded)
+    assert instance.area == mask.sum()
+    assert instance.share == pytest.approx(mask.mean())
+    assert Instance.from_coco(json.loads(json.dumps(instance.to_coco()))) == instance
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**16), st.integers(0, 5), st.booleans())
+def test_maps_against_a_loop_over_pixels(seed, count, relabel_all):
+    rng = np.random.default_rng(seed)
+    instances = []
+    for _ in range(count):
+        mask, score, accepted = rng.random((6, 7)) < 0.4, float(rng.random()), bool(rng.random() < 0.8)
+        instances.append(Instance(int(rng.integers(7, 9)), (0, 0, 1, 1), score, 1.0, encode_mask(mask), accepted))
+    label_map = rng.choice([0, 1, 255], (6, 7)).astype(np.uint8)
+    pseudo_labels = pseudo_label_map(instances, (6, 7))
+    combined = combined_label_map(label_map, pseudo_labels, 255, relabel_all)
+    for y in range(6):
+        for x in range(7):
+            here = [each for each in instances if each.accepted and decode_mask(each.mask)[y, x]]
+            expected = max(here, key=lambda each: each.score).class_id if here else 0
+            assert pseudo_labels[y, x] == expected
+            free = label_map[y, x] == 0 or (relabel_all and label_map[y, x] != 255)
+            assert combined[y, x] == (expected if expected and free else label_map[y, x])
+
+
+def test_windows_find_what_the_whole_photograph_shows_too_small():
+    class OnlyLargeThings(DarkThings):
+        """Sees things that cover a hundredth of the image."""
+
+        def __call__(self, images, prompt):
+            found = []
+            for image, detections in zip(images, super().__call__(images, prompt), strict=True):
+                boxes = detections.boxes
+                areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+                found.append(detections.keep(areas >= image.width * image.height / 100))
+            return found
+
+    spots = [(20, 20, 120, 100), (250, 150, 262, 160), (124, 70, 136, 80), (390, 290, 400, 300)]
+    photo = photo_with_spots((400, 300), spots)
+    (whole,) = detect(OnlyLargeThings(), [photo], "car")
+    assert whole.boxes.tolist() == [list(spots[0])]
+    for batch_size in (1, 3):
+        (found,) = detect(OnlyLargeThings(), [photo], "car", tile=100, overlap=40, batch_size=batch_size)
+        assert sorted(found.boxes.tolist()) == sorted(map(list, spots))
+
+
+def test_of_boxes_on_each_other_the_best_remains():
+    class Twice:
+        def __call__(self, images, prompt):
+            boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [20, 20, 30, 30]])
+            return [Detections(boxes, torch.tensor([0.5, 0.9, 0.4])) for _ in images]
+
+    (found,) = detect(Twice(), [PIL.Image.new("RGB", (40, 40))], "car")
+    assert found.boxes.tolist() == [[0, 0, 10, 9], [20, 20, 30, 30]]
+    assert found.scores.tolist() == pytest.approx([0.9, 0.4])
+
+
+def test_only_others_get_a_new_class_unless_told_otherwise(data, tmp_path):
+    job = label_job(data, tmp_path / "out")
+    assert label_with_stand_ins(job) == [2, 0, 1]
+    for name, spots in SPOTS.items():
+        alone, label_map = np.zeros((80, 96), np.uint8), read_map(data / "annotations" / "train" / f"{name}.png")
+        for left, top, right, bottom in spots:
+            alone[top:bottom, left:right] = 7
+        assert np.array_equal(read_map(job.files.alone("train", name)), alone)
+        combined = read_map(job.files.combined("train", name))
+        assert np.array_equal(combined, np.where((label_map == 0) & (alone == 7), 7, label_map))
+    everywhere = label_job(data, tmp_path / "everywhere", relabel_all=True)
+    label_with_stand_ins(everywhere)
+    combined = read_map(everywhere.files.combined("train", "c"))
+    assert (combined[40:60, 5:25] == 7).all()
+    assert (combined[:, :2] == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        ({}, [2, 0, 1]),
+        ({"min_area": 0.01}, [1, 0, 1]),
+        ({"max_area": 0.01}, [1, 0, 0]),
+        ({"mask_score": 0.95}, [0, 0, 0]),
+        ({"presence_score": 1.0}, [2, 0, 1]),
+    ],
+)
+def test_filters(data, tmp_path, options, kept):
+    job = label_job(data, tmp_path / "out")
+    assert label_with_stand_ins(job, LabelOptions(**options)) == [2, 0, 1]
+    records = job.done()
+    accepted = [sum(each.accepted for each in records[photo.key].instances) for photo in job.photos]
+    assert accepted == kept
+    assert all(each.accepted or each.reason for record in records.values() for each in record.instances)
+
+
+def test_a_class_that_nothing_shows_with_certainty_is_taken_to_be_absent():
+    class Unsure(DarkThings):
+        def __call__(self, images, prompt):
+            return [Detections(found.boxes, found.scores * 0.4) for found in super().__call__(images, prompt)]
+
+    photo = photo_with_spots((96, 80), SPOTS["a"])
+    (instances,) = Labeler(Unsure(), DarkMasks(), LabelOptions(presence_score=0.5))([photo], {7: "car"})
+    assert [each.reason for each in instances] == ["class absent: best score below 0.5"] * 2
+    (instances,) = Labeler(Unsure(), DarkMasks(), LabelOptions(presence_score=0.3))([photo], {7: "car"})
+    assert all(each.accepted for each in instances)
+
+
+@pytest.mark.parametrize(
+    "options", [{"tile": 100, "overlap": 100}, {"tile": 100, "overlap": -1}, {"batch_size": 0}, {"min_area": 1.5}]
+)
+def test_options_out_of_range(options):
+    with pytest.raises(ValueError, match="must be"):
+        LabelOptions(**options)
+
+
+def test_two_classes_at_once():
+    photo = photo_with_spots((96, 80), SPOTS["a"])
+    (instances,) = Labeler(DarkThings(), DarkMasks())([photo], {7: "car", 8: "bicycle"})
+    assert [each.class_id for each in instances] == [7, 7, 8, 8]
+
+
+def test_decisions_of_people_are_followed(data, tmp_path):
+    job = label_job(data, tmp_path / "out")
+    label_with_stand_ins(job)
+    reviewables = job.finish({}, sheets=2)
+    assert len(reviewables) == 3
+    with PIL.Image.open(tmp_path / "out" / "review" / "001.jpg") as sheet:
+        assert sheet.width == 3 * 384
+    path = tmp_path / "out" / "review.csv"
+    lines = path.read_text().splitlines()
+    assert len(lines) == 4
+    assert "a,0,car" in lines[1]
+    before = read_map(job.files.combined("train", "a"))
+    assert (before == 7).sum() == 20 * 20 + 6 * 4
+    path.write_text("\n".join([lines[0], lines[1].replace("accept", "Reject")]))
+    assert job.review(read_review_list(path)) == 1
+    assert (read_map(job.files.combined("train", "a")) == 7).sum() == 6 * 4
+    job.finish({}, sheets=0)
+    found = json.loads(job.files.manifest.read_text())
+    assert [each["accepted"] for each in found["annotations"]] == [False, True, True]
+    assert found["annotations"][0]["reason"] == "review"
+    assert not list((tmp_path / "out" / "review").glob("*.jpg"))
+    # Decisions can be taken back, and those that change nothing write nothing.
+    path.write_text("\n".join(lines))
+    assert job.review(read_review_list(path)) == 1
+    assert np.array_equal(read_map(job.files.combined("train", "a")), before)
+    assert job.review(read_review_list(path)) == 0
+
+
+def test_review_lists_that_cannot_be_followed(data, tmp_path):
+    job = label_job(data, tmp_path / "out")
+    label_with_stand_ins(job)
+    job.finish({}, sheets=0)
+    path = tmp_path / "out" / "review.csv"
+    text = path.read_text()
+    path.write_text(text.replace("accept", "perhaps", 1))
+    with pytest.raises(
+        ValueError, match=r"line 2: the decision on object '0' is 'perhaps'; it must be accept or reject"
+    ):
+        read_review_list(path)
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match="has no column decision, image_id, instance, split"):
+        read_review_list(path)
+    with pytest.raises(FileNotFoundError, match="no review list"):
+        read_review_list(tmp_path / "nothing.csv")
+    with pytest.raises(ValueError, match="names object 9 of a in train, which is not there"):
+        job.review({("train", "a", 9): False})
+
+
+def test_the_manifest_is_read_by_coco_s_tools(data, tmp_path):
+    coco = pytest.importorskip("pycocotools.coco")
+    job = label_job(data, tmp_path / "out")
+    label_with_stand_ins(job)
+    job.finish({"detector": "dark things"}, sheets=0)
+    found = coco.COCO(str(job.files.manifest))
+    assert [category["name"] for category in found.loadCats(found.getCatIds())] == ["car"]
+    assert len(found.getImgIds()) == 3
+    first = found.loadAnns(found.getAnnIds(imgIds=[1]))
+    assert [each["bbox"] for each in first] == [[10, 10, 20, 20], [60, 20, 6, 4]]
+    assert found.annToMask(first[1]).sum() == 24
+    assert PseudoLabelFiles(tmp_path / "out").read_classes() == {7: "car"}
+
+
+def test_photographs_are_upright(tmp_path):
+    label_map = np.zeros((80, 96), np.uint8)
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    write_photo(tmp_path / "data", "a", photo_with_spots((96, 80), [(10, 20, 30, 50)]), label_map, exif=exif)
+    job = label_job(tmp_path / "data", tmp_path / "out")
+    assert label_with_stand_ins(job) == [1]
+    # Turned by a quarter, clockwise.
+    (instance,) = job.done()["train", "a"].instances
+    assert instance.box == (30, 10, 60, 30)
+    combined = read_map(job.files.combined("train", "a"))
+    assert combined.shape == (96, 80)
+    assert (combined[10:30, 30:60] == 7).all()
+    (pair,) = job.files.pairs([photo.pair for photo in job.photos], "train")
+    assert pair == Pair("a", job.photos[0].pair.image, job.files.combined("train", "a"))
+
+
+# The models of transformers
+
+
+SAVERS = {"sam": save_sam, "sam_hq": save_sam_hq, "sam2": save_sam2}
+
+
+@pytest.mark.parametrize("kind", SAVERS)
+def test_masks_of_hundreds_of_boxes_are_those_of_one_at_a_time(kind, tmp_path):
+    segmenter = SamSegmenter.load(SAVERS[kind](tmp_path / kind), "cpu", torch.float32, batch_size=64)
+    torch.manual_seed(0)
+    photo = PIL.Image.effect_noise((150, 100), 80).convert("RGB")
+    corners = torch.rand(200, 2) * torch.tensor([100.0, 60.0])
+    boxes = torch.cat((corners, corners + 5 + 30 * torch.rand(200, 2)), dim=1)
+    together = list(segmenter(photo, boxes))
+    assert len(together) == 200
+    assert {mask.shape for mask, _ in together} == {(100, 150)}
+    assert len({mask.tobytes() for mask, _ in together}) > 10
+    segmenter.batch_size = 1
+    for (mask, score), (expected, expected_score) in zip(together, segmenter(photo, boxes[:5]), strict=False):
+        assert (mask != expected).mean() < 1e-3
+        assert score == pytest.approx(expected_score, abs=1e-4)
+    assert not list(segmenter(photo, boxes[:0]))
+
+
+@pytest.mark.parametrize("save", [save_grounding_dino, save_owlv2])
+def test_detections_do_not_depend_on_the_batch(save, tmp_path):
+    detector = ZeroShotDetector.load(save(tmp_path / "detector"), "cpu", torch.float32, 0.0)
+    torch.manual_seed(0)
+    photos = [PIL.Image.effect_noise(size, 80).convert("RGB") for size in ((300, 200), (200, 260), (300, 200))]
+    single = [detect(detector, [photo], "car")[0] for photo in photos]
+    together = detect(detector, photos, "car", batch_size=3)
+    for one, other, photo in zip(single, together, photos, strict=True):
+        assert len(one)
+        torch.testing.assert_close(one.boxes, other.boxes, atol=1e-2, rtol=1e-4)
+        assert (one.boxes >= 0).all()
+        assert (one.boxes <= torch.tensor([photo.width, photo.height] * 2)).all()
+
+
+def test_another_model_is_refused(models):
+    with pytest.raises(ValueError, match="Unrecognized configuration class|zero-shot"):
+        ZeroShotDetector.load(models["segmenter"], "cpu", torch.float32)
+    with pytest.raises(ValueError, match="Unrecognized configuration class"):
+        SamSegmenter.load(models["detector"], "cpu", torch.float32)
+
+
+def run_label(data: Path, output: Path, models: dict[str, Path], *options: str, code: int = 0):
+    command = ["label", "--data", str(data), "--output", str(output), "--class", "car", "--device", "cpu"]
+    command += ["--detector", str(models["detector"]), "--segmenter", str(models["segmenter"]), *options]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == code, f"{result.output}\n{result.exception!r}"
+    return result
+
+
+def test_the_command_from_photographs_to_label_maps(data, tmp_path, models):
+    output = tmp_path / "out"
+    printed = run_label(data, output, models, "--score", "0.5", "--relabel", "all").output
+    assert "car (class 7):" in printed
+    found = json.loads((output / "manifest.json").read_text())
+    assert [image["image_id"] for image in found["images"]] == ["a", "b", "c"]
+    assert found["annotations"]
+    assert {each["score"] >= 0.5 for each in found["annotations"]} == {True}
+    assert list((output / "review").glob("*.jpg"))
+    # A second run finds everything done, and another one is refused.
+    before = (output / "manifest.json").read_bytes()
+    assert "3 of 3 are in" in run_label(data, output, models, "--score", "0.5", "--relabel", "all").output
+    assert (output / "manifest.json").read_bytes() == before
+    assert (
+        "another labelling (other score)"
+        in run_label(data, output, models, "--score", "0.4", "--relabel", "all", code=1).output
+    )
+
+
+@pytest.mark.parametrize("killed_after", [1, 2])
+def test_an_interrupted_labelling_ends_in_the_same_manifest(data, tmp_path, models, killed_after):
+    run_label(data, tmp_path / "whole", models, "--score", "0.5", "--relabel", "all", "--sheets", "0")
+    run_label(data, tmp_path / "halves", models, "--score", "0.5", "--relabel", "all", "--sheets", "0")
+    # As if it had been killed while it wrote a record.
+    records = tmp_path / "halves" / "records" / "0.jsonl"
+    lines = records.read_text().splitlines(keepends=True)
+    records.write_text("".join(lines[:killed_after]) + lines[killed_after][:40])
+    (tmp_path / "halves" / "manifest.json").unlink()
+    run_label(data, tmp_path / "halves", models, "--score", "0.5", "--relabel", "all", "--sheets", "0")
+    manifests = [(tmp_path / name / "manifest.json").read_text() for name in ("whole", "halves")]
+    assert manifests[0] == manifests[1]
+
+
+def test_several_processes_give_the_same_manifest(data, tmp_path, models):
+    options = ["--score", "0.5", "--relabel", "all", "--sheets", "0"]
+    run_label(data, tmp_path / "one", models, *options)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m"]
+    command += ["transformers_massformer.cli", "label", "--data", str(data), "--output", str(tmp_path / "two")]
+    command += ["--class", "car", "--device", "cpu", "--detector", str(models["detector"])]
+    command += ["--segmenter", str(models["segmenter"]), *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "two" / "records").glob("*.jsonl"))) == 2
+    manifests = [(tmp_path / name / "manifest.json").read_text() for name in ("one", "two")]
+    assert manifests[0] == manifests[1]
+
+
+def test_a_second_class_on_top_of_the_first(data, tmp_path, models):
+    run_label(data, tmp_path / "car", models, "--score", "0.5", "--relabel", "all")
+    first = read_map(PseudoLabelFiles(tmp_path / "car").combined("train", "a"))
+    assert (first == 7).any()
+    result = CliRunner().invoke(
+        app,
+        ["label", "--data", str(data), "--output", str(tmp_path / "both"), "--class", "bicycle=a bicycle"]
+        + ["--pseudo-labels", str(tmp_path / "car"), "--device", "cpu", "--score", "0.3", "--relabel", "all"]
+        + ["--detector", str(models["detector"]), "--segmenter", str(models["segmenter"])],
+    )
+    assert result.exit_code == 0, result.output
+    files = PseudoLabelFiles(tmp_path / "both")
+    assert files.read_classes() == {7: "car", 8: "bicycle"}
+    assert set(np.unique(read_map(files.alone("train", "a")))) <= {0, 8}
+    assert (read_map(files.combined("train", "a")) == 8).any()
+
+
+def test_errors_for_people(data, tmp_path, models):
+    output = tmp_path / "out"
+    known = CliRunner().invoke(app, ["label", "--data", str(data), "--output", str(output), "--class", "sky"])
+    assert known.exit_code == 1
+    assert "The class 'sky' is known already" in known.output
+    # A model that is not there leaves nothing behind that would be in the way of another.
+    result = run_label(data, output, {**models, "detector": data / "nowhere"}, code=1)
+    assert str(data / "nowhere") in result.output
+    assert not output.exists()
+    nothing = run_label(data, tmp_path / "nothing", models, "--score", "1", code=1).output
+    assert "No car was found in 3 photographs. Lower --score" in nothing
+    (tmp_path / "broken" / "images").mkdir(parents=True)
+    broken = data / "images" / "train" / "b.png"
+    broken.write_bytes(broken.read_bytes()[:200])
+    printed = run_label(data, tmp_path / "broken", models, "--score", "0.5", code=1).output
+    assert str(broken) in printed
+    assert "1 photographs failed" in printed
+    assert not (tmp_path / "broken" / "manifest.json").exists()
+    with pytest.raises(FileNotFoundError, match="labelling was interrupted"):
+        PseudoLabelFiles(tmp_path / "broken").read_classes()
+
+
+def peak_memory_of_many_boxes(models: dict[str, Path], count: int) -> int:
+    """Bytes, in a process of its own, on a 4K photograph."""
+    program = f"""
+import resource, PIL.Image, torch
+from transformers_massformer.labeling import Detections, Labeler, SamSegmenter
+class Many:
+    def __call__(self, images, prompt):
+        corners = torch.rand({count}, 2) * 2000
+        return [Detections(torch.cat((corners, corners + 500), 1), torch.rand({count})) for _ in images]
+torch.manual_seed(0)
+segmenter = SamSegmenter.load({str(models["segmenter"])!r}, "cpu", torch.float32)
+photo = PIL.Image.new("RGB", (4096, 3072), (90, 120, 60))
+(instances,) = Labeler(Many(), segmenter)([photo], {{7: "car"}})
+print(len(instances), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
+    return int(done.stdout.split()[1])
+
+
+def test_masks_at_4k_are_not_held_for_all_boxes(models):
+    few, many = (peak_memory_of_many_boxes(models, count) for count in (4, 44))
+    # One mask of 4096 x 3072 has 12.6 MB; 40 of them would have 500.
+    assert many - few < 8 * 4096 * 3072

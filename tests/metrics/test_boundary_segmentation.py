@@ -1,0 +1,197 @@
+import importlib.util
+import json
+import math
+import multiprocessing
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+
+from transformers_massformer.hub_metric import REQUIREMENTS
+from transformers_massformer.metrics import CountSettings, count_image, count_images, score
+
+
+evaluate = pytest.importorskip("evaluate")
+
+FOLDER = Path(__file__).parents[2] / "hub" / "boundary_segmentation"
+SIZES = [(40, 50), (7, 90), (64, 64)]
+
+
+@pytest.fixture
+def load(tmp_path, monkeypatch):
+    """Loads the metric's folder as a user of `evaluate` does, with caches of the test's own."""
+    monkeypatch.setattr(evaluate.config, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "modules")])
+
+    def load_metric(**options):
+        return evaluate.load(str(FOLDER), cache_dir=str(tmp_path / "metrics"), **options)
+
+    yield load_metric
+    for name in [name for name in sys.modules if name.startswith("evaluate_modules")]:
+        del sys.modules[name]
+
+
+def pairs(seed=0):
+    generator = np.random.default_rng(seed)
+    for height, width in SIZES:
+        label = generator.integers(0, 4, (height // 5 + 1, width)).repeat(5, 0)[:height].astype(np.uint8)
+        prediction = np.roll(label, 1, 1)
+        label[: height // 3, : width // 4] = 255
+        yield prediction, label
+
+
+def expected(num_labels=5, chosen=None, seed=0):
+    predictions, labels = zip(*pairs(seed), strict=True)
+    chosen = chosen or CountSettings()
+    tensors = [[torch.from_numpy(x) for x in maps] for maps in (predictions, labels)]
+    return score(count_images(*tensors, num_labels, chosen), chosen)
+
+
+def assert_same(result, expected):
+    assert result.keys() == expected.keys()
+    for name, value in expected.items():
+        assert (
+            np.array_equal(result[name], value, equal_nan=True) if isinstance(value, list) else result[name] == value
+        )
+
+
+def test_it_keeps_counts_and_gives_the_package_s_scores(load):
+    metric = load()
+    for prediction, label in pairs():
+        metric.add_batch(predictions=[prediction], references=[torch.from_numpy(label)])
+    result = metric.compute(num_labels=5)
+    assert_same(result, expected())
+    assert isinstance(result["mean_iou"], float)
+    assert len(result["per_category_boundary_iou"]) == 5
+    assert math.isnan(result["per_category_bf1"][4])
+
+
+def test_batched_single_and_at_once_are_the_same(load):
+    metric = load(keep_in_memory=True)
+    predictions, labels = zip(*pairs(), strict=True)
+    at_once = metric.compute(predictions=predictions, references=[label.tolist() for label in labels])
+    assert_same(at_once, expected(num_labels=4))
+    for prediction, label in pairs():
+        metric.add(prediction=prediction, reference=label)
+    assert_same(metric.compute(), at_once)
+
+
+def test_settings_of_load_and_of_compute(load):
+    chosen = CountSettings(None, 0.05, 1, "chebyshev")
+    predictions, labels = zip(*((prediction, label % 5) for prediction, label in pairs()), strict=True)
+    settings = {"ignore_index": None, "boundary_ratio": 0.05, "bf1_tolerance": 1, "bf1_distance": "chebyshev"}
+    by_compute = load().compute(predictions=predictions, references=labels, num_labels=5, **settings)
+    metric = load(**settings)
+    metric.add_batch(predictions=predictions, references=labels)
+    assert_same(metric.compute(num_labels=5, boundary_ratio=0.05), by_compute)
+    counts = [count_image(*map(torch.from_numpy, pair), 5, chosen) for pair in zip(predictions, labels, strict=True)]
+    assert_same(by_compute, score(type(counts[0]).stack(counts), chosen))
+    assert by_compute["settings"]["bf1_distance"] == "chebyshev"
+
+
+def test_settings_cannot_change_after_counting(load):
+    metric = load()
+    prediction, label = next(pairs())
+    metric.add(prediction=prediction, reference=label)
+    for given in ({}, {"predictions": [prediction], "references": [label]}):
+        with pytest.raises(ValueError, match=r"counted with .*boundary_ratio=0.001.* `evaluate.load`"):
+            metric.compute(boundary_ratio=0.02, **given)
+    # Nothing is lost by the refusal.
+    assert metric.compute()["num_images"] == 1
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda m, p, r: m.add_batch(predictions=[p, p], references=[r]), "2 predictions for 1 references"),
+        (lambda m, p, r: m.add_batch(predictions=[p], references=[r], num_labels=3), "num_labels"),
+        (lambda m, p, r: m.add(prediction=p[1:], reference=r), "Pair 0: .*50 x 39"),
+        (lambda m, p, r: m.compute(predictions=[p], references=[r], tolerance=3), "no setting tolerance"),
+        (lambda m, p, r: m.compute(predictions=[p], references=[r], num_labels=2), "a class 3, but"),
+    ],
+)
+def test_bad_input_is_named(load, call, words):
+    with pytest.raises(ValueError, match=words):
+        call(load(), *next(pairs()))
+
+
+def count_in_process(folder, cache, process_id, queue):
+    metric = evaluate.load(
+        str(folder), cache_dir=str(cache), num_process=2, process_id=process_id, experiment_id="two-processes"
+    )
+    for index, (prediction, label) in enumerate(pairs()):
+        if index % 2 == process_id:
+            metric.add_batch(predictions=[prediction], references=[label])
+    result = metric.compute(num_labels=5)
+    if process_id == 0:
+        queue.put(result)
+
+
+def test_two_processes_give_the_same_numbers(load, tmp_path):
+    load()
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    processes = [
+        context.Process(target=count_in_process, args=(FOLDER, tmp_path / "metrics", index, queue))
+        for index in range(2)
+    ]
+    for process in processes:
+        process.start()
+    result = queue.get(timeout=120)
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    assert_same(result, expected())
+
+
+def test_cases_of_the_space_hold(load):
+    spec = importlib.util.spec_from_file_location("space_tests", FOLDER / "tests.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    metric = load()
+    assert len(module.test_cases) == 3
+    for case in module.test_cases:
+        result = metric.compute(predictions=case["predictions"], references=case["references"])
+        assert case["result"].items() <= result.items()
+
+
+PAGE = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+import app
+try:
+    app.compare("colour.png", "label.png", 255, 0.001, 2)
+except app.gr.Error as error:
+    message = str(error)
+rows = app.compare("prediction.png", "label.png", 255, 0.001, 2)
+print(json.dumps({"rows": rows, "message": message, "title": app.build().title}))
+"""
+
+
+def test_the_page_scores_two_files(tmp_path):
+    pytest.importorskip("gradio")
+    prediction, label = next(pairs())
+    for name, label_map in (("prediction", prediction), ("label", label)):
+        PIL.Image.fromarray(label_map).save(tmp_path / f"{name}.png")
+    PIL.Image.new("RGB", (4, 4)).save(tmp_path / "colour.png")
+    # A process of its own: Gradio leaves event loops open.
+    command = [sys.executable, "-c", PAGE, str(FOLDER)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert [row[0] for row in found["rows"]] == ["mean", "0", "1", "2", "3"]
+    assert 0 < float(found["rows"][0][1]) < 1
+    assert "has mode RGB" in found["message"]
+    assert found["title"] == "Boundary segmentation"
+
+
+def test_the_folder_is_that_of_a_metric_space():
+    assert {path.name for path in FOLDER.iterdir()} >= {"README.md", "requirements.txt", "app.py", "tests.py"}
+    assert (FOLDER / "requirements.txt").read_text().split() == list(REQUIREMENTS)
+    card = (FOLDER / "README.md").read_text()
+    assert "sdk: gradio" in card
+    assert "- evaluate\n- metric" in card

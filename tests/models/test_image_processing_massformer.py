@@ -1,0 +1,295 @@
+import io
+import warnings
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.tiny import tiny_model
+from transformers import AutoImageProcessor, pipeline
+from transformers.modeling_outputs import ModelOutput
+
+from transformers_massformer import MaSSFormerImageProcessor, open_image
+
+
+MODES = ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "YCbCr", "HSV", "I", "F", "I;16"]
+
+
+def random_image(height, width, mode="RGB", seed=0):
+    rng = np.random.default_rng(seed)
+    if mode == "I;16":
+        return PIL.Image.fromarray(rng.integers(0, 65536, (height, width), dtype=np.uint16))
+    image = PIL.Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+    return image.convert("L").convert(mode) if mode in ("I", "F") else image.convert(mode)
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return tiny_model()
+
+
+# ---------------------------------------------------------------- preprocessing
+
+
+def test_normalisation_and_padding():
+    image = random_image(33, 70)
+    pixel_values = MaSSFormerImageProcessor()(image, return_tensors="pt").pixel_values
+    assert pixel_values.shape == (1, 3, 64, 96)
+    mean, std = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])
+    expected = ((np.asarray(image) - mean) / std).transpose(2, 0, 1)
+    np.testing.assert_allclose(pixel_values[0, :, :33, :70].numpy(), expected, atol=1e-5)
+    assert (pixel_values[0, :, 33:] == 0).all()
+    assert (pixel_values[0, :, :, 70:] == 0).all()
+
+
+def test_sizes_that_fit_are_not_padded():
+    assert MaSSFormerImageProcessor()(random_image(64, 32), return_tensors="pt").pixel_values.shape == (1, 3, 64, 32)
+
+
+def test_resize_is_on_request():
+    processor = MaSSFormerImageProcessor(do_resize=True, size={"shortest_edge": 64, "longest_edge": 80})
+    assert processor(random_image(40, 50), return_tensors="pt").pixel_values.shape == (1, 3, 64, 96)
+    default = MaSSFormerImageProcessor()
+    assert dict(default.size) == {"shortest_edge": 3072, "longest_edge": 4096}
+    assert default(random_image(40, 50), return_tensors="pt").pixel_values.shape == (1, 3, 64, 64)
+    square = default(random_image(40, 50), do_resize=True, size={"height": 32, "width": 33}, return_tensors="pt")
+    assert square.pixel_values.shape == (1, 3, 32, 64)
+
+
+def test_segmentation_maps_become_labels():
+    label_map = np.random.default_rng(0).choice([0, 3, 6, 255], (33, 40)).astype(np.uint8)
+    inputs = MaSSFormerImageProcessor()(random_image(33, 40), PIL.Image.fromarray(label_map), return_tensors="pt")
+    assert inputs.labels.dtype == torch.int64
+    assert inputs.labels.shape == (1, 64, 64)
+    assert np.array_equal(inputs.labels[0, :33, :40].numpy(), label_map)
+    assert (inputs.labels[0, 33:] == 255).all()
+    assert (inputs.labels[0, :, 40:] == 255).all()
+    from_array = MaSSFormerImageProcessor()(random_image(33, 40), label_map, return_tensors="pt")
+    assert torch.equal(from_array.labels, inputs.labels)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.int64])
+def test_labels_are_resized_to_the_nearest(dtype):
+    label_map = np.repeat(np.repeat(np.array([[0, 6], [255, 2]], dtype=dtype), 16, 0), 16, 1)
+    inputs = MaSSFormerImageProcessor()(
+        random_image(32, 32), label_map, do_resize=True, size={"height": 64, "width": 64}, return_tensors="pt"
+    )
+    assert np.array_equal(inputs.labels[0].numpy(), label_map.repeat(2, 0).repeat(2, 1))
+
+
+def test_bad_segmentation_maps_are_refused():
+    processor, image = MaSSFormerImageProcessor(), random_image(32, 32)
+    label_map = np.zeros((32, 32), np.uint8)
+    label_map[0, :3] = [7, 9, 254]
+    with pytest.raises(
+        ValueError, match=r"map 0 holds values that are no class: \[7, 9, 254\].*0 to 6 and 255.*`num_labels`"
+    ):
+        processor(image, label_map)
+    assert processor(image, label_map, num_labels=255).labels[0].max() == 254
+    with pytest.raises(ValueError, match=r"\[-1\]"):
+        processor(image, np.full((32, 32), -1))
+    with pytest.raises(ValueError, match=r"size, \(height, width\) = \(32, 32\).*got shape \(1, 16, 32\)"):
+        processor(image, np.zeros((16, 32), np.uint8))
+    with pytest.raises(ValueError, match="2 images but 1 segmentation maps"):
+        processor([image, image], [np.zeros((32, 32), np.uint8)])
+
+
+def test_different_padded_sizes_are_refused_with_the_sizes():
+    images = [random_image(32, 40), random_image(64, 40)]
+    with pytest.raises(ValueError, match=r"\[\(32, 64\), \(64, 64\)\].*one by one"):
+        MaSSFormerImageProcessor()(images)
+    same = MaSSFormerImageProcessor()([random_image(33, 40), random_image(64, 64)], return_tensors="pt")
+    assert same.pixel_values.shape == (2, 3, 64, 64)
+
+
+def test_save_and_load(tmp_path):
+    MaSSFormerImageProcessor(num_labels=3, size_divisor=64).save_pretrained(tmp_path)
+    loaded = AutoImageProcessor.from_pretrained(tmp_path)
+    assert isinstance(loaded, MaSSFormerImageProcessor)
+    assert (loaded.num_labels, loaded.size_divisor, loaded.do_resize) == (3, 64, False)
+
+
+# ---------------------------------------------------------------- label maps at the image's size
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.one_of(
+        st.tuples(st.integers(1, 70), st.integers(1, 70)),
+        st.tuples(st.just(1), st.integers(1, 5000)),
+        st.tuples(st.integers(1, 5000), st.just(1)),
+    ),
+    st.sampled_from(MODES),
+)
+def test_any_image_gets_a_label_map_of_its_size(model, size, mode):
+    image = random_image(*size, mode)
+    processor = MaSSFormerImageProcessor()
+    with torch.no_grad():
+        outputs = model(**processor(image, return_tensors="pt"))
+    (label_map,) = processor.post_process_semantic_segmentation(outputs, target_sizes=[size])
+    assert label_map.shape == size
+    assert 0 <= label_map.min() <= label_map.max() <= 6
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (3, 4, 3), (1, 5, 4), (4, 1, 3), (3, 3, 3)])
+def test_small_arrays_are_channels_last(shape):
+    array = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    processor = MaSSFormerImageProcessor(do_normalize=False, do_rescale=False)
+    pixel_values = processor(array, return_tensors="pt").pixel_values
+    assert pixel_values.shape == (1, 3, 32, 32)
+    if shape[2] == 3:
+        assert np.array_equal(pixel_values[0, :, : shape[0], : shape[1]].permute(1, 2, 0).numpy(), array)
+        channels_first = processor(torch.from_numpy(array).permute(2, 0, 1), return_tensors="pt").pixel_values
+        assert torch.equal(pixel_values, channels_first)
+
+
+def test_grey_values_of_16_bits_survive():
+    image = PIL.Image.fromarray(np.full((32, 32), 32768, dtype=np.uint16))
+    processor = MaSSFormerImageProcessor(do_normalize=False, do_rescale=False)
+    assert (processor(image, return_tensors="pt").pixel_values == 128).all()
+
+
+def test_read_only_arrays_are_accepted():
+    array = np.asarray(random_image(32, 32))
+    array.flags.writeable = False
+    assert MaSSFormerImageProcessor()(array, return_tensors="pt").pixel_values.shape == (1, 3, 32, 32)
+
+
+def fake_outputs(height, width, batch_size=1):
+    return ModelOutput(
+        class_queries_logits=torch.randn(batch_size, 9, 8),
+        masks_queries_logits=torch.randn(batch_size, 9, height, width),
+    )
+
+
+def test_post_processing_sizes_and_scores():
+    processor, outputs = MaSSFormerImageProcessor(), fake_outputs(16, 32, batch_size=2)
+    padded = processor.post_process_semantic_segmentation(outputs)
+    assert [tuple(x.shape) for x in padded] == [(32, 64)] * 2
+    own = processor.post_process_semantic_segmentation(outputs, target_sizes=[(20, 50), (32, 33)])
+    assert torch.equal(own[0], padded[0][:20, :50])
+    assert torch.equal(own[1], padded[1][:, :33])
+    tensor_sizes = torch.tensor([[20, 50], [32, 33]])
+    scored = processor.post_process_semantic_segmentation(outputs, tensor_sizes, return_segmentation_scores=True)
+    assert torch.equal(scored[0].segmentation, own[0])
+    assert scored[0].segmentation_scores.shape == (7, 20, 50)
+    assert torch.equal(scored[1].segmentation_scores.argmax(0), own[1])
+
+
+def test_post_processing_undoes_the_resize():
+    """A constant-slope mask read back at the original size lies where it was, whatever size the model saw."""
+    processor = MaSSFormerImageProcessor()
+    size = {"shortest_edge": 60, "longest_edge": 90}
+    # (height, width) = (40, 60) becomes (60, 90), padded to (64, 96); half resolution (32, 48).
+    columns = (torch.arange(48) + 0.5) * 2 / 90 * 60
+    outputs = ModelOutput(
+        class_queries_logits=torch.tensor([[[9.0, -9.0, -9.0], [-9.0, 9.0, -9.0]]]),
+        masks_queries_logits=torch.stack((columns - 30, 30 - columns))[None, :, None].expand(-1, -1, 32, -1),
+    )
+    expected = (torch.arange(60) + 0.5 < 30).long().expand(40, -1)
+    for resizing, kwargs in (
+        (processor, {"size": size}),
+        (MaSSFormerImageProcessor(do_resize=True, size=size), {}),
+        (processor, {"size": {"height": 60, "width": 90}}),
+        (processor, {"size": {"shortest_edge": 60}}),
+        (processor, {"size": {"max_height": 60, "max_width": 200}}),
+    ):
+        assert torch.equal(resizing.post_process_semantic_segmentation(outputs, [(40, 60)], **kwargs)[0], expected)
+
+
+def test_impossible_target_sizes_are_refused():
+    processor, outputs = MaSSFormerImageProcessor(), fake_outputs(16, 32)
+    with pytest.raises(ValueError, match="2 target sizes for a batch of 1"):
+        processor.post_process_semantic_segmentation(outputs, [(1, 1), (2, 2)])
+    with pytest.raises(ValueError, match="Image 0 was 64 x 32 pixels.*only 32 x 64.*height, width"):
+        processor.post_process_semantic_segmentation(outputs, [(64, 32)])
+
+
+def test_pipeline_gives_masks_of_the_photo_s_size(model, tmp_path, caplog):
+    model.save_pretrained(tmp_path / "model")
+    MaSSFormerImageProcessor().save_pretrained(tmp_path / "model")
+    random_image(45, 71).save(tmp_path / "photo.png")
+    transformers.logging.enable_propagation()
+    try:
+        pipe = pipeline("image-segmentation", model=str(tmp_path / "model"))
+        from_file, from_memory = pipe(str(tmp_path / "photo.png")), pipe(random_image(45, 71))
+    finally:
+        transformers.logging.disable_propagation()
+    assert [record.getMessage() for record in caplog.records if record.levelname in ("WARNING", "ERROR")] == []
+    for masks in (from_file, from_memory):
+        assert {mask["label"] for mask in masks} <= set(model.config.id2label.values())
+        assert all(mask["mask"].size == (71, 45) and mask["mask"].mode == "L" for mask in masks)
+        assert (sum(np.asarray(mask["mask"]).astype(int) for mask in masks) == 255).all()
+
+
+# ---------------------------------------------------------------- opening files
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGB", "RGBA", "CMYK", "1", "I", "I;16"])
+def test_open_image_accepts_any_mode(mode, tmp_path):
+    image = random_image(5, 7, mode)
+    path = tmp_path / {"CMYK": "x.jpg", "I": "x.tiff"}.get(mode, "x.png")
+    image.save(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        opened = open_image(path)
+    assert (opened.mode, opened.size) == ("RGB", (7, 5))
+
+
+def test_open_image_converts_values_sensibly(tmp_path):
+    PIL.Image.fromarray(np.array([[0, 256, 32768, 65535]], dtype=np.uint16)).save(tmp_path / "grey16.png")
+    assert np.asarray(open_image(tmp_path / "grey16.png"))[0, :, 0].tolist() == [0, 1, 128, 255]
+    PIL.Image.fromarray(np.array([[0, 0.5, 1, 7, np.nan]], dtype=np.float32)).save(tmp_path / "float.tiff")
+    assert np.asarray(open_image(tmp_path / "float.tiff"))[0, :, 1].tolist() == [0, 128, 255, 255, 0]
+    rgba = PIL.Image.fromarray(np.array([[[10, 20, 30, 255], [10, 20, 30, 0]]], dtype=np.uint8))
+    rgba.save(tmp_path / "rgba.png")
+    assert np.asarray(open_image(tmp_path / "rgba.png")).tolist() == [[[10, 20, 30], [255, 255, 255]]]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_open_image_is_upright(orientation, tmp_path):
+    upright = random_image(3, 5)
+    turned = {
+        2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
+        3: PIL.Image.Transpose.ROTATE_180,
+        4: PIL.Image.Transpose.FLIP_TOP_BOTTOM,
+        5: PIL.Image.Transpose.TRANSPOSE,
+        6: PIL.Image.Transpose.ROTATE_90,
+        7: PIL.Image.Transpose.TRANSVERSE,
+        8: PIL.Image.Transpose.ROTATE_270,
+    }.get(orientation)
+    stored = upright.transpose(turned) if turned is not None else upright
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(tmp_path / "x.png", exif=exif)
+    assert np.array_equal(np.asarray(open_image(tmp_path / "x.png")), np.asarray(upright))
+
+
+def test_open_image_refuses_bad_files(tmp_path, monkeypatch):
+    buffer = io.BytesIO()
+    random_image(64, 64).save(buffer, "JPEG")
+    (tmp_path / "cut.jpg").write_bytes(buffer.getvalue()[:900])
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    (tmp_path / "text.jpg").write_text("not a picture")
+    for name, message in (
+        ("cut.jpg", "cut.jpg is damaged or cut off"),
+        ("empty.jpg", "empty.jpg is not an image file"),
+        ("text.jpg", "text.jpg is not an image file"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            open_image(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match="no image file at .*none.jpg"):
+        open_image(tmp_path / "none.jpg")
+    with pytest.raises(ValueError, match="is a folder"):
+        open_image(tmp_path)
+    # Pillow refuses from twice the limit on and warns from the limit on.
+    random_image(10, 10).save(tmp_path / "large.png")
+    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 49)
+    with pytest.raises(ValueError, match="large.png is too large to be decoded safely.*MAX_IMAGE_PIXELS"):
+        open_image(tmp_path / "large.png")
+    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 51)
+    assert open_image(tmp_path / "large.png").size == (10, 10)

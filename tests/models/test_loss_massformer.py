@@ -1,0 +1,359 @@
+import itertools
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.golden import DATA, golden_labels, uniform
+from support.tiny import block_labels, tiny_config, tiny_model
+
+from transformers_massformer.models import loss_massformer
+from transformers_massformer.models.loss_massformer import (
+    MaSSFormerLoss,
+    boundary_weights,
+    dice_loss,
+    pairwise_dice_cost,
+    pairwise_mask_cost,
+    sample_points,
+    select_points,
+    semantic_edges,
+    semantic_targets,
+    weighted_mask_loss,
+)
+
+
+@pytest.fixture(scope="module")
+def golden():
+    return np.load(DATA / "golden_loss_metric.npz")
+
+
+@pytest.fixture(scope="module")
+def golden_targets():
+    labels = torch.from_numpy(golden_labels(64, 96, 101, 12)).long()[None]
+    classes, masks = semantic_targets(labels, 7)
+    return labels, classes[0], masks[0]
+
+
+class FixedRandom:
+    """Replaces `torch.rand` by given draws, and checks the shapes asked for."""
+
+    def __init__(self, *draws):
+        self.draws = list(draws)
+
+    def __call__(self, *shape, **kwargs):
+        draw = self.draws.pop(0)
+        assert tuple(draw.shape) == shape
+        return draw
+
+
+def golden_draw(seed, *shape):
+    return torch.from_numpy((uniform(seed, int(np.prod(shape))) + 1) / 2).reshape(shape)
+
+
+def test_edge_map_is_the_release_s(golden, golden_targets):
+    labels = golden_targets[0]
+    assert np.array_equal(labels[0].numpy(), golden["label_map"])
+    assert np.array_equal(semantic_edges(labels, 2)[0].numpy(), golden["edge_map"])
+
+
+def test_weight_maps_are_the_release_s(golden, golden_targets):
+    _, classes, masks = golden_targets
+    assert classes.tolist() == golden["classes"].tolist()
+    np.testing.assert_allclose(boundary_weights(masks, 5).numpy(), golden["weight_maps"], atol=1e-6)
+
+
+def test_points_and_mask_losses_are_the_release_s(golden, golden_targets, monkeypatch):
+    _, _, masks = golden_targets
+    # float64, as the golden values: points are ordered by scores of which some nearly tie.
+    logits, masks = torch.from_numpy(4 * uniform(104, 7 * 32 * 48)).reshape(7, 32, 48), masks.double()
+    monkeypatch.setattr(torch, "rand", FixedRandom(golden_draw(105, 7, 768, 2), golden_draw(106, 7, 64, 2)))
+    weights = boundary_weights(masks, 5)
+    points = select_points(logits, weights, 256, 3, 0.75)
+    np.testing.assert_allclose(points.numpy(), golden["point_coords"], atol=1e-6)
+    point_weights = sample_points(weights[:, None], points)[:, 0]
+    point_targets = sample_points(masks[:, None], points)[:, 0]
+    np.testing.assert_allclose(point_weights.numpy(), golden["point_weights"], atol=1e-5)
+    np.testing.assert_allclose(point_targets.numpy(), golden["point_targets"], atol=1e-5)
+
+    point_logits = sample_points(logits[:, None], points)[:, 0]
+    mask_loss = 5 * weighted_mask_loss(point_logits, point_targets, 1 + 5 * point_weights) / 7
+    assert mask_loss.item() == pytest.approx(float(golden["loss_mask"]), rel=1e-5)
+    assert (5 * dice_loss(point_logits, point_targets) / 7).item() == pytest.approx(
+        float(golden["loss_dice"]), rel=1e-5
+    )
+
+
+def test_edge_loss_is_against_the_real_edges(golden, golden_targets):
+    labels = golden_targets[0]
+    edge_logits = torch.from_numpy(3 * uniform(107, 32 * 48)).float().reshape(1, 1, 32, 48)
+    criterion = MaSSFormerLoss(tiny_config())
+    assert 10 * criterion.edge_loss(edge_logits, labels).item() == pytest.approx(
+        float(golden["edge_loss_bce"]), rel=1e-5
+    )
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(1, 5), st.integers(0, 2**16))
+def test_edges_against_a_loop_and_opencv(height, width, edge_width, seed):
+    labels = np.random.default_rng(seed).choice([0, 1, 2, 255], (height, width))
+    expected = np.zeros((height, width), np.uint8)
+    for y, x in itertools.product(range(height), range(width)):
+        for dy, dx in ((-1, 0), (0, 1), (1, 1), (1, -1)):
+            if 0 <= y + dy < height and 0 <= x + dx < width:
+                a, b = labels[y, x], labels[y + dy, x + dx]
+                expected[y, x] |= a != b and a != 255 and b != 255
+    expected = cv2.dilate(expected, np.ones((edge_width, edge_width), np.uint8))
+    assert np.array_equal(semantic_edges(torch.from_numpy(labels)[None], edge_width)[0].numpy(), expected)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 9), st.sampled_from([1, 3, 5]), st.integers(0, 2**16))
+def test_boundary_weights_against_a_loop(height, width, kernel_size, seed):
+    mask = np.random.default_rng(seed).integers(0, 2, (height, width)).astype(np.float32)
+    padded = np.pad(mask, kernel_size // 2)
+    expected = [
+        [abs(padded[y : y + kernel_size, x : x + kernel_size].mean() - mask[y, x]) for x in range(width)]
+        for y in range(height)
+    ]
+    weights = boundary_weights(torch.from_numpy(mask)[None], kernel_size)[0]
+    np.testing.assert_allclose(weights.numpy(), np.array(expected), atol=1e-6)
+    assert weights.max() < 1
+
+
+def test_pairwise_costs_against_one_by_one():
+    logits, targets = torch.randn(4, 50), torch.rand(3, 50)
+    for q, m in itertools.product(range(4), range(3)):
+        pair = logits[q : q + 1], targets[m : m + 1]
+        expected = F.binary_cross_entropy_with_logits(*pair)
+        torch.testing.assert_close(pairwise_mask_cost(logits, targets)[q, m], expected)
+        torch.testing.assert_close(pairwise_dice_cost(logits, targets)[q, m], dice_loss(*pair))
+
+
+def naive_loss(criterion, class_logits, mask_embeddings, mask_features, edge_logits, labels):
+    """The loss with every mask dense and every image by itself; draws random numbers in the same order."""
+    config = criterion.config
+    classes, masks = semantic_targets(labels, criterion.num_labels)
+    total = 0
+    for step, (step_logits, embeddings) in enumerate(zip(class_logits, mask_embeddings, strict=True)):
+        features = mask_features
+        if step < len(class_logits) - 1:
+            features = F.avg_pool2d(mask_features, 2)
+        dense = torch.einsum("bqc,bchw->bqhw", embeddings, features)
+        matches = []
+        for i in range(len(labels)):
+            points = torch.rand(1, config.train_num_points, 2)
+            predicted = sample_points(dense[i][:, None], points.expand(len(dense[i]), -1, -1))[:, 0]
+            target = sample_points(masks[i][:, None], points.expand(len(masks[i]), -1, -1))[:, 0]
+            cost = 5 * pairwise_mask_cost(predicted, target) + 5 * pairwise_dice_cost(predicted, target)
+            cost = cost - 2 * step_logits[i].softmax(-1)[:, classes[i]]
+            best = min(
+                itertools.permutations(range(len(embeddings[i])), len(classes[i])),
+                key=lambda queries, cost=cost: sum(cost[q, m].item() for m, q in enumerate(queries)),
+            )
+            matches.append(sorted((q, m) for m, q in enumerate(best)))
+        logits = torch.stack([dense[i, q] for i, pairs in enumerate(matches) for q, _ in pairs])
+        targets = torch.stack([masks[i][m] for i, pairs in enumerate(matches) for _, m in pairs])
+        weights = boundary_weights(targets, 5)
+        points = select_points(logits, weights, config.train_num_points, 3, 0.75)
+        sampled = [sample_points(x[:, None], points)[:, 0] for x in (logits, targets, weights)]
+        total = total + 5 * weighted_mask_loss(sampled[0], sampled[1], 1 + 5 * sampled[2]) / len(targets)
+        total = total + 5 * dice_loss(*sampled[:2]) / len(targets)
+        queries = torch.full(step_logits.shape[:2], criterion.num_labels)
+        for i, pairs in enumerate(matches):
+            for q, m in pairs:
+                queries[i, q] = classes[i][m]
+        weight = torch.ones(criterion.num_labels + 1)
+        weight[-1] = 0.1
+        total = total + 2 * F.cross_entropy(step_logits.flatten(0, 1), queries.flatten(), weight)
+    resized = F.interpolate(edge_logits, labels.shape[-2:], mode="bilinear")[:, 0]
+    return total + 10 * F.binary_cross_entropy_with_logits(resized, semantic_edges(labels, 2))
+
+
+def random_predictions(config, batch_size, height, width, scale=1.0):
+    steps = config.num_hidden_layers + 1
+    return (
+        [scale * torch.randn(batch_size, config.num_queries, config.num_labels + 1) for _ in range(steps)],
+        [scale * torch.randn(batch_size, config.num_queries, config.hidden_size) for _ in range(steps)],
+        torch.randn(batch_size, config.hidden_size, height // 2, width // 2).abs(),
+        scale * torch.randn(batch_size, 1, height // 2, width // 2),
+    )
+
+
+def test_loss_equals_the_dense_computation():
+    config = tiny_config(num_queries=6, num_labels=3, num_hidden_layers=2)
+    criterion = MaSSFormerLoss(config)
+    predictions = random_predictions(config, 2, 32, 64)
+    labels = block_labels(2, 32, 64, num_labels=3)
+    torch.manual_seed(1)
+    losses = criterion(*predictions, labels)
+    torch.manual_seed(1)
+    torch.testing.assert_close(losses["loss"], naive_loss(criterion, *predictions, labels), rtol=1e-4, atol=1e-4)
+
+
+def test_with_fixed_matching_every_class_has_its_query():
+    config = tiny_config(num_queries=7, matching="fixed")
+    criterion, predictions = MaSSFormerLoss(config), random_predictions(config, 2, 32, 64)
+    labels = torch.zeros(2, 32, 64, dtype=torch.int64)
+    labels[:, :, 20:], labels[1, 3:9] = 5, 2
+    classes, masks = semantic_targets(labels, 7)
+    queries, matched = criterion.match(
+        predictions[0][0][1], predictions[1][0][1], predictions[2][1], classes[1], masks[1]
+    )
+    assert queries.tolist() == [0, 2, 5]
+    assert classes[1][matched].tolist() == [0, 2, 5]
+    # The classes of the queries are then those of the image, and "no object" for all others.
+    targets = torch.full((2, 7), 7)
+    for image, present in enumerate(classes):
+        targets[image, present] = present
+    weight = torch.ones(8)
+    weight[-1] = 0.1
+    expected = 2 * F.cross_entropy(predictions[0][-1].flatten(0, 1), targets.flatten(), weight)
+    assert criterion(*predictions, labels)["loss_cross_entropy"].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.integers(0, 3), unique=True),
+    st.floats(0, 10),
+    st.one_of(st.floats(0, 1), st.floats(1, 5)),
+    st.integers(0, 2**16),
+)
+def test_new_classes_are_weighted_as_in_a_literal_loop(pseudo_classes, lambda_1, lambda_2, seed):
+    """Eq. 7, point by point, without matching: as many predictions as masks, in their order."""
+    config = tiny_config(num_labels=4, lambda_1=lambda_1, lambda_2=lambda_2, pseudo_label_classes=pseudo_classes)
+    criterion = MaSSFormerLoss(config)
+    torch.manual_seed(seed)
+    classes, masks = semantic_targets(block_labels(1, 16, 16, num_labels=4), 4)
+    weights = [boundary_weights(masks[0], 5)]
+    embeddings, features = torch.randn(1, len(masks[0]), 16), torch.randn(1, 16, 8, 8)
+    matches = [(torch.arange(len(masks[0])), torch.arange(len(masks[0])))]
+    emphases = [criterion.edge_emphases(classes[0])]
+    torch.manual_seed(seed)
+    found, _ = criterion.mask_losses(
+        embeddings, features, matches, masks, weights, emphases, torch.tensor(float(len(masks[0])))
+    )
+    torch.manual_seed(seed)
+    logits = torch.einsum("qc,chw->qhw", embeddings[0], features[0])
+    points = select_points(logits, weights[0], config.train_num_points, 3, 0.75)
+    expected = 0.0
+    for mask, each in enumerate(classes[0].tolist()):
+        for point in range(config.train_num_points):
+            where = points[mask, point][None, None]
+            logit, target, edge = (
+                sample_points(maps[mask][None, None], where).item() for maps in (logits, masks[0], weights[0])
+            )
+            weight = max(0.0, 1 - lambda_2 * edge) if each in pseudo_classes else 1 + lambda_1 * edge
+            assert weight >= 0
+            entropy = max(logit, 0) - logit * target + np.log1p(np.exp(-abs(logit)))
+            expected += weight * entropy / config.train_num_points / len(masks[0])
+    assert found.item() == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+def test_edges_of_new_classes_are_suppressed_and_those_of_others_are_not():
+    labels = torch.zeros(1, 32, 32, dtype=torch.int64)
+    labels[:, 8:24, 8:24] = 3
+    predictions = random_predictions(tiny_config(num_labels=4), 1, 32, 32)
+
+    def mask_loss(**fields):
+        torch.manual_seed(1)
+        criterion = MaSSFormerLoss(tiny_config(num_labels=4, use_auxiliary_loss=False, **fields))
+        return criterion(*predictions, labels)["loss_mask"]
+
+    plain = mask_loss(lambda_1=0.0)
+    assert mask_loss() > plain
+    assert mask_loss(pseudo_label_classes=[0, 3]) < plain
+    assert mask_loss(pseudo_label_classes=[0, 3], lambda_2=0.0) == plain
+    assert mask_loss(pseudo_label_classes=[1, 2]) == mask_loss()
+    assert plain < mask_loss(pseudo_label_classes=[3]) + mask_loss(pseudo_label_classes=[0])
+
+
+def test_without_new_classes_the_weights_are_those_of_section_4_2_to_the_bit(monkeypatch):
+    torch.manual_seed(0)
+    criterion = MaSSFormerLoss(tiny_config(lambda_2=3.0))
+    classes, masks = semantic_targets(block_labels(1, 32, 32), 7)
+    weights, matches = [boundary_weights(masks[0], 5)], [(torch.arange(len(masks[0])),) * 2]
+    points, seen = torch.rand(len(masks[0]), 64, 2), []
+    monkeypatch.setattr(loss_massformer, "select_points", lambda *arguments: points)
+    monkeypatch.setattr(loss_massformer, "weighted_mask_loss", lambda *arguments: seen.append(arguments[2]) or 0)
+    emphases = [criterion.edge_emphases(classes[0])]
+    embeddings, features = torch.randn(1, len(masks[0]), 16), torch.randn(1, 16, 16, 16)
+    criterion.mask_losses(embeddings, features, matches, masks, weights, emphases, torch.ones(()))
+    assert torch.equal(seen[0], 1 + 5 * sample_points(weights[0][:, None], points)[:, 0])
+
+
+def test_terms_are_named_weighted_and_summed():
+    config = tiny_config(class_weight=0.0, mask_weight=0.0, dice_weight=0.0)
+    predictions = random_predictions(config, 2, 32, 32)
+    labels = block_labels(2, 32, 32)
+    losses = MaSSFormerLoss(config)(*predictions, labels)
+    assert set(losses) == {"loss", "loss_edge"} | {
+        f"loss_{term}{suffix}"
+        for term in ("cross_entropy", "mask", "dice")
+        for suffix in ("", *(f"_{i}" for i in range(config.num_hidden_layers)))
+    }
+    assert losses["loss"] == losses["loss_edge"]
+    assert losses["loss"] > 0
+    without = MaSSFormerLoss(tiny_config(edge_weight=0.0, use_auxiliary_loss=False))(*predictions, labels)
+    assert set(without) == {"loss", "loss_cross_entropy", "loss_mask", "loss_dice", "loss_edge"}
+    assert without["loss_edge"] == 0
+
+
+LABELS = {
+    "one class": lambda: torch.full((2, 32, 32), 3),
+    "only ignored": lambda: torch.full((2, 32, 32), 255),
+    "one image ignored": lambda: torch.stack([torch.full((32, 32), 255), torch.full((32, 32), 1)]),
+    "blocks": lambda: block_labels(2, 32, 32),
+}
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e4])
+@pytest.mark.parametrize("labels", LABELS)
+def test_loss_and_gradients_are_finite(labels, scale):
+    config = tiny_config()
+    class_logits, embeddings, features, edges = random_predictions(config, 2, 32, 32, scale)
+    leaves = [*class_logits, *embeddings, features, edges]
+    for leaf in leaves:
+        leaf.requires_grad_()
+    loss = MaSSFormerLoss(config)(class_logits, embeddings, features, edges, LABELS[labels]())["loss"]
+    loss.backward()
+    assert loss.isfinite()
+    # Data-parallel training waits for every parameter's gradient, so none may be missing.
+    assert all(leaf.grad is not None and leaf.grad.isfinite().all() for leaf in leaves)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_gives_finite_losses_and_gradients(dtype):
+    model = tiny_model().train()
+    with torch.autocast("cpu", dtype=dtype):
+        outputs = model(torch.randn(2, 3, 64, 64), labels=block_labels(2, 64, 64))
+    assert outputs.loss.dtype == torch.float32
+    outputs.loss.backward()
+    assert outputs.loss.isfinite()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+def test_diverged_predictions_are_matched_last():
+    config = tiny_config()
+    class_logits, embeddings, features, edges = random_predictions(config, 1, 32, 32)
+    embeddings[-1][0, 4] = float("nan")
+    classes, masks = semantic_targets(torch.arange(32 * 32).reshape(1, 32, 32) % 7, 7)
+    queries, _ = MaSSFormerLoss(config).match(
+        class_logits[-1][0], embeddings[-1][0], features[0], classes[0], masks[0]
+    )
+    assert len(queries) == 7
+    assert 4 not in queries
+
+
+def test_bad_labels_are_refused_with_their_values():
+    model = tiny_model()
+    labels = torch.zeros(1, 64, 64, dtype=torch.long)
+    labels[0, 3, 4:6] = torch.tensor([7, 200])
+    with pytest.raises(ValueError, match=r"\[7, 200\].*labels are 0 to 6, or 255"):
+        model(torch.randn(1, 3, 64, 64), labels=labels)
+    with pytest.raises(ValueError, match=r"shape \(1, 64, 64\).*got torch.int64 of shape \(1, 32, 32\)"):
+        model(torch.randn(1, 3, 64, 64), labels=labels[:, ::2, ::2])
+    with pytest.raises(ValueError, match="must be integers"):
+        model(torch.randn(1, 3, 64, 64), labels=labels.float())

@@ -1,0 +1,555 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from packaging.version import Version
+from support.golden import DATA, golden_pixel_values, golden_state_dict, subsample
+from support.tiny import TINY_RESNET, TINY_SWIN, TINY_TIMM, block_labels, enable_checkpointing, tiny_config, tiny_model
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSemanticSegmentation,
+)
+
+from transformers_massformer import MaSSFormerForSemanticSegmentation, MaSSFormerModel
+from transformers_massformer.conversion import VARIANTS, convert_massformer_checkpoint, variant_config
+from transformers_massformer.models import modeling_massformer
+from transformers_massformer.models.modeling_massformer import (
+    mask_logits,
+    merge_windows,
+    partition_windows,
+    sine_position_embedding,
+)
+from transformers_massformer.models.semantic_readout import read_semantic_map
+
+
+SWITCHES = [
+    "use_cross_semantic_transmission",
+    "use_receptive_field_broadening",
+    "use_low_level_structure",
+    "use_edge_guided_fusion",
+]
+
+
+# ---------------------------------------------------------------- parity with the authors' code
+
+
+@pytest.fixture(scope="module")
+def golden():
+    return np.load(DATA / "golden_square.npz")
+
+
+@pytest.fixture(scope="module")
+def converted_r50(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("golden")
+    torch.save({"state_dict": golden_state_dict("r50"), "meta": {"iter": 80000}}, folder / "release.pth")
+    convert_massformer_checkpoint(folder / "release.pth", "r50", folder / "converted")
+    return folder / "converted"
+
+
+# Name in the golden file -> module whose output it is (its input for names that end in "input").
+INNER_FEATURES = {
+    "conv_avg": "cross_semantic_transmission.context_projection",
+    **{f"proj_{i}": f"lateral_projections.{i}" for i in range(4)},
+    **{f"se_{i}": f"squeeze_excitations.{3 - i}" for i in range(4)},
+    "cst_dcn1_offset_mask": "cross_semantic_transmission.semantic_convolution.offset",
+    "cst_dcn1": "cross_semantic_transmission.semantic_convolution",
+    "cst_dcn1_up": "cross_semantic_transmission.semantic_upsample",
+    "cst_dcn2_offset_mask": "cross_semantic_transmission.detail_convolution.offset",
+    "cst_dcn2": "cross_semantic_transmission.detail_convolution",
+    "cst_dcn2_up": "cross_semantic_transmission.detail_upsample",
+    **{f"rfb_branch{i}": f"receptive_field_broadening.branches.{i}" for i in range(4)},
+    **{f"rfb_branch{i}_offset_mask": f"receptive_field_broadening.branches.{i}.offset" for i in range(4)},
+    "lse_dcn_offset_mask": "low_level_structure.deformable.offset",
+    "lse_dcn": "low_level_structure.deformable",
+    "lse": "low_level_structure",
+    "egf_dcn_offset_mask": "edge_guided_fusion.deformable.offset",
+    "egf_dcn": "edge_guided_fusion.deformable",
+    "egf": "edge_guided_fusion",
+    "mask_features": "mask_projection",
+    "D4": "memory_projections.0",
+    "D3": "memory_projections.1",
+    "D2": "memory_projections.2",
+}
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_golden_parity(golden, converted_r50, attention):
+    model = MaSSFormerForSemanticSegmentation.from_pretrained(converted_r50, attn_implementation=attention)
+    captured = {}
+
+    def capture(name):
+        return lambda module, args, output: captured.__setitem__(name, output)
+
+    decoder = model.model.pixel_decoder
+    for name, path in INNER_FEATURES.items():
+        decoder.get_submodule(path).register_forward_hook(capture(name))
+    cst, rfb = decoder.cross_semantic_transmission, decoder.receptive_field_broadening
+    cst.detail_convolution.register_forward_hook(lambda m, args, o: captured.__setitem__("cst_attn", args[0]))
+    rfb.register_forward_hook(lambda m, a, output: captured.update(rfb=output[0], rfb_up=output[1]))
+    model.model.backbone.register_forward_hook(
+        lambda m, a, output: captured.update({f"backbone_c{i + 2}": x for i, x in enumerate(output.feature_maps)})
+    )
+
+    pixel_values = golden_pixel_values(256, 256, [45])
+    assert np.array_equal(subsample(pixel_values).numpy(), golden["pixel_values"])
+    with torch.no_grad():
+        outputs = model(pixel_values, output_auxiliary_logits=True, output_hidden_states=True)
+    captured["edge_logits"] = outputs.edge_logits
+    captured["class_logits_6"] = outputs.class_queries_logits
+    captured["mask_logits_6_stride4"] = outputs.masks_queries_logits[:, :, ::4, ::4]
+    captured["mask_logits_6_q0_37_99"] = outputs.masks_queries_logits[:, [0, 37, 99]]
+    for i in range(6):
+        captured[f"class_logits_{i}"] = outputs.auxiliary_logits[i]["class_queries_logits"]
+        captured[f"mask_logits_{i}"] = outputs.auxiliary_logits[i]["masks_queries_logits"]
+        captured[f"query_layer{i}"] = outputs.hidden_states[i + 1]
+    label_map, scores = read_semantic_map(
+        outputs.class_queries_logits[0], outputs.masks_queries_logits[0], (256, 256), (256, 256), return_scores=True
+    )
+    captured["semantic_logits_stride4"] = scores[None, :, ::4, ::4]
+
+    assert (label_map.numpy() != golden["semantic_argmax"][0]).sum() <= 3
+    compared = set(golden) - {"pixel_values", "weights_sum", "semantic_argmax"}
+    assert compared == set(captured)
+    for name in sorted(compared):
+        actual, expected = captured[name], golden[name]
+        actual = actual.numpy() if tuple(actual.shape) == expected.shape else subsample(actual).numpy()
+        tolerance = 1e-3 if "mask_logits" in name or "semantic" in name or name == "mask_features" else 1e-4
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance, err_msg=name)
+
+
+@pytest.mark.parametrize("engine", ["torchvision", "banded"])
+@pytest.mark.parametrize("banded", [False, True], ids=["whole", "bands"])
+@pytest.mark.parametrize("fused", [False, True], ids=["loaded", "fused"])
+def test_golden_parity_of_every_way_to_compute(golden, converted_r50, monkeypatch, engine, banded, fused):
+    monkeypatch.setenv("MASSFORMER_DEFORM_CONV_ENGINE", engine)
+    if banded:
+        monkeypatch.setattr(modeling_massformer, "BAND_VALUES", 1)
+    model = MaSSFormerForSemanticSegmentation.from_pretrained(converted_r50)
+    if fused:
+        model.fuse()
+    pixel_values = golden_pixel_values(256, 256, [45])
+    with torch.no_grad():
+        assert len(model.model.choose_bands(pixel_values)) == (8 if banded else 1)
+        outputs = model(pixel_values)
+    actual = {
+        "class_logits_6": outputs.class_queries_logits,
+        "mask_logits_6_stride4": outputs.masks_queries_logits[:, :, ::4, ::4],
+        "mask_logits_6_q0_37_99": outputs.masks_queries_logits[:, [0, 37, 99]],
+        "edge_logits": outputs.edge_logits,
+    }
+    for name, tolerance in zip(actual, (1e-4, 1e-3, 1e-3, 1e-4), strict=True):
+        compared = (
+            actual[name].numpy() if actual[name].shape == golden[name].shape else subsample(actual[name]).numpy()
+        )
+        np.testing.assert_allclose(compared, golden[name], rtol=0, atol=tolerance, err_msg=name)
+
+
+def test_lite_has_the_release_s_weights(tmp_path):
+    torch.save(golden_state_dict("r18lite"), tmp_path / "release.pth")
+    convert_massformer_checkpoint(tmp_path / "release.pth", "r18-lite", tmp_path / "converted")
+    model = AutoModelForSemanticSegmentation.from_pretrained(tmp_path / "converted").eval()
+    with torch.no_grad():
+        outputs = model(golden_pixel_values(64, 96, [45]))
+    assert outputs.masks_queries_logits.shape == (1, 100, 32, 48)
+
+
+@pytest.mark.parametrize(
+    ("variant", "parameters"),
+    [("r50", 37_578_176), ("r18-lite", 15_080_864), ("swin-t", 41_119_802), ("swin-b", 100_573_688)],
+)
+def test_parameter_counts(variant, parameters):
+    with torch.device("meta"):
+        model = MaSSFormerForSemanticSegmentation(variant_config(variant))
+    assert model.num_parameters() == parameters
+
+
+# ---------------------------------------------------------------- parts, against independent computations
+
+
+def test_sine_position_embedding_against_its_formula():
+    encoding = sine_position_embedding(3, 5, 16, torch.device("cpu"))
+    assert encoding.dtype == torch.float32
+    for channel in range(16):
+        j = channel % 8
+        for y in range(3):
+            for x in range(5):
+                position = (y + 1) / (3 + 1e-6) if channel < 8 else (x + 1) / (5 + 1e-6)
+                angle = position * 2 * np.pi / 10000 ** (2 * (j // 2) / 8)
+                expected = np.cos(angle) if j % 2 else np.sin(angle)
+                assert encoding[channel, y, x].item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_windows_are_row_major_and_merge_back():
+    feature_map = torch.arange(2 * 3 * 8 * 12.0).reshape(2, 3, 8, 12)
+    windows = partition_windows(feature_map, 4, 2, 3)
+    assert windows.shape == (12, 16, 3)
+    assert torch.equal(windows[4].T.reshape(3, 4, 4), feature_map[0, :, 4:8, 4:8])
+    assert torch.equal(merge_windows(windows, 4, 2, 3), feature_map)
+
+
+def test_window_padding_is_neither_read_nor_kept():
+    module = tiny_model().model.pixel_decoder.cross_semantic_transmission
+    semantic, detail = torch.randn(2, 16, 5, 7), torch.randn(2, 16, 5, 7)
+    with torch.no_grad():
+        attended = module.attend(semantic, detail)
+        # A window of the lower right corner, 1 x 3 positions of it inside the map, computed without padding.
+        positions = sine_position_embedding(4, 4, 16, semantic.device)[:, :1, :3].flatten(1).T
+        windows = [x[:, :, 4:, 4:].flatten(2).transpose(1, 2) for x in (semantic, detail)]
+        expected = module.attention(*windows, positions)
+    torch.testing.assert_close(attended[:, :, 4:, 4:].flatten(2).transpose(1, 2), expected)
+
+
+def test_inner_masks_equal_those_made_densely():
+    decoder = tiny_model().model.transformer_decoder
+    embeddings, features = torch.randn(2, 9, 16), torch.randn(2, 16, 32, 48)
+    dense = mask_logits(embeddings, F.avg_pool2d(features, 2))
+    resized = F.interpolate(dense, size=(4, 6), mode="bilinear", align_corners=False).flatten(2)
+    resized[0, 0] = -1.0
+    embeddings[0, 0] = 0
+    outside = resized.sigmoid() < 0.5
+    outside[outside.all(-1)] = False
+    level_features = F.interpolate(F.avg_pool2d(features, 2), size=(4, 6), mode="bilinear", align_corners=False)
+    mask = decoder.attention_mask(embeddings, level_features)
+    assert torch.equal(mask[:, 0] != 0, outside)
+    everywhere = decoder.attention_mask(-torch.ones(1, 1, 16), torch.ones(1, 16, 4, 6))
+    assert (everywhere == 0).all()
+
+
+# ---------------------------------------------------------------- the model as a whole
+
+
+@pytest.mark.parametrize("backbone", [TINY_RESNET, TINY_SWIN, TINY_TIMM], ids=["resnet", "swin", "timm"])
+@pytest.mark.parametrize("size", [(32, 32), (32, 160), (96, 64)])
+def test_output_shapes_for_any_size(backbone, size):
+    height, width = size
+    model = tiny_model(backbone_config=backbone)
+    with torch.no_grad():
+        outputs = model(torch.randn(2, 3, height, width), output_auxiliary_logits=True, output_hidden_states=True)
+    assert outputs.loss is None
+    assert outputs.class_queries_logits.shape == (2, 9, 8)
+    assert outputs.masks_queries_logits.shape == (2, 9, height // 2, width // 2)
+    assert outputs.edge_logits.shape == (2, 1, height // 2, width // 2)
+    assert outputs.logits.shape == (2, 7, height // 2, width // 2)
+    assert len(outputs.auxiliary_logits) == 4
+    for step in outputs.auxiliary_logits:
+        assert step["class_queries_logits"].shape == (2, 9, 8)
+        assert step["masks_queries_logits"].shape == (2, 9, height // 4, width // 4)
+    assert [x.shape for x in outputs.hidden_states] == [(2, 9, 16)] * 5
+
+
+def test_auxiliary_logits_come_with_labels_or_on_request():
+    model = tiny_model()
+    pixel_values, labels = torch.randn(1, 3, 32, 64), block_labels(1, 32, 64)
+    with torch.no_grad():
+        assert model(pixel_values).auxiliary_logits is None
+        assert model(pixel_values).hidden_states is None
+        with_labels = model(pixel_values, labels=labels)
+        assert with_labels.loss.isfinite()
+        assert len(with_labels.auxiliary_logits) == 4
+        assert model(pixel_values, labels=labels, output_auxiliary_logits=False).auxiliary_logits is None
+
+
+def test_eval_computes_no_mask_that_nobody_reads(monkeypatch):
+    shapes = []
+    original = mask_logits
+    monkeypatch.setattr(
+        "transformers_massformer.models.modeling_massformer.mask_logits",
+        lambda embeddings, features: shapes.append(tuple(features.shape[-2:])) or original(embeddings, features),
+    )
+    model = tiny_model()
+    with torch.no_grad():
+        model(torch.randn(1, 3, 64, 64))
+    assert sorted(shapes) == [(2, 2), (2, 2), (4, 4), (8, 8), (32, 32)]
+
+
+def test_attention_implementations_agree():
+    model = tiny_model()
+    pixel_values = torch.randn(2, 3, 96, 160)
+    results = {}
+    for implementation in ("eager", "sdpa"):
+        model.set_attn_implementation(implementation)
+        with torch.no_grad():
+            results[implementation] = model(pixel_values)
+    for name in ("class_queries_logits", "masks_queries_logits", "edge_logits"):
+        torch.testing.assert_close(results["eager"][name], results["sdpa"][name], rtol=1e-4, atol=1e-4)
+    model.set_attn_implementation("eager")
+    with torch.no_grad():
+        attentions = model(pixel_values, output_attentions=True).attentions
+    assert [x.shape for x in attentions] == [(2, 2, 9, n) for n in (15, 60, 240, 15)]
+
+
+def test_images_of_one_size_do_not_influence_each_other():
+    model = tiny_model()
+    pixel_values = torch.randn(3, 3, 64, 96)
+    with torch.no_grad():
+        together = model(pixel_values)
+        for i in range(3):
+            alone = model(pixel_values[i : i + 1])
+            for name in ("class_queries_logits", "masks_queries_logits", "edge_logits"):
+                torch.testing.assert_close(together[name][i : i + 1], alone[name], rtol=1e-4, atol=1e-4)
+
+
+def test_logits_are_the_queries_combined():
+    outputs = tiny_model()(torch.randn(1, 3, 32, 32))
+    probabilities = outputs.class_queries_logits.softmax(-1)[0, :, :7]
+    masks = outputs.masks_queries_logits.sigmoid()[0]
+    expected = sum(p[:, None, None] * m for p, m in zip(probabilities, masks, strict=True))
+    torch.testing.assert_close(outputs.logits[0], expected)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    st.integers(1, 2),
+    st.integers(1, 8),
+    st.integers(1, 4),
+    st.integers(1, 200_000),
+    st.integers(1, 3),
+    st.sampled_from([None, *SWITCHES]),
+    st.sampled_from(["torchvision", "banded"]),
+)
+def test_bands_equal_the_whole(batch_size, rows, columns, band_values, stripe_bands, switch, engine):
+    torch.manual_seed(0)
+    model = tiny_model(deform_conv_engine=engine, **({} if switch is None else {switch: False}))
+    pixel_values = torch.randn(batch_size, 3, 32 * rows, 32 * columns)
+    with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(modeling_massformer, "BAND_VALUES", 10**9)
+        whole = model(pixel_values)
+        patch.setattr(modeling_massformer, "BAND_VALUES", band_values)
+        patch.setattr(modeling_massformer, "STRIPE_BANDS", stripe_bands)
+        bands = model(pixel_values)
+    for name in ("class_queries_logits", "masks_queries_logits", "edge_logits"):
+        torch.testing.assert_close(bands[name], whole[name], rtol=1e-4, atol=1e-4)
+
+
+def test_no_wide_map_at_half_resolution_is_ever_whole(monkeypatch):
+    monkeypatch.setattr(modeling_massformer, "BAND_VALUES", 16 * 32 * 16)
+    model = tiny_model(hidden_size=32)
+    decoder = model.model.pixel_decoder
+    heights = {"mask_projection": [], "edge_head": [], "low_level_structure.projection": []}
+    for name, seen in heights.items():
+        decoder.get_submodule(name).register_forward_hook(lambda *a, seen=seen: seen.append(a[2].shape[2]))
+    pixel_values = torch.randn(1, 3, 256, 64)
+    with torch.no_grad():
+        model(pixel_values)
+        # Mask features have twice the channels, and are made twice.
+        assert heights.pop("mask_projection") == [8] * 32
+        assert list(heights.values()) == [[16] * 8, [16] * 8]
+        assert model.model(pixel_values).mask_features.shape[2] == 128
+    # Gradients need everything anyway.
+    model(pixel_values)
+    assert all(seen[8:] == [128, 128] for seen in heights.values())
+
+
+@pytest.mark.parametrize("band_values", [1, 10**9])
+def test_the_base_model_returns_mask_features_or_mask_logits(monkeypatch, band_values):
+    monkeypatch.setattr(modeling_massformer, "BAND_VALUES", band_values)
+    model = tiny_model().model
+    pixel_values = torch.randn(1, 3, 96, 64)
+    with torch.no_grad():
+        with_features, with_logits = model(pixel_values), model(pixel_values, output_pixel_features=False)
+    assert with_features.masks_queries_logits is None
+    assert with_logits.mask_features is None
+    expected = mask_logits(with_features.mask_embeddings[-1], with_features.mask_features)
+    torch.testing.assert_close(with_logits.masks_queries_logits, expected, rtol=1e-4, atol=1e-4)
+    for name in ("last_hidden_state", "edge_logits"):
+        torch.testing.assert_close(with_features[name], with_logits[name], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_switched_off_modules_keep_shapes_and_train(switch):
+    full, without = tiny_model(), tiny_model(**{switch: False})
+    assert without.num_parameters() < full.num_parameters()
+    pixel_values, labels = torch.randn(2, 3, 64, 32), block_labels(2, 64, 32)
+    outputs, reference = without.train()(pixel_values, labels=labels), full.train()(pixel_values, labels=labels)
+    for name in ("class_queries_logits", "masks_queries_logits", "edge_logits"):
+        assert outputs[name].shape == reference[name].shape
+    outputs.loss.backward()
+    assert all(p.grad is not None for p in without.parameters())
+
+
+@pytest.mark.parametrize("backbone", [TINY_RESNET, TINY_SWIN, TINY_TIMM], ids=["resnet", "swin", "timm"])
+def test_every_parameter_gets_a_gradient(backbone):
+    model = tiny_model(backbone_config=backbone).train()
+    model(torch.randn(2, 3, 64, 64), labels=block_labels(2, 64, 64)).loss.backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+
+
+def test_gradient_checkpointing_changes_nothing():
+    pixel_values, labels = torch.randn(2, 3, 64, 64), block_labels(2, 64, 64)
+    gradients, statistics, calls = [], [], []
+    for checkpointing in (False, True):
+        torch.manual_seed(3)
+        model = tiny_model().train()
+        calls.append([])
+        model.model.pixel_decoder.mask_projection.register_forward_pre_hook(lambda *args: calls[-1].append(1))
+        if checkpointing:
+            enable_checkpointing(model)
+        torch.manual_seed(3)
+        model(pixel_values, labels=labels).loss.backward()
+        gradients.append([p.grad.clone() for p in model.parameters()])
+        statistics.append(list(model.buffers()))
+    # The half-resolution branch is computed again instead of kept, and counts once in the running statistics.
+    assert [len(x) for x in calls] == [1, 2]
+    for plain, checkpointed in zip([*gradients[0], *statistics[0]], [*gradients[1], *statistics[1]], strict=True):
+        torch.testing.assert_close(plain, checkpointed)
+
+
+@pytest.mark.parametrize("height", [0, 16, 48, 100])
+def test_sizes_that_do_not_fit_are_refused(height):
+    with pytest.raises(ValueError, match=f"multiples of 32, got {height} x 64.*MaSSFormerImageProcessor"):
+        tiny_model()(torch.randn(1, 3, height, 64))
+
+
+def test_backbones_of_other_strides_are_refused():
+    model = tiny_model(backbone_config=TINY_TIMM | {"out_indices": [0, 1, 2, 3]})
+    with pytest.raises(ValueError, match=r"strides 4, 8, 16 and 32.*sizes \[\(32, 32\).*out_indices"):
+        model(torch.randn(1, 3, 64, 64))
+
+
+def test_a_training_batch_of_one_is_refused_with_the_reason():
+    model = tiny_model().train()
+    with pytest.raises(ValueError, match="at least two images per batch.*Raise the batch size"):
+        model(torch.randn(1, 3, 64, 64), labels=block_labels(1, 64, 64))
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eval()
+    assert model(torch.randn(1, 3, 64, 64), labels=block_labels(1, 64, 64)).loss.isfinite()
+
+
+def test_one_step_on_crops_of_a_photo_lowers_the_loss():
+    photo = torch.rand(3, 9, 12).repeat_interleave(16, 1).repeat_interleave(16, 2)
+    labels = (photo[0] * 3).long()
+    pixel_values = torch.stack([photo[:, :96, :96], photo[:, 32:128, 64:160]])
+    crops = torch.stack([labels[:96, :96], labels[32:128, 64:160]])
+    config = tiny_config(train_num_points=2048, importance_sample_ratio=0.0)
+    model = MaSSFormerForSemanticSegmentation(config).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4)
+    torch.manual_seed(5)
+    before = model(pixel_values, labels=crops).loss
+    before.backward()
+    optimizer.step()
+    torch.manual_seed(5)
+    assert model(pixel_values, labels=crops).loss < before
+
+
+# ---------------------------------------------------------------- saving, compiling, exporting
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_save_and_load_is_bit_equal(variant, tmp_path):
+    config = variant_config(variant)
+    # The variant's own structure with few layers, so that four models fit a small machine.
+    config.num_hidden_layers = 1
+    config.backbone_config.depths = [1, 1, 1, 1]
+    model = MaSSFormerForSemanticSegmentation(config)
+    model.save_pretrained(tmp_path)
+    assert (tmp_path / "model.safetensors").is_file()
+    loaded, info = AutoModelForSemanticSegmentation.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(info.values()), info
+    assert type(loaded) is MaSSFormerForSemanticSegmentation
+    ignored = {"dtype", "_name_or_path", "architectures"}
+    for before, after in ((model.config, loaded.config), (config.backbone_config, loaded.config.backbone_config)):
+        kept = [{k: v for k, v in c.to_dict().items() if k not in ignored} for c in (before, after)]
+        for fields in kept:
+            fields.get("backbone_config", {}).pop("dtype", None)
+        assert kept[0] == kept[1]
+    expected = dict(model.named_parameters()) | dict(model.named_buffers())
+    actual = dict(loaded.named_parameters()) | dict(loaded.named_buffers())
+    assert expected.keys() == actual.keys()
+    for name, value in expected.items():
+        assert torch.equal(value, actual[name]), name
+    base = AutoModel.from_pretrained(tmp_path)
+    assert type(base) is MaSSFormerModel
+    assert torch.equal(
+        base.transformer_decoder.query_features.weight, loaded.model.transformer_decoder.query_features.weight
+    )
+    assert AutoConfig.from_pretrained(tmp_path).id2label[6] == "water"
+
+
+def test_weights_that_a_checkpoint_lacks_are_initialised(tmp_path):
+    model = tiny_model()
+    weights = {name: value for name, value in model.state_dict().items() if "class_predictor" not in name}
+    model.save_pretrained(tmp_path, state_dict=weights)
+    loaded, info = AutoModelForSemanticSegmentation.from_pretrained(tmp_path, output_loading_info=True)
+    assert set(info["missing_keys"]) == {"class_predictor.weight", "class_predictor.bias"}
+    assert loaded.class_predictor.weight.isfinite().all()
+    assert loaded.class_predictor.weight.std() > 0
+
+
+def test_initialisation_is_the_release_s():
+    torch.manual_seed(0)
+    model = MaSSFormerForSemanticSegmentation(tiny_config(hidden_size=128, pixel_decoder_hidden_size=64)).model
+    decoder, layer = model.pixel_decoder, model.transformer_decoder.layers[0]
+    cst = decoder.cross_semantic_transmission
+    assert (cst.semantic_convolution.offset.weight == 0).all()
+    assert (cst.semantic_convolution.offset.bias == 0).all()
+    kernel = torch.tensor([0.25, 0.75, 0.75, 0.25])
+    upsample = cst.detail_upsample.convolution.weight
+    assert torch.equal(upsample[:, 0], torch.outer(kernel, kernel).expand(64, -1, -1))
+    assert upsample[:, 1:].abs().max() <= 1 / (64 * 16) ** 0.5
+    for weight, std in (
+        (cst.semantic_convolution.convolution.weight, (2 / (64 * 9)) ** 0.5),
+        (decoder.mask_projection.convolution.weight, (1 / 64) ** 0.5),
+        (layer.cross_attention.q_proj.weight, (2 / (4 * 128)) ** 0.5),
+        (layer.self_attention.out_proj.weight, (2 / (2 * 128)) ** 0.5),
+        (layer.mlp.fc1.weight, (2 / (128 + 32)) ** 0.5),
+        (cst.attention.detail_attention.v_proj.weight, (2 / (4 * 64)) ** 0.5),
+        (model.transformer_decoder.query_positions.weight, 1.0),
+    ):
+        assert weight.std().item() == pytest.approx(std, rel=0.1)
+    assert (layer.cross_attention.k_proj.bias == 0).all()
+    assert (layer.cross_attention.out_proj.bias == 0).all()
+
+
+# Guards that older compilers make for the library's decorators fail.
+needs_torch_2_8 = pytest.mark.skipif(Version(torch.__version__) < Version("2.8"), reason="needs PyTorch 2.8")
+
+
+@needs_torch_2_8
+def test_compile_without_graph_breaks():
+    model = tiny_model()
+    pixel_values = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        expected = model(pixel_values)
+        compiled = torch.compile(model, fullgraph=True, backend="aot_eager")(pixel_values)
+    torch.testing.assert_close(compiled.masks_queries_logits, expected.masks_queries_logits, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(compiled.class_queries_logits, expected.class_queries_logits, rtol=1e-4, atol=1e-4)
+
+
+@needs_torch_2_8
+def test_export():
+    model = tiny_model()
+    pixel_values = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        expected = model(pixel_values)
+        exported = torch.export.export(model, (pixel_values,)).module()(pixel_values)
+    torch.testing.assert_close(exported["masks_queries_logits"], expected.masks_queries_logits, rtol=1e-4, atol=1e-4)
+
+
+@needs_torch_2_8
+def test_an_export_for_any_size_runs_at_other_sizes():
+    model = tiny_model()
+    sides = {2: 32 * torch.export.Dim("rows", min=2, max=256), 3: 32 * torch.export.Dim("columns", min=2, max=256)}
+    with torch.no_grad():
+        # The windows of the first size do not fit its map; those of the third do.
+        exported = torch.export.export(model, (torch.randn(1, 3, 160, 192),), dynamic_shapes={"pixel_values": sides})
+        for height, width in ((160, 192), (96, 352), (128, 128)):
+            pixel_values = torch.randn(1, 3, height, width)
+            actual, expected = exported.module()(pixel_values), model(pixel_values)
+            for name in ("class_queries_logits", "masks_queries_logits", "edge_logits"):
+                torch.testing.assert_close(actual[name], expected[name], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_weights_follow_float32(dtype):
+    model = tiny_model()
+    pixel_values = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = model(pixel_values)
+        outputs = model.to(dtype)(pixel_values)
+    assert outputs.masks_queries_logits.dtype == dtype
+    difference = (outputs.edge_logits.float() - expected.edge_logits).abs().max()
+    assert difference < 0.1 * expected.edge_logits.abs().max()

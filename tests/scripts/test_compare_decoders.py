@@ -1,0 +1,126 @@
+"""The decoders that are trained alike."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import PIL.Image
+import pytest
+import torch
+from support.tiny import block_labels, tiny_config
+from support.tiny_data import write_pair
+
+from transformers_massformer import MaSSFormerImageProcessor
+from transformers_massformer.inference.predictor import ModelPredictor, PredictionOptions
+from transformers_massformer.training.collation import collate_for
+
+
+ROOT = Path(__file__).parents[2]
+FOLDERS = [str(ROOT / "scripts" / name) for name in ("research", "benchmarks")]
+sys.path[:0] = FOLDERS
+try:
+    from benchmark_report import render
+    from compare_decoders import file_name
+    from decoders import ABLATION, DECODERS, FORMULATIONS, SWITCHES, build_decoder
+finally:
+    del sys.path[:2]
+
+
+def samples():
+    torch.manual_seed(0)
+    labels = block_labels(2, 64, 64, block=16)
+    return [{"pixel_values": torch.randn(3, 64, 64), "labels": label} for label in labels]
+
+
+@pytest.mark.filterwarnings("ignore:You'd better set embed_dim:UserWarning")
+@pytest.mark.parametrize("name", [*DECODERS, *FORMULATIONS[:-1]])
+def test_every_decoder_learns_on_the_same_samples(name):
+    # MaskFormer resizes its feature maps to powers of two.
+    model = build_decoder(name, tiny_config(hidden_size=32)).train()
+    loss = model(**collate_for(model)(samples())).loss
+    loss.sum().backward()
+    assert torch.isfinite(loss).all()
+    backbone = [p for n, p in model.named_parameters() if "backbone" in n or "pixel_level_module.encoder" in n]
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in backbone)
+
+
+@pytest.mark.filterwarnings("ignore:You'd better set embed_dim:UserWarning")
+@pytest.mark.parametrize("name", [*DECODERS[:4], *FORMULATIONS[:-1]])
+def test_every_decoder_is_evaluated_on_whole_photographs(name):
+    model = build_decoder(name, tiny_config(hidden_size=32)).eval()
+    photo = PIL.Image.effect_noise((96, 64), 50).convert("RGB")
+    batch = collate_for(model)([{"image": photo, "label": torch.zeros(64, 96, dtype=torch.uint8), "name": "a"}])
+    assert batch["image"] == [photo]
+    predictor = ModelPredictor(model, MaSSFormerImageProcessor(), PredictionOptions(native_input=True))
+    assert predictor(photo).shape == (64, 96)
+
+
+def test_the_rows_of_table_4_add_a_module_each():
+    rows = [
+        {switch for switch in SWITCHES if getattr(build_decoder(name, tiny_config()).config, switch)}
+        for name in (*ABLATION, "MaSSFormer")
+    ]
+    assert [len(row) for row in rows] == [0, 1, 2, 3, 4]
+    assert all(smaller < larger for smaller, larger in zip(rows, rows[1:], strict=False))
+    assert build_decoder("+ LSE", tiny_config()).config.edge_weight == 0
+    assert build_decoder("MaSSFormer", tiny_config()).config.edge_weight == 10
+
+
+def test_no_two_models_share_a_record():
+    names = [*DECODERS, *FORMULATIONS[:-1]]
+    assert len({file_name(name) for name in names}) == len(names)
+
+
+def run_comparison(folder: Path, weights: Path, *options: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "scripts/research/compare_decoders.py", "--data", str(folder / "data"), "--work"]
+    command += [str(folder / "work"), "--backbone-weights", str(weights), "--results-file", str(folder / "all.json")]
+    command += ["--output", str(folder / "all.md"), *options]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_a_comparison_from_data_to_table(tmp_path):
+    timm = pytest.importorskip("timm")
+    weights = tmp_path / "lite0.pth"
+    torch.save(timm.create_model("tf_efficientnet_lite0").state_dict(), weights)
+    for index in range(2):
+        write_pair(tmp_path / "data", "train", f"train{index}", index)
+    write_pair(tmp_path / "data", "val", "val0", 100)
+    options = ["--steps", "1", "--crop-size", "64", "--batch-size", "2", "--points", "64", "--seeds", "1"]
+    options += ["--decoder", "SegFormer", "--threads", "1"]
+    done = run_comparison(tmp_path, weights, *options)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "all.json").read_text())
+    (row,) = results["cpu"]["decoders"]["rows"]
+    assert row["key"]["decoder"] == "SegFormer"
+    scores = {"mean_iou", "mean_boundary_iou", "mean_bf1", "mean_pq_st"}
+    assert row["values"].keys() == {*scores, "seconds", "peak_bytes", "parameters"}
+    document = (tmp_path / "all.md").read_text()
+    assert document == render(results, "all.json")
+    assert "2 scenes of 96 x 80 pixels to train on and 1 others to evaluate, 1 steps of 2 crops" in document
+    assert "| SegFormer |" in document
+    # What is done is kept, and not mixed with other options.
+    records = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").glob("segformer-*.json")}
+    assert len(records) == 1
+    assert run_comparison(tmp_path, weights, *options).returncode == 0
+    assert {path: path.stat().st_mtime_ns for path in records} == records
+    refused = run_comparison(tmp_path, weights, *options, "--steps", "2")
+    assert refused.returncode != 0
+    assert "holds runs with other options" in refused.stderr
+
+
+def test_general_inference_is_compared_for_models_of_queries(tmp_path):
+    for index in range(2):
+        write_pair(tmp_path / "data", "train", f"train{index}", index)
+    write_pair(tmp_path / "data", "val", "val0", 100)
+    options = ["--steps", "1", "--crop-size", "64", "--batch-size", "2", "--points", "64", "--seeds", "1"]
+    options += ["--formulations", "--decoder", "Semantic-FPN, SeMask-Swin", "--decoder", "MaSSFormer, SeMask-Swin"]
+    # Their Swin starts from nothing, so the weights are never read.
+    done = run_comparison(tmp_path, tmp_path / "none.pth", *options)
+    assert done.returncode == 0, done.stderr
+    pixels, masks = json.loads((tmp_path / "all.json").read_text())["cpu"]["formulations"]["rows"]
+    assert not [name for name in pixels["values"] if name.startswith("general_")]
+    assert {f"general_{name}" for name in ("mean_iou", "mean_pq_st")} <= masks["values"].keys()
+    (line,) = [x for x in (tmp_path / "all.md").read_text().splitlines() if x.startswith("| Semantic-FPN, SeMask")]
+    assert line.split("|")[7:9] == [" - ", " - "]
+    assert run_comparison(tmp_path, tmp_path / "none.pth", "--decoder", "Semantic-FPN, Swin").returncode != 0

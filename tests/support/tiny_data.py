@@ -1,0 +1,23 @@
+"""Small photographs with label maps, as files."""
+
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import torch
+
+from support.tiny import block_labels
+
+
+def write_pair(folder: Path, split: str, name: str, seed: int, size=(96, 80)) -> tuple[Path, Path]:
+    """A photograph of noise over flat colours, and its label map, in the layout of MaSS13K."""
+    torch.manual_seed(seed)
+    labels = block_labels(1, size[1], size[0], block=16)[0]
+    colours = np.random.default_rng(0).integers(0, 256, (256, 3))
+    photo = (colours[labels.numpy()] + np.random.default_rng(seed).normal(0, 8, (*labels.shape, 3))).clip(0, 255)
+    paths = folder / "images" / split / f"{name}.jpg", folder / "annotations" / split / f"{name}.png"
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    PIL.Image.fromarray(photo.astype(np.uint8)).save(paths[0], quality=95)
+    PIL.Image.fromarray(labels.to(torch.uint8).numpy()).save(paths[1])
+    return paths

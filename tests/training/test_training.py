@@ -1,0 +1,526 @@
+"""The Trainer: what it trains and how, what it logs, what it evaluates."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import psutil
+import pytest
+import torch
+import transformers
+from support.tiny import TINY_RESNET, TINY_TIMM, block_labels, tiny_config, tiny_model
+from support.tiny_data import write_pair
+from torch import nn
+from transformers import TrainerCallback
+
+from transformers_massformer import MaSSFormerForSemanticSegmentation, MaSSFormerImageProcessor
+from transformers_massformer.data.training_set import EpochSampler, TrainingSet
+from transformers_massformer.data.transforms import TrainingTransform
+from transformers_massformer.inference.predictor import ModelPredictor, PredictionOptions
+from transformers_massformer.metrics import Counts, count_image, score
+from transformers_massformer.training import MaSSFormerTrainer, MaSSFormerTrainingArguments, parameter_groups
+from transformers_massformer.training.checkpoints import last_checkpoint
+from transformers_massformer.training.collation import collate
+from transformers_massformer.training.parameters import backbone_of, fix_statistics, freeze
+
+
+TESTS = Path(__file__).parents[1]
+TERMS = [
+    f"loss_{kind}{suffix}" for suffix in ("_0", "_1", "_2", "_3", "") for kind in ("cross_entropy", "mask", "dice")
+]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    for index in range(6):
+        write_pair(folder, "train", f"train{index}", index)
+    for index in range(3):
+        write_pair(folder, "val", f"val{index}", 100 + index, size=(96 + 32 * index, 80))
+    return folder
+
+
+def items_of(data: Path, split: str) -> list[dict[str, Path]]:
+    return [
+        {"image": path, "label": data / "annotations" / split / f"{path.stem}.png"}
+        for path in sorted((data / "images" / split).iterdir())
+    ]
+
+
+def training_set(data: Path) -> TrainingSet:
+    return TrainingSet(items_of(data, "train"), TrainingTransform(crop_size=64, short_sides=(72, 96)), seed=3)
+
+
+def arguments(folder: Path, **overrides) -> MaSSFormerTrainingArguments:
+    fields = {
+        "use_cpu": True,
+        "disable_tqdm": True,
+        "report_to": "none",
+        "logging_steps": 1,
+        "max_steps": 3,
+        "per_device_train_batch_size": 2,
+        "dataloader_num_workers": 0,
+        "eval_strategy": "no",
+        "save_strategy": "no",
+        "load_best_model_at_end": False,
+    }
+    return MaSSFormerTrainingArguments(output_dir=str(folder), **{**fields, **overrides})
+
+
+def trainer_for(data: Path, folder: Path, model=None, **overrides) -> MaSSFormerTrainer:
+    return MaSSFormerTrainer(
+        model=model or tiny_model(),
+        args=arguments(folder, **overrides),
+        train_dataset=training_set(data),
+        eval_dataset=items_of(data, "val"),
+        processing_class=MaSSFormerImageProcessor(),
+    )
+
+
+def losses(trainer: MaSSFormerTrainer) -> list[float]:
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+# What is trained
+
+
+def test_the_release_recipe_is_the_default(tmp_path):
+    args = MaSSFormerTrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+    assert (args.learning_rate, args.weight_decay, args.max_grad_norm, args.max_steps) == (3e-4, 0.05, 0.01, 80_000)
+    assert args.lr_scheduler_type == "cosine"
+    assert args.backbone_learning_rate_factor == 0.1
+    assert args.optim.startswith("adamw")
+    assert (args.adam_beta1, args.adam_beta2, args.adam_epsilon) == (0.9, 0.999, 1e-8)
+    assert (args.metric_for_best_model, args.greater_is_better) == ("mean_boundary_iou", True)
+
+
+def test_parameter_groups():
+    model = tiny_model()
+    groups = parameter_groups(model, learning_rate=1.0, weight_decay=0.5, backbone_factor=0.1)
+    where = {id(p): (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
+    assert len(where) == len(list(model.parameters()))
+    for name, parameter in model.named_parameters():
+        module = model.get_submodule(name.rpartition(".")[0])
+        undecayed = isinstance(module, nn.BatchNorm2d | nn.LayerNorm | nn.Embedding)
+        expected = (0.1 if ".backbone." in name else 1.0, 0.0 if undecayed else 0.5)
+        assert where[id(parameter)] == expected, name
+    for name in ("query_features", "query_positions", "level_embeddings"):
+        weight = getattr(model.model.transformer_decoder, name).weight
+        assert where[id(weight)] == (1.0, 0.0)
+    # The learning rate in the log is that of the decoders.
+    assert groups[0]["lr"] == 1.0
+
+
+@pytest.mark.parametrize("backbone", [TINY_RESNET, TINY_TIMM])
+def test_scale_and_shift_of_the_backbones_norms_stay_but_its_statistics_move(data, tmp_path, backbone):
+    model = MaSSFormerForSemanticSegmentation(tiny_config(backbone_config=backbone))
+    before = {name: value.clone() for name, value in model.model.backbone.state_dict().items()}
+    trainer_for(data, tmp_path, model).train()
+    norms = [
+        name
+        for name, layer in model.model.backbone.named_modules()
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm)
+    ]
+    after = model.model.backbone.state_dict()
+    assert norms
+    for name in norms:
+        assert torch.equal(after[f"{name}.weight"], before[f"{name}.weight"])
+        assert torch.equal(after[f"{name}.bias"], before[f"{name}.bias"])
+        assert not torch.equal(after[f"{name}.running_mean"], before[f"{name}.running_mean"])
+    changed = [name for name in after if name.endswith("weight") and not torch.equal(after[name], before[name])]
+    assert changed
+
+
+def test_a_frozen_backbone_stays_as_it_is(data, tmp_path):
+    trainer = trainer_for(data, tmp_path, freeze_backbone=True)
+    model = trainer.model
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    trainer.train()
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed
+    assert not any(name.startswith("model.backbone.") for name in changed)
+
+
+def test_fixed_statistics_allow_a_batch_of_one(data, tmp_path):
+    trainer = trainer_for(data, tmp_path, per_device_train_batch_size=1, fixed_norm_statistics="all")
+    before = {name: value.clone() for name, value in trainer.model.named_buffers()}
+    trainer.train()
+    assert len(losses(trainer)) == 3
+    for name, value in trainer.model.named_buffers():
+        assert torch.equal(value, before[name]), name
+
+
+def test_statistics_of_the_backbone_alone_can_be_fixed(tmp_path):
+    model = tiny_model().train()
+    fix_statistics(model, arguments(tmp_path, fixed_norm_statistics="backbone"))
+    in_eval = {
+        name for name, layer in model.named_modules() if isinstance(layer, nn.BatchNorm2d) and not layer.training
+    }
+    assert in_eval
+    assert all(name.startswith("model.backbone.") for name in in_eval)
+
+
+def test_backbones_of_other_models_are_found():
+    config = transformers.Mask2FormerConfig(backbone_config=TINY_RESNET, feature_size=32, hidden_dim=32)
+    model = transformers.Mask2FormerForUniversalSegmentation(config)
+    assert backbone_of(model) is model.model.pixel_level_module.encoder
+    with pytest.raises(ValueError, match="Linear has no backbone"):
+        backbone_of(nn.Linear(1, 1))
+
+
+def test_adapters_of_peft_train_alone(data, tmp_path):
+    peft = pytest.importorskip("peft")
+    model = tiny_model()
+    model.add_adapter(peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"]))
+    trainer = trainer_for(data, tmp_path, model)
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    trainer.train()
+    changed = {name for name, value in model.named_parameters() if not torch.equal(value, before[name])}
+    assert changed
+    assert all("lora_" in name for name in changed)
+
+
+def test_accumulation_reaches_the_total_batch_size(data, tmp_path):
+    trainer = trainer_for(data, tmp_path, total_train_batch_size=4)
+    assert trainer.args.gradient_accumulation_steps == 2
+    trainer.train()
+    # Of six images, four make a step, and two are left over.
+    assert trainer.state.epoch == 3
+    with pytest.raises(ValueError, match=r"total_train_batch_size is 5.*2 images each.*multiple"):
+        arguments(tmp_path, total_train_batch_size=5)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"fixed_norm_statistics": "some"}, "fixed_norm_statistics is 'some'"),
+        ({"backbone_learning_rate_factor": -1.0}, "must be 0 or more"),
+    ],
+)
+def test_bad_arguments_are_refused(tmp_path, option, message):
+    with pytest.raises(ValueError, match=message):
+        arguments(tmp_path, **option)
+
+
+def test_too_few_images_are_refused(data, tmp_path):
+    with pytest.raises(ValueError, match="There are 6 training images, and a step takes 8"):
+        trainer_for(data, tmp_path, per_device_train_batch_size=8).train()
+
+
+@pytest.mark.filterwarnings("ignore:`(is_)?gradient_checkpointing` is deprecated:FutureWarning")
+def test_activations_computed_again_give_the_same_losses(data, tmp_path):
+    found = []
+    for checkpointing in (False, True):
+        torch.manual_seed(1)
+        model = tiny_model()
+        trainer = trainer_for(data, tmp_path / str(checkpointing), model, gradient_checkpointing=checkpointing)
+        trainer.train()
+        assert model.model.pixel_decoder.gradient_checkpointing == checkpointing
+        found.append(losses(trainer))
+    assert found[1] == pytest.approx(found[0], rel=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_mixed_precision_trains(data, tmp_path, precision):
+    # float16 needs a gradient scaler, which is for GPUs.
+    if precision == "fp16" and not torch.cuda.is_available():
+        pytest.skip("float16 trains on GPUs")
+    trainer = trainer_for(data, tmp_path, **{precision: True})
+    trainer.train()
+    assert all(np.isfinite(losses(trainer)))
+
+
+EXTREMES = {
+    "huge": (lambda image: image * 1e4, lambda labels: labels),
+    "black": (torch.zeros_like, torch.zeros_like),
+    "ignored": (lambda image: image, lambda labels: torch.full_like(labels, 255)),
+}
+
+
+@pytest.mark.parametrize("extreme", EXTREMES)
+@pytest.mark.parametrize("autocast", [True, False])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_loss_and_gradients_stay_finite_in_half_precision(dtype, autocast, extreme):
+    torch.manual_seed(0)
+    image, labels = torch.randn(2, 3, 64, 64), block_labels(2, 64, 64)
+    change_image, change_labels = EXTREMES[extreme]
+    model = tiny_model().train().to(torch.float32 if autocast else dtype)
+    with torch.autocast("cpu", dtype=dtype, enabled=autocast):
+        outputs = model(change_image(image), labels=change_labels(labels))
+    outputs.loss.backward()
+    assert outputs.loss.dtype == torch.float32
+    assert torch.isfinite(outputs.loss)
+    assert all(torch.isfinite(value) for value in outputs.loss_dict.values())
+    for name, parameter in model.named_parameters():
+        assert torch.isfinite(parameter.grad).all(), name
+
+
+# What is logged
+
+
+def test_every_loss_term_is_logged_and_they_add_up(data, tmp_path):
+    trainer = trainer_for(data, tmp_path, logging_steps=2, max_steps=4)
+    trainer.train()
+    entries = [entry for entry in trainer.state.log_history if "loss" in entry]
+    assert len(entries) == 2
+    for entry in entries:
+        assert {name for name in entry if name.startswith("loss_")} == {*TERMS, "loss_edge"}
+        assert sum(entry[name] for name in [*TERMS, "loss_edge"]) == pytest.approx(entry["loss"], rel=1e-5)
+
+
+# Order of the data
+
+
+def test_order_is_a_function_of_seed_and_epoch(data):
+    first, second = training_set(data), training_set(data)
+    second.set_epoch(1)
+    orders = [list(EpochSampler(first)), list(EpochSampler(second)), list(EpochSampler(training_set(data)))]
+    assert orders[0] == orders[2] != orders[1]
+    assert sorted(orders[0]) == list(range(6))
+    assert list(EpochSampler(first, 4)) == orders[0][:4]
+    assert len(EpochSampler(first, 4)) == 4
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_every_epoch_has_samples_of_its_own(data, tmp_path, workers):
+    seen = []
+    original = MaSSFormerTrainer.compute_loss
+
+    class Recorder(MaSSFormerTrainer):
+        def compute_loss(self, model, inputs, *args, **kwargs):
+            seen.append(inputs["pixel_values"].sum().item())
+            return original(self, model, inputs, *args, **kwargs)
+
+    dataset = training_set(data)
+    Recorder(
+        model=tiny_model(),
+        args=arguments(tmp_path, max_steps=6, dataloader_num_workers=workers),
+        train_dataset=dataset,
+    ).train()
+    expected = []
+    for epoch in range(2):
+        dataset.set_epoch(epoch)
+        order = dataset.order()
+        for start in range(0, 6, 2):
+            batch = collate([dataset[index] for index in order[start : start + 2]])
+            expected.append(batch["pixel_values"].sum().item())
+    assert seen == pytest.approx(expected)
+    assert len(set(seen)) == 6
+
+
+# Evaluation
+
+
+def scores_by_hand(model, data: Path, **options) -> dict:
+    predictor = ModelPredictor(model.eval(), MaSSFormerImageProcessor(), PredictionOptions(True, **options))
+    counts = []
+    for item in items_of(data, "val"):
+        label = torch.from_numpy(np.array(PIL.Image.open(item["label"])))
+        counts.append(count_image(predictor(PIL.Image.open(item["image"])), label, 7))
+    return score(Counts.stack(counts))
+
+
+@pytest.mark.parametrize("tile", [None, 64])
+def test_evaluation_is_that_of_the_benchmark(data, tmp_path, tile):
+    trainer = trainer_for(data, tmp_path, eval_tile=tile, per_device_eval_batch_size=2)
+    metrics = trainer.evaluate()
+    expected = scores_by_hand(trainer.model, data, tile=tile)
+    for name in ("mean_iou", "mean_boundary_iou", "mean_bf1", "overall_accuracy", "image_mean_iou"):
+        assert metrics[f"eval_{name}"] == pytest.approx(expected[name], rel=1e-12), name
+    for index, label in enumerate(trainer.labels):
+        assert metrics[f"eval_iou_{label}"] == pytest.approx(expected["per_category_iou"][index], nan_ok=True)
+
+
+def test_several_data_sets_are_evaluated_by_name(data, tmp_path):
+    trainer = trainer_for(data, tmp_path)
+    metrics = trainer.evaluate({"first": items_of(data, "val")[:1], "rest": items_of(data, "val")[1:]})
+    assert {"eval_first_mean_iou", "eval_rest_mean_iou"} <= metrics.keys()
+
+
+def test_evaluation_names_a_label_map_with_unknown_values(data, tmp_path):
+    image, label = write_pair(tmp_path / "bad", "val", "bad", 0)
+    PIL.Image.fromarray(np.full((80, 96), 9, dtype=np.uint8)).save(label)
+    trainer = trainer_for(data, tmp_path)
+    with pytest.raises(
+        ValueError, match=re.escape(f"{label}: The label has values that are none of the 7 classes: 9")
+    ):
+        trainer.evaluate([{"image": image, "label": label}])
+
+
+def test_evaluation_without_a_processor_is_an_error(data, tmp_path):
+    trainer = MaSSFormerTrainer(model=tiny_model(), args=arguments(tmp_path), eval_dataset=items_of(data, "val"))
+    with pytest.raises(ValueError, match="Evaluation needs the model's image processor"):
+        trainer.evaluate()
+
+
+class MemoryRecorder(TrainerCallback):
+    def __init__(self):
+        self.bytes = []
+
+    def on_prediction_step(self, args, state, control, **kwargs):
+        self.bytes.append(psutil.Process().memory_info().rss)
+
+
+def test_memory_of_evaluation_does_not_grow(data, tmp_path):
+    trainer = trainer_for(data, tmp_path)
+    recorder = MemoryRecorder()
+    trainer.add_callback(recorder)
+    trainer.evaluate(items_of(data, "val")[2:] * 200)
+    assert len(recorder.bytes) == 200
+    # Logits alone would be 200 x 0.1 MB.
+    assert max(recorder.bytes[20:]) < 1.05 * recorder.bytes[20]
+
+
+def test_the_best_checkpoint_is_kept_by_boundary_iou(data, tmp_path):
+    values = iter([0.2, 0.5, 0.3])
+
+    class Scripted(MaSSFormerTrainer):
+        def scores(self, prediction):
+            return {**super().scores(prediction), "mean_boundary_iou": next(values)}
+
+    options = {
+        "eval_strategy": "steps",
+        "eval_steps": 1,
+        "save_strategy": "steps",
+        "save_steps": 1,
+        "save_total_limit": 1,
+        "load_best_model_at_end": True,
+    }
+    trainer = Scripted(
+        model=tiny_model(),
+        args=arguments(tmp_path, **options),
+        train_dataset=training_set(data),
+        eval_dataset=items_of(data, "val"),
+        processing_class=MaSSFormerImageProcessor(),
+    )
+    trainer.train()
+    assert trainer.state.best_global_step == 2
+    best = MaSSFormerForSemanticSegmentation.from_pretrained(tmp_path / "checkpoint-2")
+    for name, value in trainer.model.state_dict().items():
+        assert torch.equal(value, best.state_dict()[name]), name
+
+
+# The plain Trainer
+
+
+def test_the_plain_trainer_works(data, tmp_path):
+    processor = MaSSFormerImageProcessor()
+
+    def encode(batch):
+        return processor(batch["image"], segmentation_maps=batch["label"], return_tensors="pt")
+
+    files = items_of(data, "train")
+    columns = {name: [str(item[name]) for item in files] for name in ("image", "label")}
+    datasets = pytest.importorskip("datasets")
+    dataset = datasets.Dataset.from_dict(columns)
+    dataset = dataset.cast_column("image", datasets.Image()).cast_column("label", datasets.Image())
+    args = transformers.TrainingArguments(
+        output_dir=str(tmp_path),
+        use_cpu=True,
+        disable_tqdm=True,
+        report_to="none",
+        max_steps=2,
+        logging_steps=1,
+        per_device_train_batch_size=2,
+        remove_unused_columns=False,
+    )
+    trainer = transformers.Trainer(model=tiny_model(), args=args, train_dataset=dataset.with_transform(encode))
+    trainer.train()
+    trainer.save_model()
+    assert all(np.isfinite([entry["loss"] for entry in trainer.state.log_history if "loss" in entry]))
+    assert (tmp_path / "model.safetensors").is_file()
+
+
+# Several processes, and ends without warning
+
+
+def run_job(data: Path, output: Path, *options: str, processes: int = 1, code: int = 0) -> list[dict]:
+    """Runs tests/training_job.py and returns what each process has written."""
+    output.mkdir(parents=True, exist_ok=True)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command = [sys.executable, *(launcher if processes > 1 else []), str(TESTS / "support" / "training_job.py")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS)}
+    result = subprocess.run(
+        [*command, str(data), str(output), *options],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+    assert result.returncode == code, result.stderr
+    paths = sorted(output.glob("result_*.json"))
+    return [json.loads(path.read_text()) for path in paths]
+
+
+def logged_losses(result: dict) -> list[dict[str, float]]:
+    return [
+        {name: value for name, value in entry.items() if name.startswith("loss")}
+        for entry in result["log"]
+        if "loss" in entry
+    ]
+
+
+def test_two_processes_do_what_one_does(data, tmp_path):
+    options = ["repeatable=true", "evaluate=true", 'fixed_norm_statistics="all"', 'optim="sgd"']
+    (one,) = run_job(data, tmp_path / "one", *options, "per_device_train_batch_size=4")
+    two = run_job(data, tmp_path / "two", *options, "per_device_train_batch_size=2", processes=2)
+    assert len(two) == 2
+    assert len(logged_losses(one)) == 5
+    for expected, found in zip(logged_losses(one), logged_losses(two[0]), strict=True):
+        assert found == pytest.approx(expected, rel=1e-5)
+    expected = torch.load(tmp_path / "one" / "gradients_0.pt", weights_only=True)
+    for rank in range(2):
+        found = torch.load(tmp_path / "two" / f"gradients_{rank}.pt", weights_only=True)
+        for ours, theirs in zip(found, expected, strict=True):
+            assert (ours - theirs).norm() < 1e-5 * theirs.norm()
+    scores = [{k: v for k, v in result["metrics"].items() if "mean" in k or "iou" in k} for result in (one, *two)]
+    assert scores[0] == pytest.approx(scores[1], nan_ok=True)
+    assert scores[0] == pytest.approx(scores[2], nan_ok=True)
+
+
+@pytest.mark.parametrize("label", ["[3, null]", "[255, null]", "[255, 255]"])
+def test_no_process_waits_in_vain(data, tmp_path, label):
+    results = run_job(data, tmp_path, "max_steps=2", f"uniform_label={label}", processes=2)
+    assert len(results) == 2
+    for entry in logged_losses(results[0]):
+        assert all(np.isfinite(list(entry.values())))
+
+
+def test_no_thread_of_the_process_group_is_left_at_the_end(data, tmp_path):
+    # One that meets the end of the interpreter aborts the process, once in some hundred trainings.
+    for result in run_job(data, tmp_path, "max_steps=1", "evaluate=true", processes=2):
+        assert result["threads"]
+        assert not [name for name in result["threads"] if "gloo" in name]
+
+
+def test_a_killed_training_goes_on_as_if_nothing_had_been(data, tmp_path):
+    options = ["max_steps=8", 'save_strategy="steps"', "save_steps=2", "dataloader_num_workers=1"]
+    (whole,) = run_job(data, tmp_path / "whole", *options)
+    killed = tmp_path / "killed"
+    # In the middle of the second epoch, three steps of two images each.
+    run_job(data, killed, *options, "kill_at=5", code=-signal.SIGKILL)
+    assert last_checkpoint(killed, 1) == killed / "checkpoint-4"
+    # As if it had been killed while it wrote the next one, too.
+    (killed / "checkpoint-6").mkdir()
+    (killed / "checkpoint-6" / "model.safetensors").write_bytes(b"half")
+    (resumed,) = run_job(data, killed, *options)
+    expected, found = logged_losses(whole), logged_losses(resumed)
+    assert len(found) == len(expected) == 8
+    for step, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
+        assert ours == pytest.approx(theirs, rel=1e-6), step
+
+
+def test_freezing_goes_with_the_arguments(tmp_path):
+    model = tiny_model()
+    freeze(model, arguments(tmp_path, train_backbone_norms=True))
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    freeze(model, arguments(tmp_path, freeze_backbone=True))
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    assert frozen == {name for name, _ in model.named_parameters() if name.startswith("model.backbone.")}
