@@ -20,7 +20,7 @@ from transformers_massformer.cli.console import print_table
 from transformers_massformer.cli.scenes import parse_size
 from transformers_massformer.editing import class_mattes, label_map_image, overlay_image
 from transformers_massformer.evaluation.report import score_rows
-from transformers_massformer.inference.segmenter import PeakMemory
+from transformers_massformer.inference.memory import PeakMemory
 from transformers_massformer.metrics import count_images, score
 from transformers_massformer.scenes import render_scene
 from transformers_massformer.scenes.photograph import encode_jpeg

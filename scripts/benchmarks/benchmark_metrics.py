@@ -24,7 +24,7 @@ from scipy import ndimage
 
 from transformers_massformer.cli.scenes import parse_size
 from transformers_massformer.data.mass13k import LABELS
-from transformers_massformer.inference.segmenter import PeakMemory
+from transformers_massformer.inference.memory import PeakMemory
 from transformers_massformer.metrics import count_image, score
 from transformers_massformer.metrics.counts import Counts, band_width
 from transformers_massformer.scenes import render_scene

@@ -30,7 +30,8 @@ from rich.console import Console
 from rich.progress import track
 
 from transformers_massformer.conversion import VARIANTS
-from transformers_massformer.inference.segmenter import available_memory, default_device
+from transformers_massformer.inference.loading import default_device
+from transformers_massformer.inference.memory import available_memory
 from transformers_massformer.utils.files import written_whole
 
 

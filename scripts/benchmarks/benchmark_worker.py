@@ -22,7 +22,7 @@ from torchvision.ops import deform_conv2d
 from transformers_massformer import MASS13K_LABELS, MaSSFormerForSemanticSegmentation, MaSSFormerImageProcessor
 from transformers_massformer.conversion import variant_config
 from transformers_massformer.evaluation.profiling import count_operations
-from transformers_massformer.inference.segmenter import PeakMemory
+from transformers_massformer.inference.memory import PeakMemory
 from transformers_massformer.models.deform_conv import ModulatedDeformConv2d
 from transformers_massformer.models.modeling_massformer import MaSSFormerDeformableConvLayer
 

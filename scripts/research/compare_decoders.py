@@ -34,8 +34,8 @@ from transformers_massformer.data.mass13k import Pair, find_splits, read_header
 from transformers_massformer.data.training_set import TrainingSet
 from transformers_massformer.data.transforms import TrainingTransform
 from transformers_massformer.evaluation.run import Evaluator
+from transformers_massformer.inference.memory import PeakMemory
 from transformers_massformer.inference.predictor import ModelPredictor, PredictionOptions
-from transformers_massformer.inference.segmenter import PeakMemory
 from transformers_massformer.metrics import Counts, CountSettings, score
 from transformers_massformer.training import MaSSFormerTrainer, MaSSFormerTrainingArguments, load_backbone_weights
 from transformers_massformer.training.session import items, read_pairs

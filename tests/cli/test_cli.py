@@ -208,7 +208,7 @@ def test_tiles(model_folder, photos, tmp_path):
 
 def test_photographs_that_do_not_fit_are_reported_and_the_rest_goes_on(model_folder, photos, tmp_path, monkeypatch):
     PIL.Image.new("RGB", (900, 800)).save(photos / "large.png")
-    monkeypatch.setattr("transformers_massformer.inference.segmenter.available_memory", lambda device: 2**20)
+    monkeypatch.setattr("transformers_massformer.inference.memory.available_memory", lambda device: 2**20)
     result = segment(model_folder, photos, "--output", tmp_path / "out")
     assert result.exit_code == 1
     printed = result.output.replace("\n", " ")

@@ -160,7 +160,7 @@ def test_photographs_are_segmented_without_torch_s_model(model_folder, dynamic, 
     def refuse(*arguments):
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr("transformers_massformer.inference.segmenter.load_model", refuse)
+    monkeypatch.setattr("transformers_massformer.inference.loading.load_model", refuse)
     command = ("segment", tmp_path / "photos", "--model", dynamic[0], "--output", tmp_path / "out")
     result = run(*command, "--overlay")
     assert result.exit_code == 0, result.output

@@ -11,7 +11,9 @@ from support.tiny import tiny_model
 from support.tiny_peers import write_peer
 
 from transformers_massformer import MaSSFormerImageProcessor, inference, open_image
-from transformers_massformer.inference.segmenter import PeakMemory, Segmenter, available_memory, tile_spans
+from transformers_massformer.inference.memory import PeakMemory, available_memory
+from transformers_massformer.inference.segmenter import Segmenter
+from transformers_massformer.inference.tiling import tile_spans
 
 
 def test_peak_memory_is_that_of_the_block():
@@ -101,7 +103,8 @@ def test_the_least_memory_is_less_than_what_is_used(model_folder):
     # In a process of its own, which has no memory left over from other tests to use again.
     code = f"""
 import PIL.Image, torch
-from transformers_massformer.inference.segmenter import PeakMemory, Segmenter, least_memory
+from transformers_massformer.inference.memory import PeakMemory, least_memory
+from transformers_massformer.inference.segmenter import Segmenter
 segmenter = Segmenter({str(model_folder)!r}, device="cpu")
 sizes = [least_memory(segmenter.model.config, 1024, 1024, dtype) for dtype in (torch.float32, torch.bfloat16)]
 with PeakMemory("cpu") as before:

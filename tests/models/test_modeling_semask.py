@@ -33,7 +33,7 @@ from transformers_massformer.conversion import (
     convert_semask_state_dict,
     semask_variant_config,
 )
-from transformers_massformer.inference.segmenter import auto_class
+from transformers_massformer.inference.loading import auto_class
 from transformers_massformer.models.modeling_semask_swin import SeMaskSwinSemanticLayer
 from transformers_massformer.models.semantic_prior import pixel_cross_entropy, sum_semantic_maps
 

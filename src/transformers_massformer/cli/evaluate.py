@@ -26,8 +26,8 @@ from ..evaluation.report import (
     write_report,
 )
 from ..evaluation.run import Evaluator, describe, pair_state
+from ..inference.loading import default_device
 from ..inference.predictor import FolderPredictor, ModelPredictor, PredictionOptions
-from ..inference.segmenter import default_device
 from ..metrics import Counts, CountSettings, class_scores
 from ..utils.files import written_whole
 from ..utils.resuming import RecordWriter

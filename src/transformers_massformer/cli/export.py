@@ -9,7 +9,7 @@ from transformers.utils import logging
 
 from ..export import ExportOptions, export_onnx
 from ..export.job import SIZE
-from ..inference.segmenter import out_of_memory
+from ..inference.memory import out_of_memory
 from .console import console, fail
 from .scenes import parse_size
 

@@ -11,7 +11,8 @@ from transformers.utils import logging
 
 from ..hq_sam import HQSamTrainer, HQSamTrainingArguments, ObjectSet, evaluate_prompts, find_objects
 from ..hq_sam.evaluation import mean_scores
-from ..inference.segmenter import default_device, out_of_memory
+from ..inference.loading import default_device
+from ..inference.memory import out_of_memory
 from ..labeling import SamSegmenter
 from ..training.checkpoints import last_checkpoint
 from ..utils.files import written_whole

@@ -13,7 +13,8 @@ from transformers.utils import logging
 from ..data.mass13k import LABELS, check_faults
 from ..data.pseudo_labels import PseudoLabelFiles
 from ..evaluation.run import model_state
-from ..inference.segmenter import default_device, out_of_memory
+from ..inference.loading import default_device
+from ..inference.memory import out_of_memory
 from ..labeling import Labeler, LabelOptions, SamSegmenter, ZeroShotDetector
 from ..labeling.job import REVIEW_LIST, SHEETS_FOLDER, LabelJob, Photo
 from ..labeling.review import read_review_list

@@ -12,8 +12,8 @@ from transformers.utils import logging
 from ..data.reading import read_label
 from ..editing import label_map_image
 from ..hq_sam import Refiner
+from ..inference.loading import default_device
 from ..inference.predictor import FolderPredictor
-from ..inference.segmenter import default_device
 from ..labeling import SamSegmenter
 from ..models.image_processing_massformer import open_image, to_rgb
 from .console import console, error_console, fail, progress_bar

@@ -23,9 +23,10 @@ from ..editing.lens_blur import check_strength
 from ..editing.matting import matting_library
 from ..export import OnnxSegmenter, is_onnx
 from ..inference.mattes import as_array
-from ..inference.segmenter import PhotoSegmenter, Segmenter, memory_text
+from ..inference.segmenter import PhotoSegmenter, Segmenter
 from ..models.image_processing_massformer import open_image
 from ..utils.files import file_name, partial_path, written_whole
+from ..utils.text import format_bytes
 from .console import console, error_console, fail, progress_bar
 
 
@@ -241,7 +242,7 @@ def segment_photo(segmenter: PhotoSegmenter, job: Job, extras: Extras) -> str:
     return (
         f"{job.photo} -> {job.label_map}: {photo.width} x {photo.height}, {segmenter.device}, "
         f"{str(segmenter.dtype).removeprefix('torch.')}, {result.seconds:.1f} s, "
-        f"peak memory {memory_text(result.peak_bytes)}"
+        f"peak memory {format_bytes(result.peak_bytes)}"
     )
 
 

@@ -9,7 +9,7 @@ import yaml
 from huggingface_hub.errors import StrictDataclassError
 from transformers import HfArgumentParser
 
-from ..inference.segmenter import out_of_memory
+from ..inference.memory import out_of_memory
 from ..training.arguments import DataArguments, MaSSFormerTrainingArguments, ModelArguments
 from ..training.session import TrainingSession
 from .console import console, fail

@@ -16,11 +16,13 @@ import numpy as np
 import PIL.Image
 
 from ..editing import bokeh, class_palette, cut_out, firm_matte, joined_matte, label_map_image
-from ..inference.segmenter import PeakMemory, Segmentation, Segmenter, memory_text
+from ..inference.memory import PeakMemory
+from ..inference.segmenter import Segmentation, Segmenter
 from ..models.image_processing_massformer import open_image
 from ..scenes import render_scene
 from ..scenes.photograph import encode_jpeg
 from ..utils.files import file_name
+from ..utils.text import format_bytes
 from .deadline import Deadline
 from .uploads import read_upload
 
@@ -201,7 +203,7 @@ class Studio:
             raise ValueError("The page shows mattes; make the segmenter with mattes=True.")
         report = (
             f"{photo.width} x {photo.height} pixels, {segmentation.seconds:.1f} s on {self.segmenter.device}, "
-            f"peak memory {memory_text(segmentation.peak_bytes)}"
+            f"peak memory {format_bytes(segmentation.peak_bytes)}"
         )
         classes = found_classes(label_map, labels)
         result = Result(folder, file_name(stem), photo.width, photo.height, classes, report)
@@ -288,7 +290,7 @@ class Studio:
             mattes = self.open_mattes(result, classes)
             make(open_image(result.original), mattes)
         seconds = time.perf_counter() - start
-        report = f"{name} of {', '.join(classes)}: {seconds:.1f} s, peak memory {memory_text(memory.bytes)}"
+        report = f"{name} of {', '.join(classes)}: {seconds:.1f} s, peak memory {format_bytes(memory.bytes)}"
         return replace(result, edits={**result.edits, name: path}, report=report)
 
     def open_mattes(self, result: Result, names: Sequence[str]) -> list[PIL.Image.Image]:

@@ -13,9 +13,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
+from ..inference.memory import PeakMemory
 from ..inference.predictor import ModelPredictor
-from ..inference.segmenter import PeakMemory, memory_text
 from ..models.deform_conv import ModulatedDeformConv2d
+from ..utils.text import format_bytes
 
 
 # Longest side of the photograph that warms the machine up. The whole one is timed so often, or until it has taken so
@@ -115,7 +116,7 @@ def cost_cells(costs: dict[str, Any]) -> list[str]:
         f"{costs['parameters'] / 1e6:.2f}M",
         f"{costs['flops'] / 1e9:.0f}G",
         f"{costs['seconds']:.2f} s",
-        memory_text(costs["peak_bytes"]),
+        format_bytes(costs["peak_bytes"]),
     ]
 
 

@@ -11,7 +11,8 @@ import PIL.Image
 import torch
 
 from .. import __version__
-from ..inference.segmenter import Segmenter, load_model
+from ..inference.loading import load_model
+from ..inference.segmenter import Segmenter
 from ..models.image_processing_massformer import MaSSFormerImageProcessor, open_image
 from ..scenes import render_scene
 from ..utils.files import written_whole

@@ -8,7 +8,8 @@ import PIL.Image
 import torch
 
 from ..inference.mattes import matte_values
-from ..inference.segmenter import OUT_OF_MEMORY, PhotoSegmenter, Piece
+from ..inference.memory import OUT_OF_MEMORY
+from ..inference.segmenter import PhotoSegmenter, Piece
 from ..models.semantic_readout import read_semantic_map
 from .libraries import onnx_runtime
 from .photograph import IMAGE, LABEL_MAP

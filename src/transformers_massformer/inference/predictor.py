@@ -15,7 +15,8 @@ from ..data.mass13k import LABEL_SUFFIXES
 from ..data.reading import read_label
 from ..models.image_processing_massformer import to_rgb
 from ..models.semantic_readout import INFERENCES, read_general_map, read_logits_map, read_semantic_map
-from .segmenter import load_model, out_of_memory
+from .loading import load_model
+from .memory import out_of_memory
 from .tiling import windows
 
 

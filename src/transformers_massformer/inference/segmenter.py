@@ -1,9 +1,5 @@
 """Segmenting whole photographs, outside a pipeline."""
 
-import contextlib
-import itertools
-import math
-import re
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -12,186 +8,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import PIL.Image
-import psutil
 import torch
-from transformers import (
-    AutoConfig,
-    AutoImageProcessor,
-    AutoModelForSemanticSegmentation,
-    AutoModelForUniversalSegmentation,
-    PreTrainedConfig,
-    PreTrainedModel,
-)
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING,
-    MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING,
-)
 
 from ..models.configuration_massformer import MaSSFormerConfig
 from ..models.image_processing_massformer import MaSSFormerImageProcessor
 from ..models.semantic_readout import read_logits_map
+from .loading import default_device, load_model
 from .mattes import matte_values
-
-
-try:
-    import resource
-except ImportError:  # Windows
-    resource = None
-
-
-# How torch says that memory is short.
-OUT_OF_MEMORY = ("out of memory", "you tried to allocate", "bad_alloc")
-
-
-@contextlib.contextmanager
-def out_of_memory(message: str):
-    """Turns what libraries raise when memory is short into a MemoryError with this message."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        # Only GPUs have a type of their own for it.
-        if not isinstance(error, MemoryError) and not any(words in str(error) for words in OUT_OF_MEMORY):
-            raise
-        raise MemoryError(message) from error
-
-
-def default_device() -> str:
-    """The device that computes fastest here: CUDA, Apple's GPU, or the CPU."""
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def auto_class(config: PreTrainedConfig) -> Any:
-    """The Auto class that has a segmentation model of this kind."""
-    for mapping, found in (
-        (MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING, AutoModelForSemanticSegmentation),
-        (MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING, AutoModelForUniversalSegmentation),
-    ):
-        if type(config) in mapping:
-            return found
-    raise ValueError(f"A model of type {config.model_type} segments no classes.")
-
-
-def load_model(model: str | Path) -> tuple[PreTrainedModel, Any]:
-    """
-    A segmentation model in float32, ready for inference, and its image processor.
-
-    Args:
-        model (`str` or `Path`): A folder (or Hub name) with both.
-
-    Raises:
-        FileNotFoundError: If there is no such model, or it has no weights.
-        ValueError: If it is no segmentation model.
-    """
-    path = Path(model)
-    is_hub_name = isinstance(model, str) and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model)
-    if not path.is_dir() and not is_hub_name:
-        raise FileNotFoundError(f"There is no folder {model} with a model.")
-    if path.is_dir() and not list(path.glob("*.safetensors")):
-        raise FileNotFoundError(
-            f"{model} holds no weights (*.safetensors). Convert a checkpoint with `massformer convert`, or name a "
-            "folder that a training saved."
-        )
-    try:
-        found = auto_class(AutoConfig.from_pretrained(model))
-        processor = AutoImageProcessor.from_pretrained(model)
-        network = found.from_pretrained(model, dtype=torch.float32)
-    except OSError as error:
-        raise FileNotFoundError(f"There is no model at {model}: {error}") from error
-    if hasattr(network, "fuse"):
-        network.fuse()
-    return network.eval(), processor
-
-
-class PeakMemory:
-    """
-    The most memory used within a `with` block: the allocator's on CUDA, the whole process's elsewhere.
-
-    `bytes` holds it after the block. On Linux the process's peak is reset at the start of the block; other Unix
-    systems only tell the peak since the process began; on Windows it stays `None`.
-    """
-
-    def __init__(self, device: str | torch.device):
-        self.device = torch.device(device)
-        self.bytes: int | None = None
-
-    def __enter__(self) -> "PeakMemory":
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
-        else:
-            with contextlib.suppress(OSError):
-                Path("/proc/self/clear_refs").write_text("5")
-        return self
-
-    def __exit__(self, *exception):
-        if self.device.type == "cuda":
-            self.bytes = torch.cuda.max_memory_allocated(self.device)
-        else:
-            self.bytes = self.resident_peak()
-
-    @staticmethod
-    def resident_peak() -> int | None:
-        status = Path("/proc/self/status")
-        if status.exists():
-            (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
-            return int(line.split()[1]) * 1024
-        if resource is None:
-            return None
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
-def memory_text(num_bytes: int | None) -> str:
-    """An amount of memory for people."""
-    return "unknown" if num_bytes is None else f"{num_bytes / 2**30:.2f} GiB"
-
-
-def available_memory(device: torch.device) -> int:
-    """Bytes that can still be allocated: of the GPU, else of the machine's memory or the control group's."""
-    if device.type == "cuda":
-        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return torch.cuda.mem_get_info(device)[0] + cached
-    available = psutil.virtual_memory().available
-    group = Path("/sys/fs/cgroup")
-    with contextlib.suppress(OSError, ValueError):
-        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
-        available = min(available, limit - used)
-    return available
-
-
-def least_memory(config, height: int, width: int, dtype: torch.dtype) -> int:
-    """
-    Bytes without which an image cannot be segmented, whatever the backbone: the maps at half its resolution which
-    exist together.
-
-    Args:
-        config (`MaSSFormerConfig`): The model's configuration.
-        height (`int`): Height of the image in pixels.
-        width (`int`): Width of the image in pixels.
-        dtype (`torch.dtype`): Type of the computation.
-    """
-    fusion_width = config.pixel_decoder_hidden_size // (
-        config.fusion_reduction if config.use_edge_guided_fusion else 1
-    )
-    # Per position at stride 2: the mask logits, the fused map, and the body at stride 4.
-    values = config.num_queries + fusion_width + config.pixel_decoder_hidden_size / 4
-    return math.ceil(height / 2) * math.ceil(width / 2) * int(values * dtype.itemsize)
-
-
-def tile_spans(length: int, tile: int) -> list[tuple[int, int, int, int]]:
-    """
-    Tiles along one axis, evenly spread, which overlap by an eighth or more. Of an overlap, each tile keeps its half.
-
-    Returns:
-        `list[tuple[int, int, int, int]]`: first pixel and the one after the last, of each tile and of what it keeps.
-    """
-    if tile >= length:
-        return [(0, length, 0, length)]
-    overlap = tile // 8
-    count = math.ceil((length - overlap) / (tile - overlap))
-    starts = [round(index * (length - tile) / (count - 1)) for index in range(count)]
-    cuts = [0, *((start + previous + tile) // 2 for previous, start in itertools.pairwise(starts)), length]
-    return [(start, start + tile, *kept) for start, kept in zip(starts, itertools.pairwise(cuts), strict=True)]
+from .memory import PeakMemory, available_memory, least_memory, out_of_memory
+from .tiling import tile_spans
 
 
 @dataclass

@@ -9,8 +9,8 @@ import transformers
 from transformers import AutoConfig, AutoImageProcessor, AutoProcessor, PreTrainedConfig, PreTrainedModel
 
 from ..conversion import SEMASK_VARIANTS, VARIANTS, semask_variant_config, variant_config
+from ..inference.loading import auto_class
 from ..inference.predictor import task_inputs
-from ..inference.segmenter import auto_class
 from ..models.configuration_massformer import MASS13K_LABELS, MaSSFormerConfig
 from ..models.image_processing_massformer import MaSSFormerImageProcessor
 from ..models.image_processing_semask import SeMaskImageProcessor

@@ -1,0 +1,73 @@
+"""Loading a segmentation model, its image processor and the names of its classes."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModelForSemanticSegmentation,
+    AutoModelForUniversalSegmentation,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING,
+    MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING,
+)
+
+
+def default_device() -> str:
+    """The device that computes fastest here: CUDA, Apple's GPU, or the CPU."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def class_names(config: PreTrainedConfig) -> list[str]:
+    """Return the names of a model's classes in the order of their ids."""
+    return [name for _, name in sorted((config.id2label or {}).items())]
+
+
+def auto_class(config: PreTrainedConfig) -> Any:
+    """The Auto class that has a segmentation model of this kind."""
+    for mapping, found in (
+        (MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING, AutoModelForSemanticSegmentation),
+        (MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING, AutoModelForUniversalSegmentation),
+    ):
+        if type(config) in mapping:
+            return found
+    raise ValueError(f"A model of type {config.model_type} segments no classes.")
+
+
+def load_model(model: str | Path) -> tuple[PreTrainedModel, Any]:
+    """
+    A segmentation model in float32, ready for inference, and its image processor.
+
+    Args:
+        model (`str` or `Path`): A folder (or Hub name) with both.
+
+    Raises:
+        FileNotFoundError: If there is no such model, or it has no weights.
+        ValueError: If it is no segmentation model.
+    """
+    path = Path(model)
+    is_hub_name = isinstance(model, str) and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model)
+    if not path.is_dir() and not is_hub_name:
+        raise FileNotFoundError(f"There is no folder {model} with a model.")
+    if path.is_dir() and not list(path.glob("*.safetensors")):
+        raise FileNotFoundError(
+            f"{model} holds no weights (*.safetensors). Convert a checkpoint with `massformer convert`, or name a "
+            "folder that a training saved."
+        )
+    try:
+        found = auto_class(AutoConfig.from_pretrained(model))
+        processor = AutoImageProcessor.from_pretrained(model)
+        network = found.from_pretrained(model, dtype=torch.float32)
+    except OSError as error:
+        raise FileNotFoundError(f"There is no model at {model}: {error}") from error
+    if hasattr(network, "fuse"):
+        network.fuse()
+    return network.eval(), processor
