@@ -4,7 +4,6 @@ import json
 import os
 import re
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +14,12 @@ from pycocotools import mask as coco
 
 from ..editing.overlay import label_map_image
 from ..utils.files import written_whole
+from .formats import AnnotationFormat
 from .mass13k import IGNORE_INDEX, read_annotation
 
 
 # What run-length encodings are made of: characters of six bits, the last without the bit that says that more follows.
 COUNTS = re.compile("[0-o]*[0-O]")
-
-
-class AnnotationFormat(StrEnum):
-    """How label maps are written."""
-
-    png = "png"
-    coco_rle = "coco-rle"
-
-    @property
-    def suffix(self) -> str:
-        """Of its files."""
-        return ".png" if self == AnnotationFormat.png else ".json"
 
 
 def encode_mask(mask: np.ndarray) -> dict[str, Any]:
