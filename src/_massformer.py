@@ -1,8 +1,8 @@
 """
 Entry point of the `massformer` command, outside the package so that help and completion run without PyTorch.
 
-Importing `transformers_massformer` registers its models with transformers and so loads PyTorch, which takes seconds. This
-module puts the package into `sys.modules` before its code runs, as in the recipe for lazy imports of `importlib`;
+Importing `transformers_massformer` registers its models with transformers and so loads PyTorch, which takes seconds.
+This module puts the package into `sys.modules` before its code runs, as in the recipe for lazy imports of `importlib`;
 `transformers_massformer.cli` runs that code when a command is called.
 """
 

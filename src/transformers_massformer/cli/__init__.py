@@ -1,8 +1,8 @@
 """
 The `massformer` command: one module per subcommand.
 
-The modules import only typer, rich and the standard library at the top, so that help and completion are immediate. What a
-command works with is imported inside its functions.
+The modules import only typer, rich and the standard library at the top, so that help and completion are immediate.
+Functions import what they work with.
 """
 
 import sys

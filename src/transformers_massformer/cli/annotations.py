@@ -13,13 +13,13 @@ from .options import AddClass, DataArgument, choose_splits
 
 
 if TYPE_CHECKING:
-    from ..data.mass13k import Pair
+    from ..data.layout import Pair
 
 
 def convert_label_map(pair: Pair, path: Path, labels: list[str]):
     """Write one label map, upright as its photograph."""
     from ..data.annotations import write_label_map
-    from ..data.mass13k import read_header
+    from ..data.layout import read_header
     from ..data.reading import lay_on_photo, read_label
 
     photo = read_header(pair.image)
@@ -41,8 +41,11 @@ def annotations(
     split: Annotated[list[str] | None, typer.Option(help="train, validation or test. Default: all.")] = None,
     add_class: AddClass = None,
 ):
-    """Convert a data set's label maps to another format. Existing files are skipped."""
-    from ..data.mass13k import LABEL_FOLDER, LABELS, check_faults
+    """Convert a data set's label maps to another format.
+
+    Existing files are skipped.
+    """
+    from ..data.layout import LABEL_FOLDER, LABELS, check_faults
     from ..utils.extras import require
 
     if annotation_format is AnnotationFormat.coco_rle:

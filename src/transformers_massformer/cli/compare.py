@@ -51,6 +51,6 @@ def compare(
         fail(error)
     print_table(table)
     console.print(
-        f"Intervals hold {100 * confidence:g} % of {samples} bootstrap samples of the images, the same samples for all "
-        "results. Differences are to the first result; * marks intervals that exclude zero."
+        f"Intervals hold {100 * confidence:g} % of {samples} bootstrap samples of the images, the same for all. "
+        "Differences are to the first result; * marks intervals that exclude zero."
     )

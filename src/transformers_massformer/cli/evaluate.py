@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
     from accelerate import PartialState
 
-    from ..data.mass13k import Pair
+    from ..data.layout import Pair
     from ..evaluation.records import ImageRecord
     from ..evaluation.run import Evaluator
     from ..inference.predictor import FolderPredictor, ModelPredictor, PredictionOptions
@@ -176,14 +176,15 @@ def evaluate(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Discard earlier results in the folder.")] = False,
 ):
     """
-    Score a segmentation model of transformers, or label maps, at the photographs' own size. Several processes share
-    the images: accelerate launch (or torchrun) -m transformers_massformer.cli evaluate ...
+    Score a segmentation model of transformers, or label maps, at the photographs' own size.
+
+    Several processes share the images: accelerate launch (or torchrun) -m transformers_massformer.cli evaluate ...
     """
     import torch
     from accelerate import PartialState
     from transformers.utils import logging
 
-    from ..data.mass13k import LABELS, check_faults
+    from ..data.layout import LABELS, check_faults
     from ..evaluation.label_spaces import read_label_map_file
     from ..evaluation.records import begin
     from ..evaluation.report import results, score_rows, write_report

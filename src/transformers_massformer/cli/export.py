@@ -53,8 +53,9 @@ def export(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
 ):
     """
-    Write a MaSSFormer as an ONNX file that maps a photograph's bytes to its label map, compare it with PyTorch, and
-    measure it. A float32 file that gives the same label at less than 99.99 % of the pixels is not kept.
+    Write a MaSSFormer as an ONNX file that maps a photograph's bytes to its label map.
+
+    The file is compared with PyTorch and measured. A float32 file that gives the same label at less than 99.99 % of the pixels is not kept.
     """
     from transformers.utils import logging
 

@@ -49,8 +49,9 @@ def train_hq_sam(
     split: Annotated[str, typer.Option(help="Split to train on.")] = "train",
 ):
     """
-    Train HQ-SAM's additions to a frozen SAM on objects with exact masks. The same command resumes after an
-    interruption. Further options: those of transformers.TrainingArguments, --drop_after and --drop_factor.
+    Train HQ-SAM's additions to a frozen SAM on objects with exact masks.
+
+    The same command resumes after an interruption. Further options: those of transformers.TrainingArguments, --drop_after and --drop_factor.
     """
     import torch
     from transformers import AutoProcessor, SamHQModel, set_seed

@@ -52,7 +52,7 @@ def number_classes(prompts: dict[str, str], known: list[str]) -> dict[int, str]:
 
 def find_photos(data: Path, splits: list[str], base: Path | None) -> list[Photo]:
     """Return the photographs to label, with the data's label maps or those of an earlier labelling."""
-    from ..data.mass13k import check_faults
+    from ..data.layout import check_faults
     from ..data.pseudo_labels import PseudoLabelFiles
     from ..labeling.job import Photo
 
@@ -66,7 +66,7 @@ def find_photos(data: Path, splits: list[str], base: Path | None) -> list[Photo]
 
 def known_labels(base: Path | None) -> list[str]:
     """Return the names of the classes that the label maps contain."""
-    from ..data.mass13k import LABELS
+    from ..data.layout import LABELS
     from ..data.pseudo_labels import PseudoLabelFiles
 
     added = {} if base is None else PseudoLabelFiles(base).read_classes()
@@ -131,8 +131,8 @@ def report(job: LabelJob, reviewables: list[Any], seconds: float):
             markup=False,
         )
     console.print(
-        f"{seconds:.1f} s. Wrote label maps and manifest to {job.output}. Look at {job.output / SHEETS_FOLDER}, change "
-        f"decisions in {job.output / REVIEW_LIST}, and apply them with --review.",
+        f"{seconds:.1f} s. Wrote label maps and manifest to {job.output}. Look at {job.output / SHEETS_FOLDER}, "
+        f"change decisions in {job.output / REVIEW_LIST}, and apply them with --review.",
         markup=False,
     )
     missing = [
@@ -177,8 +177,9 @@ def label(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Discard earlier results in the folder.")] = False,
 ):
     """
-    Detect objects of new classes by their names, segment them, and add the masks to the label maps of a data set. The
-    same command resumes after an interruption. Several processes share the photographs: accelerate launch (or
+    Detect objects of new classes by name, segment them, and add the masks to the label maps of a data set.
+
+    The same command resumes after an interruption. Several processes share the photographs: accelerate launch (or
     torchrun) -m transformers_massformer.cli label ...
     """
     import torch

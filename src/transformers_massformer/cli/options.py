@@ -13,7 +13,7 @@ from typer.models import OptionInfo
 
 
 if TYPE_CHECKING:
-    from ..data.mass13k import Split
+    from ..data.layout import Split
 
 
 DEMO_CHECKPOINT = "massformer-demo"
@@ -81,7 +81,7 @@ def parse_size(text: str) -> tuple[int, int]:
 
 def choose_splits(directory: Path, names: list[str]) -> dict[str, Split]:
     """Return the named splits of a data set, or all of them if no name is given."""
-    from ..data.mass13k import choose_split, find_splits, full_split_name
+    from ..data.layout import choose_split, find_splits, full_split_name
 
     splits = find_splits(directory)
     chosen = {full_split_name(name): choose_split(splits, name) for name in names}

@@ -108,9 +108,9 @@ def scenes(
         int | None, typer.Option(help="Number of processes, each of which takes up to 2 GB. Default: one per core.")
     ] = None,
 ):
-    """Write procedural scenes with exact labels, in the layout of MaSS13K. Finished scenes are skipped.
+    """Write procedural scenes with exact labels, in the layout of MaSS13K.
 
-    The files are images/SPLIT/NAME.jpg and annotations/SPLIT/NAME.png, and with --alpha alphas/SPLIT/NAME/CLASS.png.
+    Finished scenes are skipped. The files are images/SPLIT/NAME.jpg and annotations/SPLIT/NAME.png, and with --alpha alphas/SPLIT/NAME/CLASS.png.
     """
     from ..scenes import split_folder
     from ..utils.extras import require
@@ -144,9 +144,7 @@ def scenes(
             fail_interrupted()
         except BrokenProcessPool:
             remove_partial_files(jobs)
-            fail(
-                "A process ended unexpectedly, perhaps for lack of memory. Run the command again with fewer --processes."
-            )
+            fail("A process ended unexpectedly, perhaps for lack of memory. Run again with fewer --processes.")
         except OSError as error:
             fail(error)
     seconds = time.perf_counter() - start

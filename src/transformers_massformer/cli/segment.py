@@ -305,7 +305,10 @@ def segment(
     dtype: Precision = DType.float32,
     tile: Tile = None,
 ):
-    """Write a label map of each photograph, upright and at its own size. Finished photographs are skipped."""
+    """Write a label map of each photograph, upright and at its own size.
+
+    Finished photographs are skipped.
+    """
     import torch
     from transformers.utils import logging
 

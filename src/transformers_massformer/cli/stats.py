@@ -18,7 +18,7 @@ from .options import DataArgument, choose_splits
 
 
 if TYPE_CHECKING:
-    from ..data.mass13k import Fault, Pair, Split
+    from ..data.layout import Fault, Pair, Split
 
 
 @contextmanager
@@ -42,7 +42,7 @@ def write_faults(faults: list[Fault], notes: list[Fault], path: Path):
 
 def run_verification(splits: dict[str, Split], output: Path, threads: int):
     """Check every file and write the findings; end the command with code 1 if there are faults."""
-    from ..data.mass13k import describe_faults
+    from ..data.layout import describe_faults
     from ..data.verification import verify
 
     faults: list[Fault] = []
@@ -64,7 +64,7 @@ def run_verification(splits: dict[str, Split], output: Path, threads: int):
 
 def summary_table(summaries: dict[str, dict[str, Any]]) -> list[list[str]]:
     """Return a table with a column per split and a row per quantity of the paper's Table 1 and Figure 8."""
-    from ..data.mass13k import LABELS
+    from ..data.layout import LABELS
 
     columns = list(summaries.values())
     rows = [["", *summaries], ["images", *(f"{summary['images']:,}" for summary in columns)]]
@@ -96,7 +96,7 @@ def draw_distributions(rows: list[dict[str, str]], path: Path) -> bool:
 
 def run_statistics(splits: dict[str, Split], output: Path, threads: int):
     """Write the table of images, the summaries and the picture."""
-    from ..data.mass13k import check_faults
+    from ..data.layout import check_faults
     from ..data.statistics import StatisticsTable, summarize
 
     for name, split in splits.items():

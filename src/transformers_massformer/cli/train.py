@@ -134,8 +134,10 @@ def train(
     ] = False,
 ):
     """
-    Train or fine-tune a model on the training split of a folder in the layout of MaSS13K, and keep the checkpoint
-    with the best Boundary IoU on the validation split. The same command resumes after an interruption.
+    Train or fine-tune a model on MaSS13K or data in its layout.
+
+    The checkpoint with the best Boundary IoU on the validation split is kept. The same command resumes after an
+    interruption.
 
     Further options, such as --learning_rate 1e-4 --max_steps 20000 --bf16, are those of transformers.TrainingArguments
     and the package's own; --help-all lists them. Several GPUs: accelerate launch -m transformers_massformer.cli train
