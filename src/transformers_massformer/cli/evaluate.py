@@ -10,16 +10,28 @@ import typer
 
 from .console import console, fail, fail_interrupted, print_table, progress_bar
 from .options import AddClass, Device, DType, Precision, choose_splits, model_option, parse_size
+from .prediction import (
+    Flip,
+    Inference,
+    NativeInput,
+    Overlap,
+    PeerPostprocess,
+    Scales,
+    Tile,
+    load_predictor,
+    read_prediction_options,
+)
 
 
 if TYPE_CHECKING:
     import torch
     from accelerate import PartialState
 
+    from ..data.label_map_folder import LabelMapFolder
     from ..data.layout import Pair
     from ..evaluation.records import ImageRecord
     from ..evaluation.run import Evaluator
-    from ..inference.predictor import FolderPredictor, ModelPredictor, PredictionOptions
+    from ..inference.predictor import ModelPredictor, PredictionOptions, Predictor
     from ..metrics import Counts
 
 
@@ -109,28 +121,29 @@ def write_profile(predictor: ModelPredictor, title: str, size: tuple[int, int], 
 
 def make_predictor(
     model: str, device: torch.device, dtype: torch.dtype, options: PredictionOptions
-) -> ModelPredictor | FolderPredictor:
-    """Load the model, or open the folder of label maps, that `--model` names."""
-    from ..inference.predictor import FolderPredictor, ModelPredictor, PredictionOptions
+) -> Predictor | LabelMapFolder:
+    """Load what `--model` names: a model, or a folder of label maps."""
+    from ..data.label_map_folder import LabelMapFolder
 
     if not is_prediction_folder(model):
-        return ModelPredictor.load(model, device, dtype, options)
-    if options != PredictionOptions():
-        raise ValueError(f"{model} holds label maps, not a model: windows, scales, flips and the like do not apply.")
-    return FolderPredictor(model)
+        return load_predictor(model, device, dtype, options)
+    if options.changed():
+        given = ", ".join(f"--{name.replace('_', '-')}" for name in options.changed())
+        raise ValueError(f"{model} holds label maps, not a model; leave out {given}.")
+    return LabelMapFolder(model)
 
 
 def lookup_of(
-    predictor: ModelPredictor | FolderPredictor, labels: list[str], mapping: dict[str, Any] | None
+    predictor: Predictor | LabelMapFolder, labels: list[str], mapping: dict[str, Any] | None
 ) -> torch.Tensor:
-    """Return the class of the data for each class of the predictor."""
+    """Return the data's class for each of the predictor's."""
     import torch
 
     from ..evaluation.label_spaces import class_lookup
-    from ..inference.predictor import ModelPredictor
+    from ..inference.predictor import Predictor
 
-    if isinstance(predictor, ModelPredictor):
-        return class_lookup(predictor.labels, labels, mapping)
+    if isinstance(predictor, Predictor):
+        return class_lookup(dict(enumerate(predictor.labels)), labels, mapping)
     if mapping is None:
         return torch.arange(len(labels))
     # Label maps have 8 bits, and none contains all 256 values.
@@ -147,19 +160,13 @@ def evaluate(
     label_map: Annotated[
         Path | None, typer.Option(help="JSON file that maps the model's classes to the data's.")
     ] = None,
-    tile: Annotated[int | None, typer.Option(help="Slide a window of this many pixels.")] = None,
-    overlap: Annotated[int, typer.Option(help="Overlap of the windows in pixels.")] = 0,
-    scales: Annotated[str, typer.Option(help="Average over input scales, such as 0.5,0.75,1,1.25,1.5,1.75.")] = "1",
-    flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored photograph.")] = False,
-    native_input: Annotated[
-        bool, typer.Option("--native-input", help="Keep the image processor from resizing the photograph.")
-    ] = False,
-    peer_postprocess: Annotated[
-        bool, typer.Option("--peer-postprocess", help="Read label maps with the model's own image processor.")
-    ] = False,
-    inference: Annotated[
-        str, typer.Option(help="semantic: sum over queries. general: best query of each pixel.")
-    ] = "semantic",
+    tile: Tile = None,
+    overlap: Overlap = None,
+    scales: Scales = "1",
+    flip: Flip = False,
+    native_input: NativeInput = False,
+    peer_postprocess: PeerPostprocess = False,
+    inference: Inference = "semantic",
     device: Device = None,
     dtype: Precision = DType.float32,
     boundary_ratio: Annotated[float, typer.Option(help="Width of BIoU's band, as a share of the diagonal.")] = 0.001,
@@ -190,29 +197,21 @@ def evaluate(
     from ..evaluation.report import results, score_rows, write_report
     from ..evaluation.run import Evaluator, describe
     from ..inference.loading import default_device
-    from ..inference.predictor import FolderPredictor, ModelPredictor, PredictionOptions
+    from ..inference.predictor import ModelPredictor
     from ..metrics import CountSettings
 
     logging.disable_progress_bar()
     try:
         size = None if profile_size == "0" else parse_size(profile_size)
-        options = PredictionOptions(
-            native_input,
-            peer_postprocess,
-            tile,
-            overlap,
-            tuple(float(x) for x in scales.split(",")),
-            flip,
-            inference,
-        )
+        options = read_prediction_options(tile, overlap, scales, flip, native_input, peer_postprocess, inference)
         device = device or default_device()
         state = PartialState(cpu=device == "cpu")
         chosen = torch.device(str(state.device) if state.num_processes > 1 else device)
         predictor = make_predictor(model, chosen, getattr(torch, dtype), options)
         title = title or Path(model).name
         if profile_only:
-            if isinstance(predictor, FolderPredictor) or size is None:
-                raise ValueError("--profile-only needs a model and a --profile-size.")
+            if not isinstance(predictor, ModelPredictor) or size is None:
+                raise ValueError("--profile-only needs a model in PyTorch and a --profile-size.")
             output.mkdir(parents=True, exist_ok=True)
             write_profile(predictor, title, size, {}, output)
             return

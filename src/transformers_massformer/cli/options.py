@@ -57,7 +57,6 @@ def model_option(text: str) -> OptionInfo:
 
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 or mps. Default: the fastest one available.")]
 Precision = Annotated[DType, typer.Option("--dtype", help="Precision of the weights.")]
-Tile = Annotated[int | None, typer.Option(help="Segment in tiles of this many pixels. Default: the whole photograph.")]
 Photographs = Annotated[
     list[str], typer.Argument(help="Photographs, folders of photographs, or glob patterns in quotes.")
 ]

@@ -62,16 +62,16 @@ def refine(
     import torch
     from transformers.utils import logging
 
+    from ..data.label_map_folder import LabelMapFolder
     from ..hq_sam import Refiner
     from ..inference.loading import default_device
-    from ..inference.predictor import FolderPredictor
     from ..labeling import SamSegmenter
     from .segment import find_photos
 
     logging.disable_progress_bar()
     try:
         photos = [found for argument in paths for found in find_photos(argument, output)]
-        maps = FolderPredictor(label_maps)
+        maps = LabelMapFolder(label_maps)
         refiner = Refiner(
             SamSegmenter.load(model, device or default_device(), getattr(torch, dtype)),
             class_id,

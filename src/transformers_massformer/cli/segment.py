@@ -15,15 +15,25 @@ import typer
 
 from ..data.formats import AnnotationFormat
 from .console import console, error_console, fail, fail_interrupted, progress_bar
-from .options import Device, DType, Photographs, Precision, Tile, model_option
+from .options import Device, DType, Photographs, Precision, model_option
+from .prediction import (
+    Flip,
+    Inference,
+    NativeInput,
+    Overlap,
+    PeerPostprocess,
+    Scales,
+    Tile,
+    load_predictor,
+    read_prediction_options,
+)
 
 
 if TYPE_CHECKING:
     import numpy as np
     import PIL.Image
-    import torch
 
-    from ..inference.segmenter import PhotoSegmenter
+    from ..inference.segmenter import Segmenter
 
 
 PHOTO_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
@@ -223,30 +233,7 @@ def write_edits(
         write_image(out_of_focus(photo, focus, extras.strength), job.bokeh)
 
 
-def make_segmenter(
-    model: str, device: str | None, dtype: torch.dtype, tile: int | None, extras: Extras
-) -> PhotoSegmenter:
-    """
-    Load the model of a folder, or an exported one.
-
-    Raises:
-        ValueError: If an exported model does not support an option.
-    """
-    import torch
-
-    from ..export import OnnxSegmenter, is_onnx
-    from ..inference.segmenter import Segmenter
-
-    if not is_onnx(model):
-        return Segmenter(model, device, dtype, tile, extras.priors, extras.need_mattes)
-    if extras.priors:
-        raise ValueError(f"{model} has no semantic priors; --show-semantic-priors needs the folder of a model.")
-    if dtype != torch.float32:
-        raise ValueError(f"{model} has a fixed precision; leave out --dtype, or export the model again.")
-    return OnnxSegmenter(model, device, tile, extras.need_mattes)
-
-
-def segment_photo(segmenter: PhotoSegmenter, job: Job, extras: Extras) -> str:
+def segment_photo(segmenter: Segmenter, job: Job, extras: Extras) -> str:
     """Segment one photograph, write its files and return a line of report."""
     from ..data.annotations import write_label_map
     from ..editing import overlay_image, priors_image, with_legend
@@ -262,7 +249,9 @@ def segment_photo(segmenter: PhotoSegmenter, job: Job, extras: Extras) -> str:
     if result.mattes is not None:
         write_edits(photo, result.label_map, result.mattes, job, labels, extras)
     if job.priors is not None:
-        write_image(priors_image(photo, result.semantic_priors or [], segmenter.num_semantic_labels or 0), job.priors)
+        write_image(
+            priors_image(photo, result.semantic_priors or [], segmenter.predictor.num_semantic_labels or 0), job.priors
+        )
     # Last, because it marks the job as finished.
     write_label_map(result.label_map, job.label_map, labels, job.photo.name)
     return (
@@ -304,6 +293,12 @@ def segment(
     device: Device = None,
     dtype: Precision = DType.float32,
     tile: Tile = None,
+    overlap: Overlap = None,
+    scales: Scales = "1",
+    flip: Flip = False,
+    native_input: NativeInput = False,
+    peer_postprocess: PeerPostprocess = False,
+    inference: Inference = "semantic",
 ):
     """Write a label map of each photograph, upright and at its own size.
 
@@ -312,6 +307,7 @@ def segment(
     import torch
     from transformers.utils import logging
 
+    from ..inference.segmenter import Segmenter
     from ..utils.extras import require
 
     logging.disable_progress_bar()
@@ -319,6 +315,7 @@ def segment(
         extras = Extras(
             overlay, show_semantic_priors, mattes, cutouts, tuple(bokeh or ()), bokeh_strength, refine_mattes
         )
+        options = read_prediction_options(tile, overlap, scales, flip, native_input, peer_postprocess, inference)
         jobs = plan_jobs(paths, output, extras, annotation_format.suffix)
         output.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
@@ -331,7 +328,8 @@ def segment(
     if annotation_format is AnnotationFormat.coco_rle:
         require("pycocotools.mask", "coco", "--format coco-rle")
     try:
-        segmenter = make_segmenter(model, device, getattr(torch, dtype), tile, extras)
+        predictor = load_predictor(model, device, getattr(torch, dtype), options)
+        segmenter = Segmenter(predictor, semantic_priors=extras.priors, mattes=extras.need_mattes)
         check_extras(extras, segmenter.labels)
     except (OSError, ValueError, RuntimeError, AssertionError) as error:
         fail(error)
