@@ -55,7 +55,8 @@ def export(
     """
     Write a MaSSFormer as an ONNX file that maps a photograph's bytes to its label map.
 
-    The file is compared with PyTorch and measured. A float32 file that gives the same label at less than 99.99 % of the pixels is not kept.
+    The file is compared with PyTorch and measured. A float32 file that gives the same label at less than 99.99 % of
+    the pixels is not kept.
     """
     from transformers.utils import logging
 

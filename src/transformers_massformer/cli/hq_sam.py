@@ -51,7 +51,8 @@ def train_hq_sam(
     """
     Train HQ-SAM's additions to a frozen SAM on objects with exact masks.
 
-    The same command resumes after an interruption. Further options: those of transformers.TrainingArguments, --drop_after and --drop_factor.
+    The same command resumes after an interruption. Further options: those of transformers.TrainingArguments,
+    --drop_after and --drop_factor.
     """
     import torch
     from transformers import AutoProcessor, SamHQModel, set_seed

@@ -110,7 +110,8 @@ def scenes(
 ):
     """Write procedural scenes with exact labels, in the layout of MaSS13K.
 
-    Finished scenes are skipped. The files are images/SPLIT/NAME.jpg and annotations/SPLIT/NAME.png, and with --alpha alphas/SPLIT/NAME/CLASS.png.
+    Finished scenes are skipped. The files are images/SPLIT/NAME.jpg and annotations/SPLIT/NAME.png, and with --alpha
+    alphas/SPLIT/NAME/CLASS.png.
     """
     from ..scenes import split_folder
     from ..utils.extras import require
