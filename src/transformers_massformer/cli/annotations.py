@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from ..data.annotations import AnnotationFormat, write_label_map
-from ..data.mass13k import LABEL_FOLDER, LABELS, Pair, check_faults, read_header
+from ..data.headers import read_header
+from ..data.layout import LABEL_FOLDER, LABELS, Pair, check_faults
 from ..data.reading import lay_on_photo, read_label
 from .console import console, fail, progress_bar
 from .stats import choose_splits

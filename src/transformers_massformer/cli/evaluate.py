@@ -10,7 +10,7 @@ from accelerate import PartialState
 from rich.progress import TextColumn
 from transformers.utils import logging
 
-from ..data.mass13k import LABELS, Pair, check_faults
+from ..data.layout import LABELS, Pair, check_faults
 from ..evaluation.label_spaces import class_lookup, read_label_map_file
 from ..evaluation.panels import error_panel
 from ..evaluation.profiling import backbone_name, cost_cells, cost_note, profile

@@ -10,7 +10,7 @@ import typer
 from accelerate import PartialState
 from transformers.utils import logging
 
-from ..data.mass13k import LABELS, check_faults
+from ..data.layout import LABELS, check_faults
 from ..data.pseudo_labels import PseudoLabelFiles
 from ..evaluation.run import model_state
 from ..inference.loading import default_device

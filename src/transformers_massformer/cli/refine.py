@@ -12,18 +12,18 @@ from transformers.utils import logging
 from ..data.reading import read_label
 from ..editing import label_map_image
 from ..hq_sam import Refiner
+from ..images import find_photos, open_image
 from ..inference.loading import default_device
 from ..inference.predictor import FolderPredictor
 from ..labeling import SamSegmenter
-from ..models.image_processing_massformer import open_image, to_rgb
 from .console import console, error_console, fail, progress_bar
-from .segment import DType, find_photos, write_image
+from .segment import DType, write_image
 
 
 def refine_photo(refiner: Refiner, photo: Path, label_map: Path, output: Path) -> str:
     """Refines one label map and returns its report."""
     start = time.perf_counter()
-    image = to_rgb(open_image(photo))
+    image = open_image(photo)
     values = read_label(label_map, str(label_map))[0].numpy()
     if values.shape != (image.height, image.width):
         raise ValueError(

@@ -1,7 +1,5 @@
 """massformer segment: label maps for photographs."""
 
-import glob
-import itertools
 import shutil
 import time
 from collections.abc import Iterable
@@ -22,15 +20,12 @@ from ..editing import cut_out, firm_matte, joined_matte, overlay_image, priors_i
 from ..editing.lens_blur import check_strength
 from ..editing.matting import matting_library
 from ..export import OnnxSegmenter, is_onnx
+from ..images import find_photos, open_image
 from ..inference.mattes import as_array
 from ..inference.segmenter import PhotoSegmenter, Segmenter
-from ..models.image_processing_massformer import open_image
 from ..utils.files import file_name, partial_path, written_whole
 from ..utils.text import format_bytes
 from .console import console, error_console, fail, progress_bar
-
-
-PHOTO_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
 class DType(StrEnum):
@@ -100,32 +95,6 @@ class Extras:
             mattes=beside("mattes", self.mattes, ""),
             cutouts=beside("cutouts", self.cutouts, ""),
         )
-
-
-def find_photos(argument: str, output: Path) -> list[tuple[Path, Path]]:
-    """The photographs that an argument names, each with its path relative to the folder given."""
-    path = Path(argument)
-    if path.is_file():
-        return [(path, Path(path.name))]
-    if path.is_dir():
-        if path.resolve() == output.resolve():
-            raise ValueError(f"{path} holds the photographs; give the results a folder of their own with --output.")
-        root, found = path, sorted(path.rglob("*"))
-    elif glob.has_magic(argument):
-        fixed = itertools.takewhile(lambda part: not glob.has_magic(part), path.parts)
-        root, found = Path(*fixed), sorted(Path(name) for name in glob.glob(argument, recursive=True))
-    else:
-        raise FileNotFoundError(f"There is no file or folder {argument}.")
-    # What an earlier run wrote into a folder among the photographs is not a photograph.
-    results = output.resolve() if root.resolve() in output.resolve().parents else None
-    photos = [
-        photo
-        for photo in found
-        if photo.is_file() and photo.suffix.lower() in PHOTO_SUFFIXES and results not in photo.resolve().parents
-    ]
-    if not photos:
-        raise FileNotFoundError(f"{argument} names no photographs ({', '.join(sorted(PHOTO_SUFFIXES))}).")
-    return [(photo, photo.relative_to(root)) for photo in photos]
 
 
 def check_extras(extras: Extras, labels: list[str]):

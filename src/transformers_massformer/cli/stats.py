@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..data.mass13k import (
+from ..data.layout import (
     LABELS,
     Fault,
     Pair,

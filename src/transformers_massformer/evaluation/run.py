@@ -9,9 +9,11 @@ from typing import Any, cast
 import PIL.Image
 import torch
 
-from ..data.mass13k import Pair, read_header
-from ..data.reading import lay_on_photo, read_label, read_pair, read_photo
+from ..data.headers import read_header
+from ..data.layout import Pair
+from ..data.reading import lay_on_photo, read_label, read_pair
 from ..data.statistics import file_state
+from ..images import read_photo
 from ..inference.predictor import UNLABELLED, FolderPredictor, ModelPredictor
 from ..metrics import CountSettings, count_image
 from .records import ImageRecord

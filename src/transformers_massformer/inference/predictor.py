@@ -11,7 +11,7 @@ import torch.nn.functional as F
 import torchvision.transforms.v2.functional as tvF
 from transformers import AutoProcessor, PreTrainedModel
 
-from ..data.mass13k import LABEL_SUFFIXES
+from ..data.layout import LABEL_SUFFIXES
 from ..data.reading import read_label
 from ..models.image_processing_massformer import to_rgb
 from ..models.semantic_readout import INFERENCES, read_general_map, read_logits_map, read_semantic_map
