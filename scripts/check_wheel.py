@@ -1,8 +1,8 @@
 """
 Builds the package, installs it without extras into a temporary environment, and uses it outside the clone.
 
-Checks help, import, pipeline and `massformer segment` with the demo checkpoint, the list of recipes, and the message of
-each command whose extra is missing.
+Checks help, import, pipeline and `massformer segment` with the demo checkpoint, the list of recipes, and the message
+of each command whose extra is missing.
 """
 
 import os

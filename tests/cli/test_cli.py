@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from transformers_massformer import MASS13K_LABELS, MaSSFormerImageProcessor, SeMaskImageProcessor
 from transformers_massformer.cli import app
 from transformers_massformer.data.annotations import read_coco_annotation
-from transformers_massformer.data.mass13k import read_annotation
+from transformers_massformer.data.headers import read_annotation
 from transformers_massformer.data.reading import read_label
 from transformers_massformer.editing import class_palette, firm_matte, overlay_image
 

@@ -6,6 +6,7 @@ Functions import what they work with.
 """
 
 import sys
+from typing import Any
 
 import typer
 from typer.core import TyperCommand
@@ -29,10 +30,10 @@ from .train import train
 class Command(TyperCommand):
     """A command that completes the import of the package, which the entry point (`_massformer`) postpones."""
 
-    def invoke(self, ctx: typer.Context) -> object:
+    def invoke(self, ctx: Any) -> Any:
         package = sys.modules[__name__.partition(".")[0]]
         if not hasattr(package, "__version__"):
-            package.__spec__.loader.exec_module(package)  # ty: ignore[unresolved-attribute]
+            package.__spec__.loader.exec_module(package)
         from ..utils.extras import MissingExtraError
 
         try:

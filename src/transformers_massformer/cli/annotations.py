@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def convert_label_map(pair: Pair, path: Path, labels: list[str]):
     """Write one label map, upright as its photograph."""
     from ..data.annotations import write_label_map
-    from ..data.layout import read_header
+    from ..data.headers import read_header
     from ..data.reading import lay_on_photo, read_label
 
     photo = read_header(pair.image)

@@ -84,4 +84,4 @@ def load_predictor(
         return ModelPredictor.load(model, device or default_device(), dtype, options)
     if dtype != torch.float32:
         raise ValueError(f"{model} has a fixed precision; leave out --dtype, or export the model again.")
-    return OnnxPredictor(model, device, options)
+    return OnnxPredictor(model, None if device is None else str(device), options)

@@ -20,13 +20,13 @@ def refine_photo(refiner: Refiner, photo: Path, label_map: Path, output: Path) -
     """Refine one label map and return its report."""
     import numpy as np
 
+    from ..data.label_images import label_map_image
     from ..data.reading import read_label
-    from ..editing import label_map_image
-    from ..models.image_processing_massformer import open_image, to_rgb
+    from ..images import open_image
     from ..utils.files import written_whole
 
     start = time.perf_counter()
-    image = to_rgb(open_image(photo))
+    image = open_image(photo)
     values = read_label(label_map, str(label_map))[0].numpy()
     if values.shape != (image.height, image.width):
         raise ValueError(
@@ -64,9 +64,9 @@ def refine(
 
     from ..data.label_map_folder import LabelMapFolder
     from ..hq_sam import Refiner
+    from ..images import find_photos
     from ..inference.loading import default_device
     from ..labeling import SamSegmenter
-    from .segment import find_photos
 
     logging.disable_progress_bar()
     try:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import glob
-import itertools
 import shutil
 import time
 from collections.abc import Iterable
@@ -34,9 +32,6 @@ if TYPE_CHECKING:
     import PIL.Image
 
     from ..inference.segmenter import Segmenter
-
-
-PHOTO_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
 @dataclass(frozen=True)
@@ -104,34 +99,6 @@ class Extras:
         )
 
 
-def find_photos(argument: str, output: Path) -> list[tuple[Path, Path]]:
-    """Return the photographs that an argument names, each with its path relative to the given folder."""
-    path = Path(argument)
-    if path.is_file():
-        return [(path, Path(path.name))]
-    if path.is_dir():
-        if path.resolve() == output.resolve():
-            raise ValueError(
-                f"{path} contains the photographs; choose a folder of their own for the results with --output."
-            )
-        root, found = path, sorted(path.rglob("*"))
-    elif glob.has_magic(argument):
-        fixed = itertools.takewhile(lambda part: not glob.has_magic(part), path.parts)
-        root, found = Path(*fixed), sorted(Path(name) for name in glob.glob(argument, recursive=True))
-    else:
-        raise FileNotFoundError(f"No such file or folder: {argument}")
-    # Results of an earlier run in a folder among the photographs are not photographs.
-    results = output.resolve() if root.resolve() in output.resolve().parents else None
-    photos = [
-        photo
-        for photo in found
-        if photo.is_file() and photo.suffix.lower() in PHOTO_SUFFIXES and results not in photo.resolve().parents
-    ]
-    if not photos:
-        raise FileNotFoundError(f"{argument} matches no photographs ({', '.join(sorted(PHOTO_SUFFIXES))}).")
-    return [(photo, photo.relative_to(root)) for photo in photos]
-
-
 def check_extras(extras: Extras, labels: list[str]):
     """
     Check the pictures asked for before any photograph is segmented.
@@ -160,6 +127,8 @@ def plan_jobs(arguments: list[str], output: Path, extras: Extras, suffix: str = 
     Raises:
         ValueError: If two photographs share an output file, or an output would replace a photograph.
     """
+    from ..images import find_photos
+
     jobs = {}
     for argument in arguments:
         for photo, relative in find_photos(argument, output):
@@ -237,7 +206,7 @@ def segment_photo(segmenter: Segmenter, job: Job, extras: Extras) -> str:
     """Segment one photograph, write its files and return a line of report."""
     from ..data.annotations import write_label_map
     from ..editing import overlay_image, priors_image, with_legend
-    from ..models.image_processing_massformer import open_image
+    from ..images import open_image
     from ..utils.text import format_bytes
 
     photo = open_image(job.photo)
