@@ -17,7 +17,7 @@ quality: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mlinter --no-progress --no-cache src/transformers_massformer
-	$(BIN)/ty check src scripts
+	$(BIN)/ty check src scripts hub
 	$(MAKE) docs
 
 # The documentation as a site, in site/. A broken link, a page that the navigation lacks, or a documented argument that
