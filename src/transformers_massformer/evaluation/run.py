@@ -11,9 +11,9 @@ import torch
 
 from ..data.mass13k import Pair, read_header
 from ..data.reading import lay_on_photo, read_label, read_pair, read_photo
-from ..data.statistics import file_state
 from ..inference.predictor import UNLABELLED, FolderPredictor, ModelPredictor
 from ..metrics import CountSettings, count_image
+from ..utils.files import file_state
 from .records import ImageRecord
 
 

@@ -11,10 +11,9 @@ import PIL.Image
 from ..data.mass13k import IGNORE_INDEX, LABELS, Pair
 from ..data.pseudo_labels import PseudoLabelFiles
 from ..data.reading import read_pair
-from ..data.statistics import file_state
 from ..editing import label_map_image
 from ..models.image_processing_massformer import to_rgb
-from ..utils.files import written_whole
+from ..utils.files import file_state, written_whole
 from ..utils.resuming import RecordWriter, claim, clear_records, read_records
 from .instances import Instance
 from .labeler import Labeler
