@@ -202,7 +202,7 @@ def test_only_what_hq_sam_adds_learns(data, sam_hq, tmp_path):
             assert not torch.equal(value, before[name]), name
         else:
             assert torch.equal(value, before[name]), name
-    with pytest.raises(ValueError, match="take a model of type sam_hq"):
+    with pytest.raises(ValueError, match="use a model of type sam_hq"):
         freeze_sam(torch.nn.Linear(1, 1))
 
 
@@ -240,7 +240,7 @@ def test_boundaries_get_better(data, sam_hq, tmp_path):
 
 def test_other_models_are_not_evaluated(data, tmp_path):
     segmenter = SamSegmenter.load(save_sam2(tmp_path / "sam2"), "cpu", torch.float32)
-    with pytest.raises(ValueError, match="The model is of type sam2; take a SAM"):
+    with pytest.raises(ValueError, match="The model is of type sam2; use a SAM"):
         list(evaluate_prompts(segmenter, *find_objects(data, "validation")))
 
 
@@ -323,7 +323,7 @@ def test_the_commands(data, sam_hq, tmp_path):
     assert "would replace the label maps" in run(*refine, "--output", maps, code=1)
     assert "There is no option --lerning_rate" in run(*train, "--lerning_rate", "1", code=1)
     (tmp_path / "empty").mkdir()
-    assert "holds neither annotations" in run("train-hq-sam", "--data", tmp_path / "empty", *options, code=1)
+    assert "contains neither annotations" in run("train-hq-sam", "--data", tmp_path / "empty", *options, code=1)
 
 
 def test_two_processes_learn_the_same(data, sam_hq, tmp_path):
