@@ -32,7 +32,7 @@ def test_overlay():
     label_map = np.full((3, 4), 5)
     assert np.array_equal(np.asarray(overlay_image(photo, label_map, 7, 0.0)), np.asarray(photo))
     assert (np.asarray(overlay_image(photo, label_map, 7, 1.0)) == class_palette(7)[5]).all()
-    with pytest.raises(ValueError, match="3 x 4, must be of the photograph's size, 4 x 3"):
+    with pytest.raises(ValueError, match="has size 3 x 4, the photo 4 x 3"):
         overlay_image(photo.transpose(PIL.Image.Transpose.ROTATE_90), label_map, 7)
 
 

@@ -196,11 +196,11 @@ def test_a_tile_that_an_edge_only_touches_stays_as_it_is(monkeypatch, inside):
 @pytest.mark.parametrize("edit", [bokeh, cut_out, refine_matte])
 def test_what_does_not_fit_is_an_error(edit):
     photo, alpha, _ = scene()
-    with pytest.raises(ValueError, match="must be of the photograph's size, 160 x 200"):
+    with pytest.raises(ValueError, match="has size 159 x 200, the photo 160 x 200"):
         edit(photo, alpha[:-1])
     with pytest.raises(ValueError, match="strength"):
         bokeh(photo, alpha, 0.5)
-    with pytest.raises(ValueError, match="band must be 1"):
+    with pytest.raises(ValueError, match="band must be at least 1 pixel, got 0"):
         refine_matte(photo, alpha, 0)
 
 

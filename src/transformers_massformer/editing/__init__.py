@@ -1,4 +1,4 @@
-"""What a photo editor does with a label map."""
+"""Edit photos with label maps and mattes: overlays, cut-outs, bokeh and refined mattes."""
 
 from ..inference.mattes import class_mattes, joined_matte, matte_values
 from .lens_blur import bokeh

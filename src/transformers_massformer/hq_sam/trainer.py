@@ -41,7 +41,7 @@ class HQSamTrainingArguments(TrainingArguments):
     num_train_epochs: float = field(default=12.0, metadata={"help": "Passes over the images."})
     per_device_train_batch_size: int = field(default=4, metadata={"help": "Objects per step and process."})
     remove_unused_columns: bool = field(
-        default=False, metadata={"help": "Must be False: the data set reads all columns."}
+        default=False, metadata={"help": "Leave false: the data set reads its own columns."}
     )
     save_strategy: str = field(default="epoch", metadata={"help": "When to save a checkpoint."})
     save_total_limit: int | None = field(default=2, metadata={"help": "Number of checkpoints to keep."})

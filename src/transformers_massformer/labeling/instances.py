@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pycocotools import mask as coco
+from ..utils.extras import require
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Instance:
     @property
     def area(self) -> int:
         """Return the number of pixels in the mask."""
-        return int(coco.area(self.mask))
+        return int(require("pycocotools.mask", "coco", "Labeling").area(self.mask))
 
     @property
     def share(self) -> float:
