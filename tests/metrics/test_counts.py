@@ -257,7 +257,7 @@ def test_a_class_that_is_only_predicted_has_a_bf1_of_zero():
         (torch.zeros(3, 4), torch.zeros(3, 4, dtype=torch.long), "label map: integers .* float32"),
         (torch.zeros(0, 4, dtype=torch.long), torch.zeros(0, 4, dtype=torch.long), r"\(0, 4\)"),
         (torch.full((3, 4), 9), torch.zeros(3, 4, dtype=torch.long), "prediction has values .*: 9. Map"),
-        (torch.zeros(3, 4, dtype=torch.long), torch.full((3, 4), -1), "label has values .*: -1. Name"),
+        (torch.zeros(3, 4, dtype=torch.long), torch.full((3, 4), -1), "label has values .*: -1. Set"),
     ],
 )
 def test_what_is_no_pair_of_label_maps_is_refused(prediction, label, words):
