@@ -13,7 +13,6 @@ from ..data.pseudo_labels import PseudoLabelFiles
 from ..data.reading import read_pair
 from ..editing import label_map_image
 from ..models.image_processing_massformer import to_rgb
-from ..utils.extras import require
 from ..utils.files import file_state, written_whole
 from ..utils.resuming import RecordWriter, claim, clear_records, read_records
 from .instances import Instance
@@ -56,9 +55,6 @@ class LabelJob:
         classes (`Mapping[int, str]`): Names of the new classes by id.
         labels (`Sequence[str]`): Names of all classes, including the new ones.
         relabel_all (`bool`): Whether a new class may replace every class, or only "others".
-
-    Raises:
-        ImportError: If pycocotools is not installed.
     """
 
     def __init__(
@@ -69,8 +65,7 @@ class LabelJob:
         labels: Sequence[str],
         relabel_all: bool,
     ):
-        # Fail before any model runs.
-        require("pycocotools.mask", "coco", "Labeling")
+
         self.output, self.files = output, PseudoLabelFiles(output)
         self.photos, self.classes, self.labels = list(photos), dict(classes), list(labels)
         self.relabel_all = relabel_all
