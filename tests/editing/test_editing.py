@@ -36,7 +36,7 @@ def test_overlay():
         overlay_image(photo.transpose(PIL.Image.Transpose.ROTATE_90), label_map, 7)
 
 
-def test_a_legend_names_what_is_there():
+def test_a_legend_names_the_classes_present():
     label_map = np.zeros((90, 120), np.uint8)
     label_map[:60] = 5
     label_map[:3, :4] = 255
