@@ -10,7 +10,7 @@ import torch
 from torchvision.ops import clip_boxes_to_image, nms
 from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
 
-from ..inference.tiling import windows
+from ..inference.tiling import plan_tiles
 
 
 # A box closer than this, in pixels, to a window side inside the photo counts as cut by that side.
@@ -137,7 +137,10 @@ class ZeroShotDetector:
 def views(height: int, width: int, tile: int | None, overlap: int) -> list[tuple[int, int, int, int]]:
     """Return top, left, bottom and right of the complete photo, then of the windows that show small objects larger."""
     whole = [(0, 0, height, width)]
-    return whole if tile is None or tile >= max(height, width) else whole + windows(height, width, tile, overlap)
+    if tile is None or tile >= max(height, width):
+        return whole
+    boxes = [each.box for each in plan_tiles(height, width, tile, overlap)]
+    return whole + [(top, left, bottom, right) for left, top, right, bottom in boxes]
 
 
 def without_cut_boxes(found: Detections, view: tuple[int, int, int, int], photo_size: tuple[int, int]) -> Detections:
