@@ -188,7 +188,7 @@ def test_only_the_newest_results_are_kept(tmp_path):
     assert sorted(tmp_path.iterdir()) == [folders[1]]
 
 
-def test_results_equal_the_segmenter_s(studio, segmenter, photos):
+def test_results_equal_those_of_the_segmenter(studio, segmenter, photos):
     result = studio.segment(photos / "wide.jpg", "my <photo>.JPG")
     photo = open_image(photos / "wide.jpg")
     expected = segmenter(photo)
@@ -215,7 +215,7 @@ def test_results_equal_the_segmenter_s(studio, segmenter, photos):
     assert re.fullmatch(r"320 x 240 pixels, [\d.]+ s on cpu, peak memory [\d.]+ GiB", result.report)
 
 
-def test_edits_equal_the_package_s(studio, photos):
+def test_edits_equal_those_of_the_package(studio, photos):
     result = studio.segment(photos / "wide.jpg", "wide.jpg")
     first, second = result.names[:2]
     photo = open_image(photos / "wide.jpg")
@@ -352,7 +352,7 @@ def test_the_space_serves_the_page(tmp_path):
         assert "MaSSFormer" in httpx.get(address).text
 
 
-def test_the_space_has_the_gradio_that_was_tried():
+def test_the_space_pins_the_tested_gradio():
     front = (ROOT / "hub" / "space" / "README.md").read_text().split("---")[1]
     version = re.search(r"^sdk_version: (\S+)$", front, re.MULTILINE)[1]
     assert f"gradio=={version}\n" in (ROOT / "constraints.txt").read_text()
@@ -417,7 +417,7 @@ def test_two_visitors_at_once_get_their_own(server, photos, segmenter, tmp_path)
     assert faults == []
 
 
-def test_one_visitor_s_edit_is_not_another_s(server, photos, tmp_path):
+def test_visitors_do_not_see_the_edits_of_others(server, photos, tmp_path):
     from gradio_client.exceptions import AppError
 
     with visitor(server, tmp_path / "a") as first, visitor(server, tmp_path / "b") as second:

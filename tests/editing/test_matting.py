@@ -130,7 +130,7 @@ def test_linear_light_and_srgb():
     assert to_linear(np.float32(0.5)) == pytest.approx(0.2140, abs=1e-4)
 
 
-def test_a_cut_out_has_the_foreground_s_own_colours():
+def test_a_cut_out_has_the_colours_of_the_foreground():
     photo, alpha, _ = scene()
     cut = np.asarray(cut_out(photo, PIL.Image.fromarray((alpha * 255).round().astype(np.uint8))))
     assert cut.shape == (*SIZE, 4)

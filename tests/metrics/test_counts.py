@@ -161,7 +161,7 @@ def perturbed(label: np.ndarray, seed: int, block: int) -> np.ndarray:
     ("name", "size", "seed", "block", "small_block"),
     [("small", (64, 96), 101, 12, 6), ("large", (1500, 2100), 102, 150, 30)],
 )
-def test_areas_equal_the_release_s(name, size, seed, block, small_block):
+def test_areas_equal_those_of_the_release(name, size, seed, block, small_block):
     label = labels(*size, seed, block)
     prediction = perturbed(label, 103, small_block)
     with np.load(DATA / "golden_loss_metric.npz") as golden:

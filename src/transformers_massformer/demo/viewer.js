@@ -79,7 +79,7 @@ async function load(value) {
   showControls();
   resize();
   if (isNew) fit();
-  // Next to an edit, half of the photo shows what has changed.
+  // Beside an edit, half of the photo stays visible for comparison.
   moveDivider(layer ? 0.5 : 0);
 }
 

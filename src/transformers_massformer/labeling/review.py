@@ -19,7 +19,7 @@ COLUMNS = ("split", "image_id", "instance", "class", "score", "mask_score", "are
 ACCEPT, REJECT = "accept", "reject"
 # Side of a cell's picture and height of a line of text below it, in pixels; cells in a row of a sheet.
 CELL_SIZE, TEXT_HEIGHT, CELLS_PER_ROW = 384, 18, 4
-# Rare in photographs.
+# Colours that are rare in photos.
 ACCEPTED_COLOUR, REJECTED_COLOUR = (255, 0, 170), (230, 40, 0)
 # Side of the square that a cell shows, relative to the longer side of the object's box.
 SURROUNDINGS = 2.0
