@@ -4,9 +4,10 @@ import json
 import shutil
 from pathlib import Path
 
-from .data import mass13k
-from .data.mass13k import CITATION, LABELS, PUBLISHED_COUNTS
-from .editing.overlay import MASS13K_PALETTE
+from .data import headers, layout, mass13k
+from .data.label_images import MASS13K_PALETTE
+from .data.layout import LABELS, PUBLISHED_COUNTS
+from .data.mass13k import CITATION
 
 
 CARD = """---
@@ -139,5 +140,6 @@ def write_data_set_folder(folder: str | Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "README.md").write_text(data_set_card())
     write_label_files(folder)
-    shutil.copyfile(mass13k.__file__, folder / "mass13k.py")
+    for module in (headers, layout, mass13k):
+        shutil.copy(module.__file__, folder)
     return folder

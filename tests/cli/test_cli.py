@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from transformers_massformer import MASS13K_LABELS, MaSSFormerImageProcessor, SeMaskImageProcessor
 from transformers_massformer.cli import app
 from transformers_massformer.data.annotations import read_coco_annotation
-from transformers_massformer.data.mass13k import read_annotation
+from transformers_massformer.data.headers import read_annotation
 from transformers_massformer.data.reading import read_label
 from transformers_massformer.editing import class_palette, firm_matte, overlay_image
 
@@ -177,7 +177,7 @@ def test_wrong_paths_and_models(model_folder, photos, tmp_path):
     for arguments, message in (
         (["--model", model_folder, tmp_path / "none"], "no file or folder"),
         (["--model", model_folder, tmp_path / "*.jpg"], "names no photographs"),
-        (["--model", tmp_path / "none", photos], "no folder"),
+        (["--model", tmp_path / "none", photos], "no model folder"),
         (["--model", photos, photos], "holds no weights"),
         (["--model", model_folder, photos, "--device", "nonsense"], "nonsense"),
     ):

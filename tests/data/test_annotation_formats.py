@@ -19,8 +19,10 @@ from typer.testing import CliRunner
 
 from transformers_massformer.cli import app
 from transformers_massformer.data.annotations import coco_annotation, read_coco_annotation, write_label_map
+from transformers_massformer.data.headers import read_header
 from transformers_massformer.data.label_map_folder import LabelMapFolder
-from transformers_massformer.data.mass13k import LABELS, choose_split, find_splits, load_mass13k, read_header
+from transformers_massformer.data.layout import LABELS, choose_split, find_splits
+from transformers_massformer.data.mass13k import load_mass13k
 from transformers_massformer.data.parquet import write_parquet
 from transformers_massformer.data.reading import read_label, read_pair
 from transformers_massformer.data.training_set import TrainingSet

@@ -9,7 +9,7 @@ from datasets import load_dataset
 from support.replica import write_pair, write_replica
 
 from transformers_massformer.data import parquet
-from transformers_massformer.data.mass13k import find_splits
+from transformers_massformer.data.layout import find_splits
 from transformers_massformer.data.parquet import write_parquet
 
 

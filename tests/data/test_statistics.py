@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from transformers_massformer.cli import app
 from transformers_massformer.data import statistics
-from transformers_massformer.data.mass13k import LABELS, find_splits
+from transformers_massformer.data.layout import LABELS, find_splits
 from transformers_massformer.data.statistics import (
     STEPS,
     StatisticsTable,

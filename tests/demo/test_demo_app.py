@@ -92,7 +92,7 @@ def studio(segmenter, tmp_path):
     ],
 )
 def test_invalid_uploads_are_rejected_without_decoding(photos, monkeypatch, name, words):
-    monkeypatch.setattr(uploads, "open_image", lambda path: pytest.fail(f"{path} was decoded"))
+    monkeypatch.setattr(uploads, "read_photo", lambda path, name: pytest.fail(f"{path} was decoded"))
     monkeypatch.setattr(PIL.ImageFile.ImageFile, "load", lambda image: pytest.fail("a picture was decoded"))
     with pytest.raises(ValueError, match=re.escape(words)):
         read_upload(photos / name, name, 50)
@@ -106,7 +106,7 @@ def test_formats_that_start_programs_are_rejected(tmp_path):
 
 
 def test_errors_about_damaged_photos_name_the_uploaded_file(photos):
-    with pytest.raises(ValueError, match=r"^mine\.jpg is damaged or cut off") as caught:
+    with pytest.raises(ValueError, match=r"^mine\.jpg is damaged or truncated") as caught:
         read_upload(photos / "cut.jpg", "mine.jpg", 50)
     assert str(photos) not in str(caught.value)
 

@@ -25,7 +25,7 @@ from support.tiny_labelers import (
 from typer.testing import CliRunner
 
 from transformers_massformer.cli import app
-from transformers_massformer.data.mass13k import Pair, find_splits
+from transformers_massformer.data.layout import Pair, find_splits
 from transformers_massformer.data.pseudo_labels import PseudoLabelFiles
 from transformers_massformer.data.reading import read_label
 from transformers_massformer.labeling import (

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from transformers_massformer.cli import app
-from transformers_massformer.data.mass13k import LABELS, load_mass13k
+from transformers_massformer.data.layout import LABELS
+from transformers_massformer.data.mass13k import load_mass13k
 from transformers_massformer.data.statistics import image_statistics
 from transformers_massformer.scenes import furniture, load_scenes, nature, people, render_scene, structures
 from transformers_massformer.scenes.camera import Camera, Frame, Light, Site

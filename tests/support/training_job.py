@@ -14,7 +14,7 @@ from transformers import TrainerCallback, set_seed
 
 from support.tiny import RepeatablePoints, tiny_model
 from transformers_massformer import MaSSFormerImageProcessor
-from transformers_massformer.data.mass13k import find_splits
+from transformers_massformer.data.layout import find_splits
 from transformers_massformer.data.training_set import TrainingSet
 from transformers_massformer.data.transforms import TrainingTransform
 from transformers_massformer.training import MaSSFormerTrainer, MaSSFormerTrainingArguments

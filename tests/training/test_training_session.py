@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from transformers_massformer import MaSSFormerForSemanticSegmentation
 from transformers_massformer.cli import app
 from transformers_massformer.cli.train import parse_arguments, read_recipe
-from transformers_massformer.data.mass13k import find_splits
+from transformers_massformer.data.layout import find_splits
 from transformers_massformer.data.training_set import TrainingSet
 from transformers_massformer.data.transforms import TrainingTransform
 from transformers_massformer.training.arguments import ModelArguments
@@ -166,7 +166,7 @@ def test_without_a_validation_split_nothing_is_evaluated(data, recipe, tmp_path)
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda image, label: image.write_bytes(image.read_bytes()[:700]), "cannot be read as an image"),
+        (lambda image, label: image.write_bytes(image.read_bytes()[:700]), "is damaged or truncated"),
         (
             lambda image, label: PIL.Image.fromarray(np.full((80, 96), 9, dtype=np.uint8)).save(label),
             "unknown labels [9]",

@@ -16,10 +16,10 @@ import numpy as np
 import PIL.Image
 
 from ..editing import bokeh, class_palette, cut_out, firm_matte, joined_matte, label_map_image
+from ..images import open_image
 from ..inference.memory import PeakMemory
 from ..inference.predictor import ModelPredictor
 from ..inference.segmenter import Segmentation, Segmenter
-from ..models.image_processing_massformer import open_image
 from ..scenes import render_scene
 from ..scenes.photograph import encode_jpeg
 from ..utils.files import file_name

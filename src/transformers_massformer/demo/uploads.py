@@ -4,8 +4,7 @@ from pathlib import Path
 
 import PIL.Image
 
-from ..data.reading import allowing_large_pictures
-from ..models.image_processing_massformer import open_image
+from ..images import allowing_large_pictures, read_photo
 
 
 # Formats of cameras and photo editors. Some of Pillow's other formats start programs or render vector graphics.
@@ -42,7 +41,4 @@ def read_upload(path: str | Path, name: str, max_megapixels: float) -> PIL.Image
             the path.
     """
     check_size(Path(path), name, max_megapixels)
-    try:
-        return open_image(path)
-    except ValueError as error:
-        raise ValueError(str(error).replace(str(path), name)) from error
+    return read_photo(path, name)[0]

@@ -8,7 +8,7 @@ import numpy as np
 import PIL.Image
 import torch
 
-from ..data.mass13k import IGNORE_INDEX, LABEL_FOLDER, Pair, check_faults, choose_split, find_splits, read_split
+from ..data.layout import IGNORE_INDEX, LABEL_FOLDER, Pair, check_faults, choose_split, find_splits, read_split
 from ..data.training_set import TrainingSet
 from ..models.image_processing_massformer import to_rgb
 from .prompts import box_around, coarse_mask, mask_prompt, random_points

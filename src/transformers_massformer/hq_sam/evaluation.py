@@ -8,7 +8,7 @@ import numpy as np
 import PIL.Image
 import torch
 
-from ..data.mass13k import Pair
+from ..data.layout import Pair
 from ..data.reading import read_pair
 from ..labeling.segmentation import SamSegmenter
 from ..metrics import CountSettings, class_scores, count_image

@@ -7,7 +7,7 @@ import PIL.Image
 import torch
 from scipy import ndimage
 
-from ..data.mass13k import IGNORE_INDEX
+from ..data.layout import IGNORE_INDEX
 from ..labeling.segmentation import BoxSegmenter
 
 

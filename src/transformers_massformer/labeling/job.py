@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from ..data.mass13k import IGNORE_INDEX, LABELS, Pair
+from ..data.layout import IGNORE_INDEX, LABELS, Pair
 from ..data.pseudo_labels import PseudoLabelFiles
 from ..data.reading import read_pair
 from ..editing import label_map_image

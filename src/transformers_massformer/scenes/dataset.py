@@ -8,7 +8,7 @@ import datasets
 import numpy as np
 from PIL import Image
 
-from ..data.mass13k import LABELS, SPLIT_FOLDERS
+from ..data.layout import LABELS, SPLIT_FOLDERS
 from ..utils.files import partial_path, written_whole
 from .photograph import encode_jpeg
 from .rendering import Scene, check_size, render_scene

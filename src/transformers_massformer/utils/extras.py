@@ -4,6 +4,10 @@ import importlib
 from types import ModuleType
 
 
+class MissingExtraError(ImportError):
+    """Error for an optional dependency that is not installed; its message names the `pip install` command."""
+
+
 def require(module: str, extra: str, purpose: str) -> ModuleType:
     """
     Import a module that belongs to an optional dependency.
@@ -14,7 +18,7 @@ def require(module: str, extra: str, purpose: str) -> ModuleType:
         purpose (`str`): What needs the module, the subject of the error's sentence.
 
     Raises:
-        ImportError: If the module is not installed. The message names the `pip install` command.
+        MissingExtraError: If the module is not installed. The message names the `pip install` command.
     """
     try:
         return importlib.import_module(module)
@@ -22,6 +26,6 @@ def require(module: str, extra: str, purpose: str) -> ModuleType:
         # A module that is installed but lacks a dependency of its own is another problem.
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise
-        raise ImportError(
+        raise MissingExtraError(
             f"{purpose} needs {module}: pip install 'transformers-massformer[{extra}]'", name=error.name
         ) from error
