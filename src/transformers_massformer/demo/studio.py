@@ -15,8 +15,10 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
-from ..editing import bokeh, class_palette, cut_out, firm_matte, joined_matte, label_map_image
+from ..data.label_images import class_palette, label_map_image
+from ..editing import bokeh, cut_out, firm_matte
 from ..images import open_image
+from ..inference.mattes import joined_matte
 from ..inference.memory import PeakMemory
 from ..inference.predictor import ModelPredictor
 from ..inference.segmenter import Segmentation, Segmenter

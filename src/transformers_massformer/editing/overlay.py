@@ -1,4 +1,4 @@
-"""Label maps as pictures: with a palette, and laid over their photograph."""
+"""Show label maps: overlays on the photo, with a legend."""
 
 from collections.abc import Sequence
 

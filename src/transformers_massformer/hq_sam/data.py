@@ -10,7 +10,6 @@ import torch
 
 from ..data.layout import IGNORE_INDEX, LABEL_FOLDER, Pair, check_faults, choose_split, find_splits, read_split
 from ..data.training_set import TrainingSet
-from ..models.image_processing_massformer import to_rgb
 from .prompts import box_around, coarse_mask, mask_prompt, random_points
 
 
@@ -100,7 +99,7 @@ class ObjectTransform:
         Draw a random sample from an image.
 
         Args:
-            image (`PIL.Image.Image`): Upright image.
+            image (`PIL.Image.Image`): Upright RGB image.
             label (`torch.Tensor` of shape `(height, width)`): Label map of the image.
             rng (`np.random.Generator`): Source of the random choices.
             name (`str`): Name of the label map, used in errors.
@@ -117,7 +116,7 @@ class ObjectTransform:
         if not objects:
             raise ValueError(f"{name} contains no object: the mask is empty. Remove it and its image.")
         mask = objects[sorted(objects)[rng.integers(len(objects))]]
-        image, mask = self.jitter(to_rgb(image), mask, rng)
+        image, mask = self.jitter(image, mask, rng)
         pixel_values = torch.zeros(3, self.input_size, self.input_size)
         normalised = (np.asarray(image, np.float32) / 255 - self.mean) / self.std
         pixel_values[:, : image.height, : image.width] = torch.from_numpy(normalised).permute(2, 0, 1)

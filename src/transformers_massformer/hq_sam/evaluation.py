@@ -12,7 +12,6 @@ from ..data.layout import Pair
 from ..data.reading import read_pair
 from ..labeling.segmentation import SamSegmenter
 from ..metrics import CountSettings, class_scores, count_image
-from ..models.image_processing_massformer import to_rgb
 from .data import object_masks, prompt_size
 from .prompts import box_around, centre_point, coarse_mask, mask_prompt, noisy_box, random_points
 
@@ -157,7 +156,7 @@ def evaluate_prompts(
     """
     for index, pair in enumerate(pairs):
         photo, label = read_pair(pair.image, pair.label, (str(pair.image), str(pair.label)))
-        prompted = PromptedSam(segmenter, to_rgb(photo), hq_token_only)
+        prompted = PromptedSam(segmenter, photo, hq_token_only)
         scores: dict[str, list[tuple[float, float]]] = {name: [] for name in kinds or PROMPTS}
         for class_id, mask in object_masks(label.as_subclass(torch.Tensor), binary).items():
             for number, (name, kind) in enumerate((kinds or PROMPTS).items()):

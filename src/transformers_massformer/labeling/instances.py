@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..utils.extras import require
+from ..data.annotations import coco_masks
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Instance:
     @property
     def area(self) -> int:
         """Return the number of pixels in the mask."""
-        return int(require("pycocotools.mask", "coco", "Labeling").area(self.mask))
+        return int(coco_masks().area(self.mask))
 
     @property
     def share(self) -> float:

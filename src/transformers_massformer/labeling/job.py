@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
+from ..data.label_images import label_map_image
 from ..data.layout import IGNORE_INDEX, LABELS, Pair
 from ..data.pseudo_labels import PseudoLabelFiles
 from ..data.reading import read_pair
-from ..editing import label_map_image
-from ..models.image_processing_massformer import to_rgb
 from ..utils.files import file_state, written_whole
 from ..utils.resuming import RecordWriter, claim, clear_records, read_records
 from .instances import Instance
@@ -113,7 +112,7 @@ class LabelJob:
                 f"{photo.pair.label} contains unknown labels: {unknown}. Labels must be 0 to {known - 1}, or "
                 f"{IGNORE_INDEX} for pixels without a class."
             )
-        return to_rgb(image), label_map
+        return image, label_map
 
     def write(self, photo: Photo, label_map: np.ndarray, instances: Sequence[Instance], writer: RecordWriter):
         """Write a photo's label maps and then its record, which marks the photo as finished."""
