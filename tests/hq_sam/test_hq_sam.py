@@ -319,9 +319,9 @@ def test_the_commands(data, sam_hq, tmp_path):
     refine = ("refine", data / "validation" / "im", "--label-maps", maps, "--model", output, "--device", "cpu")
     run(*refine, "--output", tmp_path / "refined", "--min-iou", "0")
     assert len(list((tmp_path / "refined").glob("*.png"))) == 4
-    assert "is there already" in run(*refine, "--output", tmp_path / "refined")
+    assert "exists already" in run(*refine, "--output", tmp_path / "refined")
     assert "would replace the label maps" in run(*refine, "--output", maps, code=1)
-    assert "There is no option --lerning_rate" in run(*train, "--lerning_rate", "1", code=1)
+    assert "Unknown option --lerning_rate" in run(*train, "--lerning_rate", "1", code=1)
     (tmp_path / "empty").mkdir()
     assert "contains neither annotations" in run("train-hq-sam", "--data", tmp_path / "empty", *options, code=1)
 

@@ -376,7 +376,7 @@ def test_the_command_labels_photos(data, tmp_path, models):
     assert list((output / "review").glob("*.jpg"))
     # A second run finds everything done, and a run with other options is rejected.
     before = (output / "manifest.json").read_bytes()
-    assert "3 of 3 are in" in run_label(data, output, models, "--score", "0.5", "--relabel", "all").output
+    assert "3 of 3 photographs are in" in run_label(data, output, models, "--score", "0.5", "--relabel", "all").output
     assert (output / "manifest.json").read_bytes() == before
     assert (
         "another labeling run (different score)"
@@ -434,7 +434,7 @@ def test_errors_name_the_remedy(data, tmp_path, models):
     output = tmp_path / "out"
     known = CliRunner().invoke(app, ["label", "--data", str(data), "--output", str(output), "--class", "sky"])
     assert known.exit_code == 1
-    assert "The class 'sky' is known already" in known.output
+    assert "The class 'sky' exists already" in known.output
     # A missing model leaves nothing behind that would block the next run.
     result = run_label(data, output, {**models, "detector": data / "nowhere"}, code=1)
     assert str(data / "nowhere") in result.output
