@@ -264,7 +264,7 @@ def test_another_evaluation_is_not_mixed_in(peers, data, tmp_path):
     assert evaluate(peers("segformer"), root, tmp_path).exit_code == 0
     refused = evaluate(peers("segformer"), root, tmp_path, "--bf1-tolerance", "3")
     assert refused.exit_code == 1
-    assert "another evaluation (other counting)" in refused.output
+    assert "another evaluation (different counting)" in refused.output
     assert evaluate(peers("segformer"), root, tmp_path, "--bf1-tolerance", "3", "--overwrite").exit_code == 0
     assert json.loads((tmp_path / "results.json").read_text())["scores"]["settings"]["bf1_tolerance"] == 3
 

@@ -124,7 +124,7 @@ def test_a_second_run_finds_it_finished_and_another_is_refused(data, recipe, tmp
     train(data, recipe, output)
     assert (output / "model.safetensors").read_bytes() == before
     refused = train(data, recipe, output, "--learning_rate", "0.1", code=1)
-    assert "another training (other learning_rate)" in refused.stderr
+    assert "another training (different learning_rate)" in refused.stderr
     train(data, recipe, output, "--learning_rate", "0.1", "--overwrite")
     assert (output / "model.safetensors").read_bytes() != before
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..utils.files import written_whole
+from ..utils.files import file_state, written_whole
 from .layout import IGNORE_INDEX, LABELS, Pair, Split
 from .reading import read_label
 
@@ -131,12 +131,6 @@ def image_statistics(label_map: np.ndarray, num_labels: int = len(LABELS)) -> Im
         )
     height, width = label_map.shape
     return ImageStatistics(width, height, counts[:num_labels], class_perimeters(label_map, num_labels))
-
-
-def file_state(path: Path) -> str:
-    """Return a string that changes when the file is rewritten."""
-    status = path.stat()
-    return f"{status.st_size}-{status.st_mtime_ns}"
 
 
 def columns(labels: Iterable[str] = LABELS) -> list[str]:

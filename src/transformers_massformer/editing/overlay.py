@@ -1,4 +1,4 @@
-"""Label maps as pictures: with a palette, and laid over their photograph."""
+"""Show label maps: overlays on the photo, with a legend."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ import PIL.ImageFont
 from ..data.label_images import class_palette, label_map_image
 
 
-# Letters of a legend have this share of the picture's width.
+# Width of the picture relative to the height of a legend's letters.
 LEGEND_SHARE = 60
 
 
@@ -18,24 +18,24 @@ def overlay_image(
     photo: PIL.Image.Image, label_map: np.ndarray, num_labels: int, opacity: float = 0.5
 ) -> PIL.Image.Image:
     """
-    The classes' colours laid over a photograph.
+    Blend the colours of the classes with a photo.
 
     Args:
-        photo (`PIL.Image.Image`): The photograph.
-        label_map (`np.ndarray` of shape `(height, width)`): Class indices, of the photograph's size.
+        photo (`PIL.Image.Image`): The photo.
+        label_map (`np.ndarray` of shape `(height, width)`): Class indices at the photo's size.
         num_labels (`int`): Number of classes.
-        opacity (`float`, *optional*, defaults to 0.5): 0 shows the photograph alone, 1 the colours alone.
+        opacity (`float`, *optional*, defaults to 0.5): 0 shows only the photo, 1 only the colours.
 
     Returns:
-        `PIL.Image.Image`: In mode RGB.
+        `PIL.Image.Image`: The overlay in mode RGB.
 
     Raises:
         ValueError: If the sizes differ.
     """
     if label_map.shape != (photo.height, photo.width):
         raise ValueError(
-            f"The label map, {label_map.shape[0]} x {label_map.shape[1]}, must be of the photograph's size, "
-            f"{photo.height} x {photo.width} (height x width)."
+            f"The label map has size {label_map.shape[0]} x {label_map.shape[1]}, the photo {photo.height} x "
+            f"{photo.width} (height x width). Use a label map of the photo's size."
         )
     colours = label_map_image(label_map, num_labels).convert("RGB")
     return PIL.Image.blend(photo.convert("RGB"), colours, opacity)
@@ -45,22 +45,22 @@ def priors_image(
     photo: PIL.Image.Image, priors: Sequence[np.ndarray], num_labels: int, opacity: float = 0.6
 ) -> PIL.Image.Image:
     """
-    The semantic maps of a SeMask backbone laid over the photograph, two in a row, the first stage at the top left.
+    Overlay the semantic maps of a SeMask backbone on the photo: two per row, the first stage at the top left.
 
     Args:
-        photo (`PIL.Image.Image`): The photograph.
-        priors (`Sequence[np.ndarray]`): Class indices of each stage, of shape `(height, width)`; all of one size.
+        photo (`PIL.Image.Image`): The photo.
+        priors (`Sequence[np.ndarray]`): Class indices of each stage, all of the same shape `(height, width)`.
         num_labels (`int`): Number of classes.
-        opacity (`float`, *optional*, defaults to 0.6): See [`overlay_image`].
+        opacity (`float`, *optional*, defaults to 0.6): Opacity of the colours, see [`overlay_image`].
 
     Returns:
-        `PIL.Image.Image`: In mode RGB.
+        `PIL.Image.Image`: The grid of overlays in mode RGB.
 
     Raises:
-        ValueError: If there are no maps.
+        ValueError: If `priors` is empty.
     """
     if not priors:
-        raise ValueError("There are no semantic maps to show.")
+        raise ValueError("priors is empty: pass at least one semantic map.")
     height, width = priors[0].shape
     small = photo.resize((width, height), PIL.Image.Resampling.BILINEAR)
     picture = PIL.Image.new("RGB", (2 * width, -(-len(priors) // 2) * height))
@@ -72,15 +72,15 @@ def priors_image(
 
 def with_legend(picture: PIL.Image.Image, label_map: np.ndarray, labels: Sequence[str]) -> PIL.Image.Image:
     """
-    A picture above a legend: colour, name and share of the classes that a label map has, the largest first.
+    Add a legend below a picture: colour, name and percentage of each class in the label map, largest first.
 
     Args:
-        picture (`PIL.Image.Image`): An overlay, for example.
-        label_map (`np.ndarray` of shape `(height, width)`): Class indices, or 255 where there is none.
+        picture (`PIL.Image.Image`): The picture, such as an overlay.
+        label_map (`np.ndarray` of shape `(height, width)`): Class indices, 255 for pixels without a class.
         labels (`Sequence[str]`): Names of the classes.
 
     Returns:
-        `PIL.Image.Image`: In mode RGB, as wide as the picture.
+        `PIL.Image.Image`: The picture with its legend in mode RGB, as wide as the picture.
     """
     counts = np.bincount(label_map.ravel(), minlength=256)
     present = [index for index in np.argsort(-counts[: len(labels)], kind="stable") if counts[index]]

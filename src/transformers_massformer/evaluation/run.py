@@ -13,10 +13,10 @@ from ..data.headers import read_header
 from ..data.label_map_folder import LabelMapFolder
 from ..data.layout import Pair
 from ..data.reading import lay_on_photo, read_label, read_pair
-from ..data.statistics import file_state
 from ..images import read_photo
 from ..inference.predictor import UNLABELLED, Predictor
 from ..metrics import CountSettings, count_image
+from ..utils.files import file_state
 from .records import ImageRecord
 
 

@@ -1,4 +1,4 @@
-"""Texts for display."""
+"""Format values for display."""
 
 
 def format_bytes(num_bytes: int | None) -> str:
