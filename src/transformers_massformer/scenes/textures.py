@@ -23,7 +23,7 @@ def coarse(region: Region, step: int, function: Callable[[np.ndarray, np.ndarray
 
 
 def sky(rng: np.random.Generator, site: Site) -> Shader:
-    """Return a shader of the sky: a gradient, a glow on the sun's side, and clouds that flatten towards the horizon."""
+    """Return a shader of the sky: a gradient, a glow around the sun, and clouds that flatten towards the horizon."""
     camera, light, noise = site.camera, site.light, site.grain.broad(rng)
     cover, stretch = rng.uniform(-0.5, 0.9), rng.uniform(0.12, 0.22)
 
