@@ -257,12 +257,12 @@ def test_checkpoints_of_unknown_origin_are_not_gone_on_from(data, recipe, tmp_pa
     ("options", "message"),
     [
         (["--model", "r49"], "There is no model at r49"),
-        (["--train_split", "test"], "There is no split test; the data has train, validation"),
+        (["--train_split", "test"], "Unknown split test; the data has train, validation"),
         (["--model_config", "{"], "model_config is no JSON"),
         (["--model_config", '{"num_queries": 3}'], "error: `num_queries` (3) must be at least the number of labels"),
         (["--backbone_weights", "./nothing.pth"], "no weights at ./nothing.pth"),
         (["--recipe", "nothing.yaml"], "There is no recipe at nothing.yaml"),
-        (["--data", "nowhere"], "There is no folder nowhere"),
+        (["--data", "nowhere"], "The folder nowhere does not exist"),
     ],
 )
 def test_what_is_not_there_is_an_error(data, recipe, tmp_path, options, message):
