@@ -266,7 +266,7 @@ def test_command_resumes(tmp_path):
     missing = tmp_path / "annotations" / "train" / "scene_0000_000001.png"
     missing.unlink()
     result = run(tmp_path, *arguments)
-    assert "1 of 2 are done already" in result.output
+    assert "1 of 2 scenes are finished already" in result.output
     assert contents(tmp_path) == before
     written = {path for path, then in times.items() if path.stat().st_mtime_ns != then}
     assert written == {missing, tmp_path / "images" / "train" / "scene_0000_000001.jpg"}
@@ -278,9 +278,9 @@ def test_command_resumes(tmp_path):
     (["--processes", "0"], "--processes 0"),
     (["--seed", "-3"], "--seed -3"),
     (["--split", "dev"], "Unknown split dev"),
-    (["--size", "12x"], "12x is no size"),
-    (["--size", "64x20000"], "64x20000 is no size"),
-    (["--size", "ten"], "ten is no size"),
+    (["--size", "12x"], "'12x' is not a size"),
+    (["--size", "64x20000"], "'64x20000' is not a size"),
+    (["--size", "ten"], "'ten' is not a size"),
 ])  # fmt: skip
 def test_command_names_wrong_arguments(tmp_path, arguments, message):
     result = run(tmp_path, *arguments)
