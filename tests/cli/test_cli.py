@@ -130,7 +130,7 @@ def test_an_output_above_or_equal_to_the_input(model_folder, photos, tmp_path):
     assert {"b.png", "c.png"} < set(written(photos))
     result = segment(model_folder, photos, "--output", photos)
     assert result.exit_code == 1
-    assert "a folder of their own" in result.output
+    assert "choose another folder for the results" in result.output
 
 
 def test_photographs_are_turned_upright(model_folder, tmp_path):
