@@ -227,7 +227,7 @@ def spoil_label(predictions, root):
 
 def spoil_file(predictions, root):
     (predictions / "b.png").write_bytes((predictions / "b.png").read_bytes()[:60])
-    return r"b.png cannot be read"
+    return r"b.png is damaged or truncated"
 
 
 @pytest.mark.parametrize("spoil", [spoil_size, spoil_class, spoil_missing, spoil_label, spoil_file])
