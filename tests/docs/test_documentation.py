@@ -8,7 +8,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from support.documents import ROOT, check_or_run, extras, find_blocks, known_options, run_command
+from support.documents import ROOT, check_or_run, extras, find_blocks, known_options
 from support.golden import golden_state_dict, semask_golden_state_dict
 from support.tiny import tiny_model
 from support.tiny_data import write_pair
@@ -31,7 +31,7 @@ def save_model(folder: Path):
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory) -> Path:
+def prepared(tmp_path_factory, built_hub) -> Path:
     """A folder with small versions of everything the documents assume, under the names they use."""
     folder = tmp_path_factory.mktemp("documents")
     save_model(folder / "massformer-r50")
@@ -56,6 +56,8 @@ def prepared(tmp_path_factory) -> Path:
         PIL.Image.fromarray(np.where(values == 255, 0, values)).save(folder / "folder-of-pngs" / label.name)
     for name in ("hub", "scripts", "docs"):
         (folder / name).symlink_to(ROOT / name)
+    (folder / "build").mkdir()
+    (folder / "build" / "hub").symlink_to(built_hub)
     return folder
 
 
@@ -72,8 +74,6 @@ def test_blocks(page, prepared, tmp_path, monkeypatch):
         torch.save({"state_dict": golden_state_dict("r50")}, folder / "massformer_r50.pth")
     if page.stem == "other_models":
         torch.save({"state_dict": semask_golden_state_dict()}, folder / "semask_tiny_fpn_ade20k.pth")
-    if page.stem == "evaluation":
-        run_command(["python", "scripts/build_hub.py", "--output", str(folder / "build" / "hub")])
     monkeypatch.chdir(folder)
     # Sizes at which exports are compared and measured.
     monkeypatch.setattr(export_job, "SIZE", (96, 64))
