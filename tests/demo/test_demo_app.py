@@ -29,7 +29,6 @@ from typer.testing import CliRunner
 
 from transformers_massformer import open_image
 from transformers_massformer.cli import app
-from transformers_massformer.cli.demo import demo_checkpoint
 from transformers_massformer.demo import uploads
 from transformers_massformer.demo.deadline import Deadline
 from transformers_massformer.demo.studio import Shelf, Studio
@@ -259,21 +258,11 @@ def test_joined_mattes():
 # The command
 
 
-def test_the_demo_checkpoint_is_found_in_a_clone(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert demo_checkpoint() == CHECKPOINT
-    (tmp_path / "hub" / "massformer-demo").mkdir(parents=True)
-    assert demo_checkpoint() == tmp_path / "hub" / "massformer-demo"
-
-
-def test_without_a_clone_the_error_says_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    # The name in the package is the command's.
-    monkeypatch.setattr(sys.modules["transformers_massformer.cli.demo"], "CLONE", tmp_path)
-    pytest.importorskip("gradio")
+def test_a_missing_demo_checkpoint_raises(tmp_path, monkeypatch):
+    monkeypatch.setattr("transformers_massformer.cli.options.files", lambda package: tmp_path)
     result = CliRunner().invoke(app, ["demo"])
-    assert result.exit_code == 1
-    assert "name another model with --model" in result.output
+    assert result.exit_code == 2
+    assert "Name another model with --model" in " ".join(result.output.replace("│", " ").split())
 
 
 def test_without_gradio_the_error_names_the_extra(monkeypatch):
