@@ -21,8 +21,7 @@ quality: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mlinter --no-progress --no-cache src/transformers_massformer
-	$(BIN)/ty check src scripts
-	$(BIN)/python scripts/build_hub.py --check
+	$(BIN)/ty check src scripts hub
 	$(MAKE) docs
 
 # Builds the documentation site in site/. Broken links, pages missing from the navigation and documented arguments that
@@ -34,8 +33,9 @@ format: .venv/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Writes the folders under hub/ from the package.
+# The folders to publish on the Hub, in build/hub/.
 hub: .venv/installed
+	rm -rf build/hub
 	$(BIN)/python scripts/build_hub.py
 
 .venv/installed: setup.cfg pyproject.toml constraints.txt
