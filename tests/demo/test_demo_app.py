@@ -24,6 +24,7 @@ import PIL.ImageFile
 import psutil
 import pytest
 import torch
+from support.processes import free_port
 from torch import nn
 from typer.testing import CliRunner
 
@@ -258,6 +259,13 @@ def test_joined_mattes():
 # The command
 
 
+def test_a_missing_demo_checkpoint_raises(tmp_path, monkeypatch):
+    monkeypatch.setattr("transformers_massformer.cli.options.files", lambda package: tmp_path)
+    result = CliRunner().invoke(app, ["demo"])
+    assert result.exit_code == 2
+    assert "Name another model with --model" in " ".join(result.output.replace("│", " ").split())
+
+
 def test_without_gradio_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
     monkeypatch.delitem(sys.modules, "transformers_massformer.demo.page", raising=False)
@@ -265,12 +273,6 @@ def test_without_gradio_the_error_names_the_extra(monkeypatch):
     result = CliRunner().invoke(app, ["demo"])
     assert result.exit_code == 1
     assert "pip install 'transformers-massformer[demo]'" in result.output
-
-
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 @contextlib.contextmanager

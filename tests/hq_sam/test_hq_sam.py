@@ -1,9 +1,6 @@
 """Test HQ-SAM: prompts, training, evaluation and refinement."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +12,7 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
+from support.processes import run_command
 from support.tiny_labelers import save_sam2, save_sam_hq
 from typer.testing import CliRunner
 
@@ -329,15 +327,10 @@ def test_the_commands(data, sam_hq, tmp_path):
 def test_two_processes_learn_the_same(data, sam_hq, tmp_path):
     train = ["train-hq-sam", "--data", str(data), "--model", str(sam_hq), "--use_cpu", "--max_steps", "2"]
     train += ["--report_to", "none", "--learning_rate", "1e-5"]
-    one = [*train, "--output", str(tmp_path / "one"), "--per_device_train_batch_size", "4"]
-    done = CliRunner().invoke(app, one)
+    done = CliRunner().invoke(app, [*train, "--output", str(tmp_path / "one"), "--per_device_train_batch_size", "4"])
     assert done.exit_code == 0, done.output
     two = [*train, "--output", str(tmp_path / "two"), "--per_device_train_batch_size", "2"]
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command += ["transformers_massformer.cli", *two]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    assert done.returncode == 0, done.stderr
+    run_command(two, tmp_path, processes=2)
     one, two = (transformers.SamHQModel.from_pretrained(tmp_path / name).state_dict() for name in ("one", "two"))
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, atol=2e-6, rtol=1e-4)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.processes import run_command
 from support.tiny_labelers import (
     DarkMasks,
     DarkThings,
@@ -357,10 +358,13 @@ def test_models_of_another_task_raise(models):
         SamSegmenter.load(models["detector"], "cpu", torch.float32)
 
 
-def run_label(data: Path, output: Path, models: dict[str, Path], *options: str, code: int = 0):
+def label_command(data: Path, output: Path, models: dict[str, Path], *options: str) -> list[str]:
     command = ["label", "--data", str(data), "--output", str(output), "--class", "car", "--device", "cpu"]
-    command += ["--detector", str(models["detector"]), "--segmenter", str(models["segmenter"]), *options]
-    result = CliRunner().invoke(app, command)
+    return [*command, "--detector", str(models["detector"]), "--segmenter", str(models["segmenter"]), *options]
+
+
+def run_label(data: Path, output: Path, models: dict[str, Path], *options: str, code: int = 0):
+    result = CliRunner().invoke(app, label_command(data, output, models, *options))
     assert result.exit_code == code, f"{result.output}\n{result.exception!r}"
     return result
 
@@ -401,13 +405,7 @@ def test_a_resumed_run_gives_the_same_manifest(data, tmp_path, models, killed_af
 def test_several_processes_give_the_same_manifest(data, tmp_path, models):
     options = ["--score", "0.5", "--relabel", "all", "--sheets", "0"]
     run_label(data, tmp_path / "one", models, *options)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m"]
-    command += ["transformers_massformer.cli", "label", "--data", str(data), "--output", str(tmp_path / "two")]
-    command += ["--class", "car", "--device", "cpu", "--detector", str(models["detector"])]
-    command += ["--segmenter", str(models["segmenter"]), *options]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    assert done.returncode == 0, done.stderr
+    run_command(label_command(data, tmp_path / "two", models, *options), tmp_path, processes=2)
     assert len(list((tmp_path / "two" / "records").glob("*.jsonl"))) == 2
     manifests = [(tmp_path / name / "manifest.json").read_text() for name in ("one", "two")]
     assert manifests[0] == manifests[1]
