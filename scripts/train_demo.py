@@ -32,11 +32,12 @@ from transformers_massformer import MASS13K_LABELS, MaSSFormerConfig, MaSSFormer
 from transformers_massformer.data.mass13k import CITATION, find_splits
 from transformers_massformer.data.training_set import TrainingSet
 from transformers_massformer.data.transforms import TrainingTransform
-from transformers_massformer.evaluation.report import class_table, markdown_table
+from transformers_massformer.evaluation.report import class_table
 from transformers_massformer.hub_folders import add_auto_maps, copy_remote_code
 from transformers_massformer.training import MaSSFormerTrainer, MaSSFormerTrainingArguments, load_backbone_weights
 from transformers_massformer.training.checkpoints import last_checkpoint
 from transformers_massformer.training.session import items, read_pairs
+from transformers_massformer.utils.text import markdown_table
 
 
 SCRIPTS = Path(__file__).parent

@@ -13,10 +13,10 @@ from transformers_massformer import (
     PerPixelBaselineForSemanticSegmentation,
     SeMaskImageProcessor,
 )
+from transformers_massformer.training.classes import label_names
 
 
-LABELS = dict(enumerate(MASS13K_LABELS))
-NAMES = {"id2label": LABELS, "label2id": {label: index for index, label in LABELS.items()}}
+NAMES = label_names(MASS13K_LABELS)
 
 
 def massformer():

@@ -192,7 +192,7 @@ def test_accumulation_reaches_the_total_batch_size(data, tmp_path):
     trainer.train()
     # Of six images, four make a step, and two are left over.
     assert trainer.state.epoch == 3
-    with pytest.raises(ValueError, match=r"total_train_batch_size is 5.*2 images each.*multiple"):
+    with pytest.raises(ValueError, match=r"total_train_batch_size is 5.*multiple of 2.*2 images each"):
         arguments(tmp_path, total_train_batch_size=5)
 
 

@@ -258,7 +258,7 @@ def test_checkpoints_of_unknown_origin_are_not_gone_on_from(data, recipe, tmp_pa
     [
         (["--model", "r49"], "There is no model at r49"),
         (["--train_split", "test"], "There is no split test; the data has train, validation"),
-        (["--model_config", "{"], "model_config is no JSON"),
+        (["--model_config", "{"], "model_config is not valid JSON"),
         (["--model_config", '{"num_queries": 3}'], "error: `num_queries` (3) must be at least the number of labels"),
         (["--backbone_weights", "./nothing.pth"], "no weights at ./nothing.pth"),
         (["--recipe", "nothing.yaml"], "There is no recipe at nothing.yaml"),

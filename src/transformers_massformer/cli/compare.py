@@ -7,8 +7,9 @@ import typer
 
 from ..evaluation.comparison import compare as compare_results
 from ..evaluation.comparison import comparison_table, read_result
-from ..evaluation.report import markdown_table, write_json
+from ..evaluation.report import write_json
 from ..utils.files import written_whole
+from ..utils.text import markdown_table
 from .console import console, fail, print_table
 
 

@@ -18,7 +18,6 @@ from ..evaluation.records import ImageRecord, begin, read_image_records
 from ..evaluation.report import (
     SCORES,
     format_score,
-    markdown_table,
     results,
     score_rows,
     worst_images,
@@ -31,6 +30,7 @@ from ..inference.predictor import FolderPredictor, ModelPredictor, PredictionOpt
 from ..metrics import Counts, CountSettings, class_scores
 from ..utils.files import written_whole
 from ..utils.resuming import RecordWriter
+from ..utils.text import markdown_table
 from .console import console, fail, print_table, progress_bar
 from .scenes import parse_size
 from .segment import DType

@@ -11,7 +11,7 @@ import PIL.Image
 import torch
 
 from .. import __version__
-from ..inference.loading import load_model
+from ..inference.loading import class_names, load_model
 from ..inference.segmenter import Segmenter
 from ..models.image_processing_massformer import MaSSFormerImageProcessor, open_image
 from ..scenes import render_scene
@@ -102,9 +102,8 @@ def build_graphs(model: str | Path, options: ExportOptions) -> tuple[Any, Any]:
     size, divisor = options.height_and_width, processor.size_divisor
     padded_size = None if size is None else (padded(size[0], divisor), padded(size[1], divisor))
     network = export_network(network_model, options.opset, padded_size, options.plain_operators)
-    labels = [label for _, label in sorted((network_model.config.id2label or {}).items())]
     graphs = (photograph_graph(network, processor, size, queries) for queries in (True, False))
-    queries, label_maps = (with_metadata(graph, labels, options) for graph in graphs)
+    queries, label_maps = (with_metadata(graph, class_names(network_model.config), options) for graph in graphs)
     return queries, label_maps
 
 
