@@ -1,11 +1,7 @@
 """The Trainer: what it trains and how, what it logs, what it evaluates."""
 
-import json
-import os
 import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +12,7 @@ import torch
 import transformers
 from support.tiny import TINY_RESNET, TINY_TIMM, block_labels, tiny_config, tiny_model
 from support.tiny_data import write_pair
+from support.training_job import run_job
 from torch import nn
 from transformers import TrainerCallback
 
@@ -30,7 +27,6 @@ from transformers_massformer.training.collation import collate
 from transformers_massformer.training.parameters import backbone_of, fix_statistics, freeze
 
 
-TESTS = Path(__file__).parents[1]
 TERMS = [
     f"loss_{kind}{suffix}" for suffix in ("_0", "_1", "_2", "_3", "") for kind in ("cross_entropy", "mask", "dice")
 ]
@@ -437,26 +433,7 @@ def test_the_plain_trainer_works(data, tmp_path):
     assert (tmp_path / "model.safetensors").is_file()
 
 
-# Several processes, and ends without warning
-
-
-def run_job(data: Path, output: Path, *options: str, processes: int = 1, code: int = 0) -> list[dict]:
-    """Runs tests/training_job.py and returns what each process has written."""
-    output.mkdir(parents=True, exist_ok=True)
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    command = [sys.executable, *(launcher if processes > 1 else []), str(TESTS / "support" / "training_job.py")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS)}
-    result = subprocess.run(
-        [*command, str(data), str(output), *options],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
-    assert result.returncode == code, result.stderr
-    paths = sorted(output.glob("result_*.json"))
-    return [json.loads(path.read_text()) for path in paths]
+# Several processes, and killed processes
 
 
 def logged_losses(result: dict) -> list[dict[str, float]]:
@@ -468,9 +445,9 @@ def logged_losses(result: dict) -> list[dict[str, float]]:
 
 
 def test_two_processes_do_what_one_does(data, tmp_path):
-    options = ["repeatable=true", "evaluate=true", 'fixed_norm_statistics="all"', 'optim="sgd"']
-    (one,) = run_job(data, tmp_path / "one", *options, "per_device_train_batch_size=4")
-    two = run_job(data, tmp_path / "two", *options, "per_device_train_batch_size=2", processes=2)
+    options = {"repeatable": True, "evaluate": True, "fixed_norm_statistics": "all", "optim": "sgd", "max_steps": 5}
+    (one,) = run_job(data, tmp_path / "one", **options, per_device_train_batch_size=4)
+    two = run_job(data, tmp_path / "two", **options, per_device_train_batch_size=2, processes=2)
     assert len(two) == 2
     assert len(logged_losses(one)) == 5
     for expected, found in zip(logged_losses(one), logged_losses(two[0]), strict=True):
@@ -485,32 +462,32 @@ def test_two_processes_do_what_one_does(data, tmp_path):
     assert scores[0] == pytest.approx(scores[2], nan_ok=True)
 
 
-@pytest.mark.parametrize("label", ["[3, null]", "[255, null]", "[255, 255]"])
-def test_no_process_waits_in_vain(data, tmp_path, label):
-    results = run_job(data, tmp_path, "max_steps=2", f"uniform_label={label}", processes=2)
+@pytest.mark.parametrize("labels", [[3, None], [255, None], [255, 255]], ids=str)
+def test_no_process_waits_in_vain(data, tmp_path, labels):
+    results = run_job(data, tmp_path, max_steps=2, uniform_labels=labels, processes=2)
     assert len(results) == 2
     for entry in logged_losses(results[0]):
         assert all(np.isfinite(list(entry.values())))
 
 
 def test_no_thread_of_the_process_group_is_left_at_the_end(data, tmp_path):
-    # One that meets the end of the interpreter aborts the process, once in some hundred trainings.
-    for result in run_job(data, tmp_path, "max_steps=1", "evaluate=true", processes=2):
+    # A thread alive at interpreter shutdown aborts the process, once in about a hundred trainings.
+    for result in run_job(data, tmp_path, max_steps=1, evaluate=True, processes=2):
         assert result["threads"]
         assert not [name for name in result["threads"] if "gloo" in name]
 
 
-def test_a_killed_training_goes_on_as_if_nothing_had_been(data, tmp_path):
-    options = ["max_steps=8", 'save_strategy="steps"', "save_steps=2", "dataloader_num_workers=1"]
-    (whole,) = run_job(data, tmp_path / "whole", *options)
+def test_a_killed_training_resumes_as_if_uninterrupted(data, tmp_path):
+    options = {"max_steps": 8, "save_strategy": "steps", "save_steps": 2, "dataloader_num_workers": 1}
+    (whole,) = run_job(data, tmp_path / "whole", **options)
     killed = tmp_path / "killed"
-    # In the middle of the second epoch, three steps of two images each.
-    run_job(data, killed, *options, "kill_at=5", code=-signal.SIGKILL)
+    # In the middle of the second epoch; an epoch has three steps of two images each.
+    run_job(data, killed, **options, kill_at=5, code=-signal.SIGKILL)
     assert last_checkpoint(killed, 1) == killed / "checkpoint-4"
-    # As if it had been killed while it wrote the next one, too.
+    # An incomplete checkpoint, as if the process had been killed while writing it.
     (killed / "checkpoint-6").mkdir()
     (killed / "checkpoint-6" / "model.safetensors").write_bytes(b"half")
-    (resumed,) = run_job(data, killed, *options)
+    (resumed,) = run_job(data, killed, **options)
     expected, found = logged_losses(whole), logged_losses(resumed)
     assert len(found) == len(expected) == 8
     for step, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
