@@ -7,11 +7,9 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-import yaml
 from huggingface_hub.errors import StrictDataclassError
 from support.tiny import TINY_SEMASK, block_labels, tiny_model
-from support.tiny_data import write_pair
-from test_training_session import TINY, train
+from support.training_command import train, write_data, write_recipe
 from transformers import AutoConfig, pipeline
 
 from transformers_massformer import MaSSFormerForSemanticSegmentation
@@ -99,10 +97,8 @@ def test_classes_of_model_and_labels_must_agree():
 
 @pytest.fixture
 def data(tmp_path) -> Path:
-    """Six photographs to train on, the lower right quarter of which is called a car."""
-    for index in range(6):
-        write_pair(tmp_path / "data", "train", f"train{index}", index)
-    write_pair(tmp_path / "data", "val", "val0", 100)
+    """Write training photos whose lower right quarter is pseudo-labelled as a car."""
+    write_data(tmp_path / "data")
     files = PseudoLabelFiles(tmp_path / "labels")
     for index in range(6):
         label_map = np.array(PIL.Image.open(tmp_path / "data" / "annotations" / "train" / f"train{index}.png"))
@@ -121,9 +117,7 @@ def data(tmp_path) -> Path:
 
 @pytest.fixture
 def recipe(tmp_path) -> Path:
-    path = tmp_path / "tiny.yaml"
-    path.write_text(yaml.safe_dump({**TINY, "max_steps": 2, "dataloader_num_workers": 0}))
-    return path
+    return write_recipe(tmp_path / "tiny.yaml", max_steps=2)
 
 
 @pytest.mark.parametrize("setting", LabelSetting)
@@ -142,9 +136,7 @@ def test_a_model_learns_a_class_from_the_command_line(data, recipe, tmp_path, se
 
 def test_a_trained_checkpoint_is_extended(data, recipe, tmp_path):
     train(data, recipe, tmp_path / "seven")
-    fields = yaml.safe_load(recipe.read_text())
-    del fields["model_config"]
-    recipe.write_text(yaml.safe_dump({**fields, "learning_rate": 0.0}))
+    write_recipe(recipe, max_steps=2, model_config=None, learning_rate=0.0)
     options = ["--model", str(tmp_path / "seven"), "--add-class", "car", "--pseudo-labels", str(tmp_path / "labels")]
     train(data, recipe, tmp_path / "eight", *options)
     seven, eight = (

@@ -39,7 +39,8 @@ class MaSSFormerTrainingArguments(TrainingArguments):
             Loss weight of a SeMask backbone's semantic maps in models whose own loss ignores them. SeMask, MaSSFormer
             and the per-pixel baselines read this weight from their configuration instead.
         eval_tile (`int`, *optional*):
-            Evaluate in square windows with this side in pixels. By default, photos are evaluated as a whole.
+            Evaluate in overlapping tiles of this size in pixels, as `massformer segment --tile` does. By default,
+            photos are segmented whole.
     """
 
     learning_rate: float = field(default=3e-4, metadata={"help": "Learning rate of everything but the backbone."})
@@ -92,7 +93,7 @@ class MaSSFormerTrainingArguments(TrainingArguments):
         metadata={"help": "Loss weight of a SeMask backbone's semantic maps in models whose loss ignores them."},
     )
     eval_tile: int | None = field(
-        default=None, metadata={"help": "Evaluate in windows with this side in pixels, instead of on whole photos."}
+        default=None, metadata={"help": "Evaluate in overlapping tiles of this size in pixels; by default on whole photos."}
     )
 
     def __post_init__(self):
