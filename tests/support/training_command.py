@@ -1,4 +1,4 @@
-"""Run `massformer train` on a tiny model and tiny data."""
+"""Run `massformer train` on a tiny model."""
 
 from pathlib import Path
 
@@ -6,7 +6,6 @@ import yaml
 from typer.testing import CliRunner
 
 from support.tiny import TINY_FIELDS
-from support.tiny_data import write_pair
 from transformers_massformer.cli import app
 
 
@@ -24,14 +23,6 @@ TINY = {
     "use_cpu": True,
     "disable_tqdm": True,
 }
-
-
-def write_data(folder: Path) -> Path:
-    """Write six training photos and one validation photo with label maps."""
-    for index in range(6):
-        write_pair(folder, "train", f"train{index}", index)
-    write_pair(folder, "val", "val0", 100)
-    return folder
 
 
 def write_recipe(path: Path, **fields) -> Path:

@@ -13,26 +13,13 @@ import torch
 from transformers import TrainerCallback, set_seed
 
 from support.tiny import RepeatablePoints, tiny_model
+from support.tiny_trainer import arguments, items_of, training_set
 from transformers_massformer import MaSSFormerImageProcessor
-from transformers_massformer.data.mass13k import find_splits
 from transformers_massformer.data.training_set import TrainingSet
-from transformers_massformer.data.transforms import TrainingTransform
-from transformers_massformer.training import MaSSFormerTrainer, MaSSFormerTrainingArguments
+from transformers_massformer.training import MaSSFormerTrainer
 from transformers_massformer.training.checkpoints import last_checkpoint
-from transformers_massformer.training.session import items, read_pairs
 
 
-ARGUMENTS = {
-    "use_cpu": True,
-    "disable_tqdm": True,
-    "report_to": "none",
-    "logging_steps": 1,
-    "per_device_train_batch_size": 2,
-    "dataloader_num_workers": 0,
-    "eval_strategy": "no",
-    "save_strategy": "no",
-    "load_best_model_at_end": False,
-}
 # The server has imported everything and started no threads: processes forked from it start at once.
 CONTEXT = multiprocessing.get_context("forkserver")
 TIMEOUT = 300
@@ -91,18 +78,16 @@ def job(data: Path, output: Path, environment: dict, options: dict):
         torch.rand = RepeatablePoints()
     evaluate, kill_at = options.pop("evaluate", False), options.pop("kill_at", None)
     labels = options.pop("uniform_labels", None)
-    args = MaSSFormerTrainingArguments(output_dir=str(output), **{**ARGUMENTS, **options})
+    args = arguments(output, **options)
     set_seed(args.seed)
-    splits = find_splits(data)
-    transform = TrainingTransform(crop_size=64, short_sides=(96, 128))
-    dataset = UniformLabels(items(read_pairs(splits, "train")), transform, seed=3)
+    dataset = training_set(data, UniformLabels)
     dataset.label = None if labels is None else labels[rank]
     recorder = GradientRecorder()
     trainer = MaSSFormerTrainer(
         model=tiny_model(),
         args=args,
         train_dataset=dataset,
-        eval_dataset=items(read_pairs(splits, "validation")),
+        eval_dataset=items_of(data, "val"),
         processing_class=MaSSFormerImageProcessor(),
         callbacks=[recorder] if kill_at is None else [recorder, Killer(kill_at)],
     )

@@ -9,7 +9,8 @@ import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from support.tiny import TINY_SEMASK, block_labels, tiny_model
-from support.training_command import train, write_data, write_recipe
+from support.tiny_trainer import write_data
+from support.training_command import train, write_recipe
 from transformers import AutoConfig, pipeline
 
 from transformers_massformer import MaSSFormerForSemanticSegmentation
@@ -98,7 +99,7 @@ def test_classes_of_model_and_labels_must_agree():
 @pytest.fixture
 def data(tmp_path) -> Path:
     """Write training photos whose lower right quarter is pseudo-labelled as a car."""
-    write_data(tmp_path / "data")
+    write_data(tmp_path / "data", num_eval=1)
     files = PseudoLabelFiles(tmp_path / "labels")
     for index in range(6):
         label_map = np.array(PIL.Image.open(tmp_path / "data" / "annotations" / "train" / f"train{index}.png"))

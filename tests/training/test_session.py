@@ -16,7 +16,8 @@ import yaml
 from support.tiny import TINY_FIELDS, TINY_RESNET, TINY_SEMASK
 from support.tiny_data import write_pair
 from support.tiny_peers import write_peer
-from support.training_command import TINY, train, write_data, write_recipe
+from support.tiny_trainer import write_data
+from support.training_command import TINY, train, write_recipe
 from transformers import pipeline
 from typer.testing import CliRunner
 
@@ -39,7 +40,7 @@ BENCHMARK = sorted((ROOT / "src" / "transformers_massformer" / "recipes" / "benc
 
 @pytest.fixture
 def data(tmp_path) -> Path:
-    return write_data(tmp_path / "data")
+    return write_data(tmp_path / "data", num_eval=1)
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def recipe(tmp_path) -> Path:
 def trained(tmp_path_factory) -> tuple[Path, Path, str]:
     """Data, the output folder of a training, and what the command printed; not to be modified."""
     folder = tmp_path_factory.mktemp("session")
-    data, output = write_data(folder / "data"), folder / "trained"
+    data, output = write_data(folder / "data", num_eval=1), folder / "trained"
     return data, output, train(data, write_recipe(folder / "tiny.yaml"), output).stdout
 
 
@@ -393,4 +394,4 @@ def test_options_for_massformer_alone_are_refused(data, tmp_path):
     assert "Only MaSSFormer can be extended with new classes" in failed.stderr
     recipe["model_config"] = {"model_type": "bert"}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    assert "segments no classes" in train(data, tmp_path / "recipe.yaml", tmp_path / "other", code=1).stderr
+    assert "is not for semantic or universal segmentation" in train(data, tmp_path / "recipe.yaml", tmp_path / "other", code=1).stderr

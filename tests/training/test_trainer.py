@@ -1,7 +1,6 @@
 """The Trainer: what it trains and how, what it logs, what it evaluates."""
 
 import re
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -12,19 +11,14 @@ import torch
 import transformers
 from support.tiny import TINY_RESNET, TINY_TIMM, block_labels, tiny_config, tiny_model
 from support.tiny_data import write_pair
-from support.training_job import run_job
+from support.tiny_trainer import arguments, items_of, losses, trainer_for, training_set, write_data
 from torch import nn
 from transformers import TrainerCallback
 
 from transformers_massformer import MaSSFormerForSemanticSegmentation, MaSSFormerImageProcessor
-from transformers_massformer.data.training_set import EpochSampler, TrainingSet
-from transformers_massformer.data.transforms import TrainingTransform
 from transformers_massformer.inference.predictor import ModelPredictor, PredictionOptions
 from transformers_massformer.metrics import Counts, count_image, score
-from transformers_massformer.training import MaSSFormerTrainer, MaSSFormerTrainingArguments, parameter_groups
-from transformers_massformer.training.checkpoints import last_checkpoint
-from transformers_massformer.training.collation import collate
-from transformers_massformer.training.parameters import backbone_of, fix_statistics, freeze
+from transformers_massformer.training import MaSSFormerTrainer, MaSSFormerTrainingArguments
 
 
 TERMS = [
@@ -34,53 +28,7 @@ TERMS = [
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    for index in range(6):
-        write_pair(folder, "train", f"train{index}", index)
-    for index in range(3):
-        write_pair(folder, "val", f"val{index}", 100 + index, size=(96 + 32 * index, 80))
-    return folder
-
-
-def items_of(data: Path, split: str) -> list[dict[str, Path]]:
-    return [
-        {"image": path, "label": data / "annotations" / split / f"{path.stem}.png"}
-        for path in sorted((data / "images" / split).iterdir())
-    ]
-
-
-def training_set(data: Path) -> TrainingSet:
-    return TrainingSet(items_of(data, "train"), TrainingTransform(crop_size=64, short_sides=(72, 96)), seed=3)
-
-
-def arguments(folder: Path, **overrides) -> MaSSFormerTrainingArguments:
-    fields = {
-        "use_cpu": True,
-        "disable_tqdm": True,
-        "report_to": "none",
-        "logging_steps": 1,
-        "max_steps": 3,
-        "per_device_train_batch_size": 2,
-        "dataloader_num_workers": 0,
-        "eval_strategy": "no",
-        "save_strategy": "no",
-        "load_best_model_at_end": False,
-    }
-    return MaSSFormerTrainingArguments(output_dir=str(folder), **{**fields, **overrides})
-
-
-def trainer_for(data: Path, folder: Path, model=None, **overrides) -> MaSSFormerTrainer:
-    return MaSSFormerTrainer(
-        model=model or tiny_model(),
-        args=arguments(folder, **overrides),
-        train_dataset=training_set(data),
-        eval_dataset=items_of(data, "val"),
-        processing_class=MaSSFormerImageProcessor(),
-    )
-
-
-def losses(trainer: MaSSFormerTrainer) -> list[float]:
-    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return write_data(tmp_path_factory.mktemp("data"))
 
 
 # What is trained
@@ -94,23 +42,6 @@ def test_the_release_recipe_is_the_default(tmp_path):
     assert args.optim.startswith("adamw")
     assert (args.adam_beta1, args.adam_beta2, args.adam_epsilon) == (0.9, 0.999, 1e-8)
     assert (args.metric_for_best_model, args.greater_is_better) == ("mean_boundary_iou", True)
-
-
-def test_parameter_groups():
-    model = tiny_model()
-    groups = parameter_groups(model, learning_rate=1.0, weight_decay=0.5, backbone_factor=0.1)
-    where = {id(p): (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
-    assert len(where) == len(list(model.parameters()))
-    for name, parameter in model.named_parameters():
-        module = model.get_submodule(name.rpartition(".")[0])
-        undecayed = isinstance(module, nn.BatchNorm2d | nn.LayerNorm | nn.Embedding)
-        expected = (0.1 if ".backbone." in name else 1.0, 0.0 if undecayed else 0.5)
-        assert where[id(parameter)] == expected, name
-    for name in ("query_features", "query_positions", "level_embeddings"):
-        weight = getattr(model.model.transformer_decoder, name).weight
-        assert where[id(weight)] == (1.0, 0.0)
-    # The learning rate in the log is that of the decoders.
-    assert groups[0]["lr"] == 1.0
 
 
 @pytest.mark.parametrize("backbone", [TINY_RESNET, TINY_TIMM])
@@ -150,24 +81,6 @@ def test_fixed_statistics_allow_a_batch_of_one(data, tmp_path):
     assert len(losses(trainer)) == 3
     for name, value in trainer.model.named_buffers():
         assert torch.equal(value, before[name]), name
-
-
-def test_statistics_of_the_backbone_alone_can_be_fixed(tmp_path):
-    model = tiny_model().train()
-    fix_statistics(model, arguments(tmp_path, fixed_norm_statistics="backbone"))
-    in_eval = {
-        name for name, layer in model.named_modules() if isinstance(layer, nn.BatchNorm2d) and not layer.training
-    }
-    assert in_eval
-    assert all(name.startswith("model.backbone.") for name in in_eval)
-
-
-def test_backbones_of_other_models_are_found():
-    config = transformers.Mask2FormerConfig(backbone_config=TINY_RESNET, feature_size=32, hidden_dim=32)
-    model = transformers.Mask2FormerForUniversalSegmentation(config)
-    assert backbone_of(model) is model.model.pixel_level_module.encoder
-    with pytest.raises(ValueError, match="Linear has no backbone"):
-        backbone_of(nn.Linear(1, 1))
 
 
 def test_adapters_of_peft_train_alone(data, tmp_path):
@@ -268,46 +181,6 @@ def test_every_loss_term_is_logged_and_they_add_up(data, tmp_path):
     for entry in entries:
         assert {name for name in entry if name.startswith("loss_")} == {*TERMS, "loss_edge"}
         assert sum(entry[name] for name in [*TERMS, "loss_edge"]) == pytest.approx(entry["loss"], rel=1e-5)
-
-
-# Order of the data
-
-
-def test_order_is_a_function_of_seed_and_epoch(data):
-    first, second = training_set(data), training_set(data)
-    second.set_epoch(1)
-    orders = [list(EpochSampler(first)), list(EpochSampler(second)), list(EpochSampler(training_set(data)))]
-    assert orders[0] == orders[2] != orders[1]
-    assert sorted(orders[0]) == list(range(6))
-    assert list(EpochSampler(first, 4)) == orders[0][:4]
-    assert len(EpochSampler(first, 4)) == 4
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_every_epoch_has_samples_of_its_own(data, tmp_path, workers):
-    seen = []
-    original = MaSSFormerTrainer.compute_loss
-
-    class Recorder(MaSSFormerTrainer):
-        def compute_loss(self, model, inputs, *args, **kwargs):
-            seen.append(inputs["pixel_values"].sum().item())
-            return original(self, model, inputs, *args, **kwargs)
-
-    dataset = training_set(data)
-    Recorder(
-        model=tiny_model(),
-        args=arguments(tmp_path, max_steps=6, dataloader_num_workers=workers),
-        train_dataset=dataset,
-    ).train()
-    expected = []
-    for epoch in range(2):
-        dataset.set_epoch(epoch)
-        order = dataset.order()
-        for start in range(0, 6, 2):
-            batch = collate([dataset[index] for index in order[start : start + 2]])
-            expected.append(batch["pixel_values"].sum().item())
-    assert seen == pytest.approx(expected)
-    assert len(set(seen)) == 6
 
 
 # Evaluation
@@ -431,73 +304,3 @@ def test_the_plain_trainer_works(data, tmp_path):
     trainer.save_model()
     assert all(np.isfinite([entry["loss"] for entry in trainer.state.log_history if "loss" in entry]))
     assert (tmp_path / "model.safetensors").is_file()
-
-
-# Several processes, and killed processes
-
-
-def logged_losses(result: dict) -> list[dict[str, float]]:
-    return [
-        {name: value for name, value in entry.items() if name.startswith("loss")}
-        for entry in result["log"]
-        if "loss" in entry
-    ]
-
-
-def test_two_processes_do_what_one_does(data, tmp_path):
-    options = {"repeatable": True, "evaluate": True, "fixed_norm_statistics": "all", "optim": "sgd", "max_steps": 5}
-    (one,) = run_job(data, tmp_path / "one", **options, per_device_train_batch_size=4)
-    two = run_job(data, tmp_path / "two", **options, per_device_train_batch_size=2, processes=2)
-    assert len(two) == 2
-    assert len(logged_losses(one)) == 5
-    for expected, found in zip(logged_losses(one), logged_losses(two[0]), strict=True):
-        assert found == pytest.approx(expected, rel=1e-5)
-    expected = torch.load(tmp_path / "one" / "gradients_0.pt", weights_only=True)
-    for rank in range(2):
-        found = torch.load(tmp_path / "two" / f"gradients_{rank}.pt", weights_only=True)
-        for ours, theirs in zip(found, expected, strict=True):
-            assert (ours - theirs).norm() < 1e-5 * theirs.norm()
-    scores = [{k: v for k, v in result["metrics"].items() if "mean" in k or "iou" in k} for result in (one, *two)]
-    assert scores[0] == pytest.approx(scores[1], nan_ok=True)
-    assert scores[0] == pytest.approx(scores[2], nan_ok=True)
-
-
-@pytest.mark.parametrize("labels", [[3, None], [255, None], [255, 255]], ids=str)
-def test_no_process_waits_in_vain(data, tmp_path, labels):
-    results = run_job(data, tmp_path, max_steps=2, uniform_labels=labels, processes=2)
-    assert len(results) == 2
-    for entry in logged_losses(results[0]):
-        assert all(np.isfinite(list(entry.values())))
-
-
-def test_no_thread_of_the_process_group_is_left_at_the_end(data, tmp_path):
-    # A thread alive at interpreter shutdown aborts the process, once in about a hundred trainings.
-    for result in run_job(data, tmp_path, max_steps=1, evaluate=True, processes=2):
-        assert result["threads"]
-        assert not [name for name in result["threads"] if "gloo" in name]
-
-
-def test_a_killed_training_resumes_as_if_uninterrupted(data, tmp_path):
-    options = {"max_steps": 8, "save_strategy": "steps", "save_steps": 2, "dataloader_num_workers": 1}
-    (whole,) = run_job(data, tmp_path / "whole", **options)
-    killed = tmp_path / "killed"
-    # In the middle of the second epoch; an epoch has three steps of two images each.
-    run_job(data, killed, **options, kill_at=5, code=-signal.SIGKILL)
-    assert last_checkpoint(killed, 1) == killed / "checkpoint-4"
-    # An incomplete checkpoint, as if the process had been killed while writing it.
-    (killed / "checkpoint-6").mkdir()
-    (killed / "checkpoint-6" / "model.safetensors").write_bytes(b"half")
-    (resumed,) = run_job(data, killed, **options)
-    expected, found = logged_losses(whole), logged_losses(resumed)
-    assert len(found) == len(expected) == 8
-    for step, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
-        assert ours == pytest.approx(theirs, rel=1e-6), step
-
-
-def test_freezing_goes_with_the_arguments(tmp_path):
-    model = tiny_model()
-    freeze(model, arguments(tmp_path, train_backbone_norms=True))
-    assert all(parameter.requires_grad for parameter in model.parameters())
-    freeze(model, arguments(tmp_path, freeze_backbone=True))
-    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
-    assert frozen == {name for name, _ in model.named_parameters() if name.startswith("model.backbone.")}
