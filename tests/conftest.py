@@ -19,3 +19,18 @@ def pytest_collection_modifyitems(config, items):
 @pytest.fixture(autouse=True)
 def seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def peers(tmp_path_factory):
+    """Return a function that creates the folder of a tiny model, once per name."""
+    from support.tiny_peers import write_peer
+
+    root, made = tmp_path_factory.mktemp("models"), {}
+
+    def folder(name):
+        if name not in made:
+            made[name] = write_peer(name, root / name)
+        return made[name]
+
+    return folder

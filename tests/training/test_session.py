@@ -394,4 +394,7 @@ def test_options_for_massformer_alone_are_refused(data, tmp_path):
     assert "Only MaSSFormer can be extended with new classes" in failed.stderr
     recipe["model_config"] = {"model_type": "bert"}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    assert "is not for semantic or universal segmentation" in train(data, tmp_path / "recipe.yaml", tmp_path / "other", code=1).stderr
+    assert (
+        "is not for semantic or universal segmentation"
+        in train(data, tmp_path / "recipe.yaml", tmp_path / "other", code=1).stderr
+    )
