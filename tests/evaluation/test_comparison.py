@@ -28,7 +28,7 @@ def test_differences_and_their_intervals():
         assert second[name]["difference"] == pytest.approx(second[name]["value"] - first[name]["value"])
         low, high = second[name]["difference_interval"]
         assert 0 < low < second[name]["difference"] < high
-    # Against samples drawn one image at a time.
+    # The reference sums the images of each sample one by one.
     weights = bootstrap_weights(6, 300, 0)
     assert (weights.sum(1) == 6).all()
     values = []

@@ -1,4 +1,4 @@
-"""Training on pseudo-labels: models with more classes, and how the labels are used."""
+"""Training on pseudo-labels: extended models and label settings."""
 
 import json
 from pathlib import Path

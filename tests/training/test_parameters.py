@@ -23,7 +23,7 @@ def test_parameter_groups():
     for name in ("query_features", "query_positions", "level_embeddings"):
         weight = getattr(model.model.transformer_decoder, name).weight
         assert where[id(weight)] == (1.0, 0.0)
-    # The learning rate in the log is that of the decoders.
+    # The logged learning rate is the first group's, that of the decoders.
     assert groups[0]["lr"] == 1.0
 
 

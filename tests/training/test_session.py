@@ -1,4 +1,4 @@
-"""`massformer train`: from a folder of data to a folder with a model."""
+"""`massformer train`: from a data folder to a folder with a trained model."""
 
 import contextlib
 import json
@@ -50,7 +50,7 @@ def recipe(tmp_path) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> tuple[Path, Path, str]:
-    """Data, the output folder of a training, and what the command printed; not to be modified."""
+    """Train once and return data folder, output folder and standard output; tests must not modify the folders."""
     folder = tmp_path_factory.mktemp("session")
     data, output = write_data(folder / "data", num_eval=1), folder / "trained"
     return data, output, train(data, write_recipe(folder / "tiny.yaml"), output).stdout

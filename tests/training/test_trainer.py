@@ -1,4 +1,4 @@
-"""The Trainer: what it trains and how, what it logs, what it evaluates."""
+"""`MaSSFormerTrainer`: training, logging and evaluation."""
 
 import re
 from pathlib import Path
@@ -31,7 +31,7 @@ def data(tmp_path_factory) -> Path:
     return write_data(tmp_path_factory.mktemp("data"))
 
 
-# What is trained
+# Training
 
 
 def test_the_release_recipe_is_the_default(tmp_path):
@@ -99,7 +99,7 @@ def test_accumulation_reaches_the_total_batch_size(data, tmp_path):
     trainer = trainer_for(data, tmp_path, total_train_batch_size=4)
     assert trainer.args.gradient_accumulation_steps == 2
     trainer.train()
-    # Of six images, four make a step, and two are left over.
+    # A step takes four of the six images; the other two are dropped.
     assert trainer.state.epoch == 3
     with pytest.raises(ValueError, match=r"total_train_batch_size is 5.*multiple of 2.*2 images each"):
         arguments(tmp_path, total_train_batch_size=5)
@@ -137,7 +137,7 @@ def test_activations_computed_again_give_the_same_losses(data, tmp_path):
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_mixed_precision_trains(data, tmp_path, precision):
-    # float16 needs a gradient scaler, which is for GPUs.
+    # float16 needs a gradient scaler, which requires a GPU.
     if precision == "fp16" and not torch.cuda.is_available():
         pytest.skip("float16 trains on GPUs")
     trainer = trainer_for(data, tmp_path, **{precision: True})
@@ -170,7 +170,7 @@ def test_loss_and_gradients_stay_finite_in_half_precision(dtype, autocast, extre
         assert torch.isfinite(parameter.grad).all(), name
 
 
-# What is logged
+# Logging
 
 
 def test_every_loss_term_is_logged_and_they_add_up(data, tmp_path):
@@ -242,7 +242,7 @@ def test_memory_of_evaluation_does_not_grow(data, tmp_path):
     trainer.add_callback(recorder)
     trainer.evaluate(items_of(data, "val")[2:] * 200)
     assert len(recorder.bytes) == 200
-    # Logits alone would be 200 x 0.1 MB.
+    # Logits alone would take 200 x 0.1 MB.
     assert max(recorder.bytes[20:]) < 1.05 * recorder.bytes[20]
 
 

@@ -13,7 +13,7 @@ from ..metrics.counts import boundary_band
 # In pixels: longer side of each of the four pictures, gap between them, and height of their titles.
 SIDE, GAP, TITLE_HEIGHT = 960, 12, 28
 AGREED, MISSED, INVENTED = (90, 200, 90), (235, 60, 60), (70, 130, 255)
-TITLES = ("photograph", "truth", "prediction", "boundaries: found green, missed red, invented blue")
+TITLES = ("photo", "ground truth", "prediction", "boundaries: found green, missed red, invented blue")
 
 
 def thumbnail_size(width: int, height: int) -> tuple[int, int]:

@@ -93,7 +93,7 @@ class MaSSFormerTrainingArguments(TrainingArguments):
         metadata={"help": "Loss weight of a SeMask backbone's semantic maps in models whose loss ignores them."},
     )
     eval_tile: int | None = field(
-        default=None, metadata={"help": "Evaluate in overlapping tiles of this size in pixels; by default on whole photos."}
+        default=None, metadata={"help": "Evaluate in overlapping tiles of this size in pixels, not on whole photos."}
     )
 
     def __post_init__(self):
