@@ -21,3 +21,9 @@ def write_pair(folder: Path, split: str, name: str, seed: int, size=(96, 80)) ->
     PIL.Image.fromarray(photo.astype(np.uint8)).save(paths[0], quality=95)
     PIL.Image.fromarray(labels.to(torch.uint8).numpy()).save(paths[1])
     return paths
+
+
+def photo(width=96, height=80, seed=0) -> PIL.Image.Image:
+    """Create a photo of smooth noise."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
+    return PIL.Image.fromarray(pixels).resize((width, height), PIL.Image.Resampling.BICUBIC)
