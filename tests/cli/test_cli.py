@@ -208,7 +208,7 @@ def test_tiles(model_folder, photos, tmp_path):
 
 def test_photographs_that_do_not_fit_are_reported_and_the_rest_goes_on(model_folder, photos, tmp_path, monkeypatch):
     PIL.Image.new("RGB", (900, 800)).save(photos / "large.png")
-    monkeypatch.setattr("transformers_massformer.inference.memory.available_memory", lambda device: 2**20)
+    monkeypatch.setattr("transformers_massformer.inference.predictor.available_memory", lambda device: 2**20)
     result = segment(model_folder, photos, "--output", tmp_path / "out")
     assert result.exit_code == 1
     printed = result.output.replace("\n", " ")
@@ -294,7 +294,7 @@ def test_semantic_priors_are_drawn_beside_the_overlay(tmp_path):
             shown = np.asarray(picture)[top : top + 51, left : left + 75]
             assert (shown != expected).mean() < 0.01
     plain = f"--model={model_without_priors(tmp_path)}"
-    for option, words in (("--tile=64", "whole photographs"), (plain, "no semantic layers")):
+    for option, words in (("--tile=64", "a whole photograph"), (plain, "no semantic layers")):
         refused = CliRunner().invoke(app, [*command, "--overwrite", option])
         assert refused.exit_code == 1
         assert words in refused.stderr

@@ -19,12 +19,12 @@ from typer.testing import CliRunner
 
 from transformers_massformer.cli import app
 from transformers_massformer.data.annotations import coco_annotation, read_coco_annotation, write_label_map
+from transformers_massformer.data.label_map_folder import LabelMapFolder
 from transformers_massformer.data.mass13k import LABELS, choose_split, find_splits, load_mass13k, read_header
 from transformers_massformer.data.parquet import write_parquet
 from transformers_massformer.data.reading import read_label, read_pair
 from transformers_massformer.data.training_set import TrainingSet
 from transformers_massformer.data.transforms import TrainingTransform
-from transformers_massformer.inference.predictor import FolderPredictor
 from transformers_massformer.training.session import items, read_pairs
 
 
@@ -303,7 +303,7 @@ def test_two_annotations_of_one_photograph_are_an_error_that_names_both(both):
     assert "1 x several labels of one name" in text
     assert "upside_down.json, upside_down.png" in text
     with pytest.raises(ValueError, match=r"several predictions for upside_down: .*\.json and .*\.png\. Remove one"):
-        FolderPredictor(coco).file("upside_down")
+        LabelMapFolder(coco).file("upside_down")
 
 
 def test_a_mixture_is_as_good(both):

@@ -14,24 +14,18 @@ import PIL.Image
 import PIL.ImageOps
 import pytest
 import torch
-import torch.nn.functional as F
 from support.replica import write_pair
-from support.tiny_peers import PEERS, write_peer
-from transformers import AutoImageProcessor
+from support.tiny_peers import write_peer
 from typer.testing import CliRunner
 
 from transformers_massformer import MASS13K_LABELS
 from transformers_massformer.cli import app
+from transformers_massformer.data.label_map_folder import LabelMapFolder
 from transformers_massformer.evaluation.comparison import bootstrap_scores, bootstrap_weights, compare, mean_scores
 from transformers_massformer.evaluation.label_spaces import class_lookup
 from transformers_massformer.evaluation.panels import error_panel
 from transformers_massformer.evaluation.profiling import count_operations, profile
-from transformers_massformer.inference.predictor import (
-    FolderPredictor,
-    ModelPredictor,
-    PredictionOptions,
-)
-from transformers_massformer.inference.tiling import windows
+from transformers_massformer.inference.predictor import ModelPredictor, PredictionOptions
 from transformers_massformer.metrics import Counts, CountSettings, count_images, score
 from transformers_massformer.models.semantic_readout import read_general_map
 
@@ -78,152 +72,6 @@ def evaluate(model, data, output, *more):
 def photo(width=96, height=80, seed=0):
     pixels = np.random.default_rng(seed).integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
     return PIL.Image.fromarray(pixels).resize((width, height), PIL.Image.Resampling.BICUBIC)
-
-
-def dense_scores(model, pixel_values, valid_size, target_size, **inputs):
-    """Scores of all classes: everything resized at once, in float64."""
-    with torch.no_grad():
-        outputs = model(pixel_values=pixel_values, **inputs)
-    is_query_model = hasattr(outputs, "class_queries_logits")
-    maps = (outputs.masks_queries_logits if is_query_model else outputs.logits).double()
-    height, width = pixel_values.shape[-2:]
-    rows, columns = (
-        ((torch.arange(target) + 0.5) * valid / target * size / full - 0.5).clamp(0, size - 1)
-        for target, valid, size, full in zip(target_size, valid_size, maps.shape[-2:], (height, width), strict=True)
-    )
-    for axis, positions in ((2, rows), (3, columns)):
-        low = positions.floor().long()
-        high = (low + 1).clamp(max=maps.shape[axis] - 1)
-        weight = (positions - low).view([-1 if dim == axis else 1 for dim in range(4)])
-        maps = maps.index_select(axis, low) * (1 - weight) + maps.index_select(axis, high) * weight
-    if not is_query_model:
-        return maps[0].softmax(0)
-    classes = outputs.class_queries_logits[0].double().softmax(-1)[:, :-1]
-    return torch.einsum("qc,qhw->chw", classes, maps[0].sigmoid())
-
-
-def assert_agrees(label_map, scores):
-    best = scores.topk(2, dim=0).values
-    clear = best[0] - best[1] > 1e-4
-    assert clear.float().mean() > 0.5
-    assert torch.equal(label_map[clear], scores.argmax(0)[clear])
-
-
-@pytest.mark.parametrize("name", [name for name in PEERS if name != "eomt"])
-def test_label_maps_are_read_at_native_size_exactly(peers, name):
-    image, folder = photo(), peers(name)
-    predictor = ModelPredictor.load(folder, "cpu")
-    processor = AutoImageProcessor.from_pretrained(folder)
-    inputs = processor(images=image, return_tensors="pt")
-    mask = inputs.get("pixel_mask", torch.ones(1, *inputs["pixel_values"].shape[-2:]))[0]
-    valid_size = (
-        (80, 96) if name in ("massformer", "semask", "baseline") else (int(mask[:, 0].sum()), int(mask[0].sum()))
-    )
-    scores = dense_scores(predictor.model, inputs["pixel_values"], valid_size, (80, 96), **predictor.constant_inputs)
-    assert_agrees(predictor(image), scores)
-
-
-@pytest.mark.parametrize("name", ["massformer", "mask2former", "segformer"])
-def test_native_input_is_normalised_and_padded_only(peers, name):
-    image, folder = photo(99, 70), peers(name)
-    predictor = ModelPredictor.load(folder, "cpu", options=PredictionOptions(native_input=True))
-    processor = AutoImageProcessor.from_pretrained(folder)
-    mean, std = (torch.tensor(x).view(3, 1, 1) for x in (processor.image_mean, processor.image_std))
-    pixels = (torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255 - mean) / std
-    scores = dense_scores(predictor.model, F.pad(pixels, (0, 29, 0, 26))[None], (70, 99), (70, 99))
-    assert_agrees(predictor(image), scores)
-
-
-def test_white_shows_where_a_processor_pads(peers, tmp_path):
-    predictor = ModelPredictor.load(peers("massformer"), "cpu")
-    inputs, valid_size = predictor.processed_inputs(photo(99, 70))
-    assert inputs["pixel_values"].shape[-2:] == (96, 128)
-    assert valid_size == (70, 99)
-
-
-def test_scales_and_flips_are_averaged(peers):
-    image = photo(96, 64)
-    predictor = ModelPredictor.load(
-        peers("segformer"), "cpu", options=PredictionOptions(scales=(0.5, 1.0, 1.5), flip=True)
-    )
-    total = 0
-    for scale in (0.5, 1.0, 1.5):
-        size = (round(96 * scale), round(64 * scale))
-        resized = image.resize(size, PIL.Image.Resampling.BILINEAR)
-        for mirrored in (False, True):
-            view = resized.transpose(PIL.Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else resized
-            inputs, valid_size = predictor.native_inputs(view)
-            scores = dense_scores(predictor.model, inputs["pixel_values"], valid_size, (64, 96))
-            total = total + (scores.flip(-1) if mirrored else scores)
-    assert_agrees(predictor(image), total / 6)
-
-
-def test_windows_are_averaged_where_they_overlap(peers):
-    image = photo(150, 100)
-    predictor = ModelPredictor.load(peers("segformer"), "cpu", options=PredictionOptions(tile=64, overlap=24))
-    total, count = torch.zeros(7, 100, 150, dtype=torch.float64), torch.zeros(100, 150)
-    for top in (0, 36):
-        for left in (0, 40, 80, 86):
-            inputs, _ = predictor.native_inputs(image.crop((left, top, left + 64, top + 64)))
-            scores = dense_scores(predictor.model, inputs["pixel_values"], (64, 64), (64, 64))
-            total[:, top : top + 64, left : left + 64] += scores
-            count[top : top + 64, left : left + 64] += 1
-    assert_agrees(predictor(image), total / count)
-
-
-@pytest.mark.parametrize(("size", "tile", "overlap"), [((100, 150), 64, 0), ((64, 64), 64, 32), ((30, 500), 100, 40)])
-def test_windows_cover_everything(size, tile, overlap):
-    seen = np.zeros(size, int)
-    for top, left, bottom, right in windows(*size, tile, overlap):
-        assert bottom - top == min(tile, size[0])
-        assert right - left == min(tile, size[1])
-        seen[top:bottom, left:right] += 1
-    assert seen.min() == 1
-
-
-def test_eomt_looks_at_windows_of_the_resized_photograph(peers):
-    predictor = ModelPredictor.load(peers("eomt"), "cpu")
-    image = photo(160, 100)
-    resized = image.resize((102, 64), PIL.Image.Resampling.BILINEAR)
-    total, count = torch.zeros(7, 64, 102, dtype=torch.float64), torch.zeros(102)
-    for left in (0, 38):
-        inputs, _ = predictor.native_inputs(resized.crop((left, 0, left + 64, 64)))
-        total[..., left : left + 64] += dense_scores(predictor.model, inputs["pixel_values"], (64, 64), (64, 64))
-        count[left : left + 64] += 1
-    scores = F.interpolate((total / count)[None], size=(100, 160), mode="bilinear")[0]
-    assert_agrees(predictor(image), scores)
-    with pytest.raises(ValueError, match="windows of 64 pixels by itself"):
-        ModelPredictor.load(peers("eomt"), "cpu", options=PredictionOptions(tile=64))
-
-
-@pytest.mark.parametrize("name", ["mask2former", "oneformer", "segformer"])
-def test_the_peer_s_own_post_processing(peers, name):
-    image, folder = photo(), peers(name)
-    predictor = ModelPredictor.load(folder, "cpu", options=PredictionOptions(peer_postprocess=True))
-    processor = AutoImageProcessor.from_pretrained(folder)
-    with torch.no_grad():
-        inputs = {**processor(images=image, return_tensors="pt"), **predictor.constant_inputs}
-        outputs = predictor.model(**inputs)
-    expected = processor.post_process_semantic_segmentation(outputs, target_sizes=[(80, 96)])[0]
-    assert torch.equal(predictor(image), expected)
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"tile": 32},
-        {"tile": 128, "overlap": 128},
-        {"overlap": 4},
-        {"scales": ()},
-        {"scales": (0.0,)},
-        {"peer_postprocess": True, "flip": True},
-        {"inference": "hard"},
-        {"inference": "general", "flip": True},
-    ],
-)
-def test_options_that_cannot_be_are_refused(wrong):
-    with pytest.raises(ValueError, match=r"."):
-        PredictionOptions(**wrong)
 
 
 def test_classes_are_matched_by_name_then_by_id():
@@ -332,7 +180,7 @@ def test_evaluate_a_folder_of_label_maps(data, tmp_path):
         PIL.Image.fromarray(np.where(label_map == 255, 0, label_map + 100)).save(predictions / f"{name}.png")
     refused = evaluate(predictions, root, tmp_path / "other")
     assert refused.exit_code == 1
-    assert "a.png has values that are none of the 7 classes: 100," in refused.output
+    assert "a.png contains values outside the 7 classes: 100," in refused.output
     mapping = tmp_path / "map.json"
     mapping.write_text(json.dumps({"*": 0, **{str(100 + index): label for index, label in enumerate(MASS13K_LABELS)}}))
     result = evaluate(predictions, root, tmp_path / "other", "--label-map", mapping, "--overwrite")
@@ -364,7 +212,7 @@ def spoil_size(predictions, root):
 
 def spoil_class(predictions, root):
     PIL.Image.new("L", (96, 80), 9).save(predictions / "a.png")
-    return r"a.png has values that are none of the 7 classes: 9"
+    return r"a.png contains values outside the 7 classes: 9"
 
 
 def spoil_missing(predictions, root):
@@ -559,5 +407,5 @@ def test_panels_show_thin_errors():
 
 def test_an_empty_folder_is_neither_model_nor_predictions(tmp_path):
     with pytest.raises(FileNotFoundError, match="no label maps"):
-        FolderPredictor(tmp_path)
+        LabelMapFolder(tmp_path)
     assert not Path(tmp_path / "results.json").exists()

@@ -6,15 +6,17 @@ import PIL.Image
 import pytest
 import torch
 from support.tiny import TINY_SWIN, TINY_TIMM, tiny_model, tiny_semask
+from support.tiny_data import write_pair
 from torch import nn
 from transformers import SegformerImageProcessor
 from typer.testing import CliRunner
 
 from transformers_massformer import MaSSFormerImageProcessor
 from transformers_massformer.cli import app
-from transformers_massformer.export import ExportOptions, OnnxSegmenter, check, export_onnx, job
+from transformers_massformer.export import ExportOptions, OnnxPredictor, check, export_onnx, job
 from transformers_massformer.export.network import FixedPaddingConv2d, fix_padding
 from transformers_massformer.export.photograph import GraphWriter, write_preparation, write_read_out
+from transformers_massformer.inference.predictor import ModelPredictor, PredictionOptions
 from transformers_massformer.inference.segmenter import Segmenter
 from transformers_massformer.models.semantic_readout import read_semantic_map
 
@@ -103,7 +105,7 @@ def test_the_report_beside_the_file(dynamic):
 
 @pytest.mark.parametrize("size", [(70, 45), (1, 1), (33, 31), (200, 64), (224, 161)])
 def test_one_file_agrees_with_torch_at_any_size(model_folder, dynamic, size):
-    segmenter = OnnxSegmenter(dynamic[0])
+    segmenter = Segmenter(OnnxPredictor(dynamic[0]))
     picture = photo(*size)
     expected, found = Segmenter(model_folder, "cpu")(picture), segmenter(picture)
     assert found.label_map.dtype == np.uint8
@@ -130,7 +132,7 @@ def test_queries_are_those_of_the_model_to_half_precision(model_folder, static_q
     assert found["argmax_agreement"] > 0.97
     assert 1e-5 < found["mask_difference"] < 0.3
     picture = photo(70, 45)
-    segmenter, reference = OnnxSegmenter(path, mattes=True), Segmenter(model_folder, "cpu", mattes=True)
+    segmenter, reference = Segmenter(OnnxPredictor(path), mattes=True), Segmenter(model_folder, "cpu", mattes=True)
     found, expected = segmenter(picture), reference(picture)
     assert np.mean(found.label_map == expected.label_map) > 0.97
     assert np.abs(found.mattes.astype(int) - expected.mattes).max() < 8
@@ -139,13 +141,31 @@ def test_queries_are_those_of_the_model_to_half_precision(model_folder, static_q
 
 def test_a_graph_for_one_size_refuses_others(static_queries):
     with pytest.raises(ValueError, match=r"takes photographs of 70 x 45 pixels, not of 71 x 45.*--dynamic"):
-        OnnxSegmenter(static_queries[0])(photo(71, 45))
+        OnnxPredictor(static_queries[0])(photo(71, 45))
 
 
-def test_tiles_are_put_together(model_folder, dynamic):
-    picture = photo(150, 90)
-    expected = Segmenter(model_folder, "cpu", tile=64)(picture)
-    assert np.mean(OnnxSegmenter(dynamic[0], tile=64)(picture).label_map == expected.label_map) >= 0.9999
+@pytest.mark.parametrize("options", [{"tile": 64}, {"tile": 64, "overlap": 30}])
+def test_both_engines_take_the_same_tiles(model_folder, dynamic, options):
+    picture, options = photo(150, 90), PredictionOptions(**options)
+    expected = ModelPredictor.load(model_folder, "cpu", options=options)(picture)
+    found = OnnxPredictor(dynamic[0], options=options)(picture)
+    assert (found == expected).float().mean() >= 0.9999
+
+
+def test_the_graph_decides_how_photographs_are_read(dynamic):
+    with pytest.raises(ValueError, match="leave out flip, scales"):
+        OnnxPredictor(dynamic[0], options=PredictionOptions(scales=(0.5, 1.0), flip=True))
+
+
+def test_an_exported_model_is_evaluated_as_the_model(model_folder, dynamic, tmp_path):
+    write_pair(tmp_path / "data", "val", "a", seed=0)
+    scored = ("--data", tmp_path / "data", "--device", "cpu", "--profile-size", "0", "--worst", "0", "--tile", "64")
+    results = []
+    for name, model in (("torch", model_folder), ("onnx", dynamic[0])):
+        result = run("evaluate", "--model", model, "--output", tmp_path / name, *scored)
+        assert result.exit_code == 0, result.output
+        results.append(json.loads((tmp_path / name / "results.json").read_text())["scores"]["mean_iou"])
+    assert results[0] == pytest.approx(results[1], rel=1e-3)
 
 
 def test_photographs_are_segmented_without_torch_s_model(model_folder, dynamic, tmp_path, monkeypatch):
@@ -174,8 +194,8 @@ def test_photographs_are_segmented_without_torch_s_model(model_folder, dynamic, 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--mattes"], "gives label maps, which have no scores"),
-        (["--show-semantic-priors"], "gives no semantic priors"),
+        (["--mattes"], "gives label maps without scores"),
+        (["--show-semantic-priors"], "has no semantic layers"),
         (["--dtype", "bfloat16"], "has a precision of its own"),
         (["--device", "mps"], "ONNX Runtime does not compute on mps here"),
     ],
@@ -190,17 +210,17 @@ def test_what_a_label_map_graph_cannot_give(dynamic, tmp_path, options, message)
 
 def test_files_that_are_no_exported_models(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"There is no file .*nothing.onnx"):
-        OnnxSegmenter(tmp_path / "nothing.onnx")
+        OnnxPredictor(tmp_path / "nothing.onnx")
     (tmp_path / "garbage.onnx").write_bytes(b"garbage")
-    with pytest.raises(ValueError, match=r"garbage.onnx is no ONNX model"):
-        OnnxSegmenter(tmp_path / "garbage.onnx")
+    with pytest.raises(ValueError, match=r"garbage.onnx is not an ONNX model"):
+        OnnxPredictor(tmp_path / "garbage.onnx")
     info = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
     other = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
     graph = onnx.helper.make_graph([onnx.helper.make_node("Abs", ["x"], ["y"])], "g", [info], [other])
     foreign = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
     onnx.save(foreign, tmp_path / "foreign.onnx")
     with pytest.raises(ValueError, match=r"foreign.onnx was not written by `massformer export`"):
-        OnnxSegmenter(tmp_path / "foreign.onnx")
+        OnnxPredictor(tmp_path / "foreign.onnx")
 
 
 def test_a_graph_that_disagrees_is_not_written(model_folder, dynamic, static_queries, tmp_path, monkeypatch):
@@ -240,7 +260,7 @@ def test_what_cannot_be_exported(model_folder, tmp_path):
         (["--output", "there.onnx"], "exists. Choose another --output, or replace it with --overwrite"),
         (["--output", "m.onnx", "--dynamic", "--size", "64x64"], "--dynamic takes photographs of any size"),
         (["--output", "m.onnx", "--size", "64"], "64 is no size"),
-        (["--output", "m.onnx", "--model", "nowhere/at/all"], "There is no folder nowhere/at/all"),
+        (["--output", "m.onnx", "--model", "nowhere/at/all"], "There is no model folder nowhere/at/all"),
         (["--output", "m.onnx", "--photo", "none.jpg"], "There is no image file at none.jpg"),
     ],
 )

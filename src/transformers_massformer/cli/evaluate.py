@@ -10,6 +10,7 @@ from accelerate import PartialState
 from rich.progress import TextColumn
 from transformers.utils import logging
 
+from ..data.label_map_folder import LabelMapFolder
 from ..data.mass13k import LABELS, Pair, check_faults
 from ..evaluation.label_spaces import class_lookup, read_label_map_file
 from ..evaluation.panels import error_panel
@@ -27,11 +28,22 @@ from ..evaluation.report import (
 )
 from ..evaluation.run import Evaluator, describe, pair_state
 from ..inference.loading import default_device
-from ..inference.predictor import FolderPredictor, ModelPredictor, PredictionOptions
+from ..inference.predictor import ModelPredictor, PredictionOptions, Predictor
 from ..metrics import Counts, CountSettings, class_scores
 from ..utils.files import written_whole
 from ..utils.resuming import RecordWriter
 from .console import console, fail, print_table, progress_bar
+from .prediction import (
+    Flip,
+    Inference,
+    NativeInput,
+    Overlap,
+    PeerPostprocess,
+    Scales,
+    Tile,
+    load_predictor,
+    read_prediction_options,
+)
 from .scenes import parse_size
 from .segment import DType
 from .stats import choose_splits
@@ -105,21 +117,22 @@ def write_profile(predictor: ModelPredictor, title: str, size: tuple[int, int], 
 
 def make_predictor(
     model: str, device: torch.device, dtype: torch.dtype, options: PredictionOptions
-) -> ModelPredictor | FolderPredictor:
-    """What `--model` names."""
+) -> Predictor | LabelMapFolder:
+    """Load what `--model` names: a model, or a folder of label maps."""
     if not is_prediction_folder(model):
-        return ModelPredictor.load(model, device, dtype, options)
-    if options != PredictionOptions():
-        raise ValueError(f"{model} holds label maps, not a model: windows, scales, flips and the like do not apply.")
-    return FolderPredictor(model)
+        return load_predictor(model, device, dtype, options)
+    if options.changed():
+        given = ", ".join(f"--{name.replace('_', '-')}" for name in options.changed())
+        raise ValueError(f"{model} holds label maps, not a model; leave out {given}.")
+    return LabelMapFolder(model)
 
 
 def lookup_of(
-    predictor: ModelPredictor | FolderPredictor, labels: list[str], mapping: dict[str, Any] | None
+    predictor: Predictor | LabelMapFolder, labels: list[str], mapping: dict[str, Any] | None
 ) -> torch.Tensor:
-    """The data's class for each of the predictor's."""
-    if isinstance(predictor, ModelPredictor):
-        return class_lookup(predictor.labels, labels, mapping)
+    """Return the data's class for each of the predictor's."""
+    if isinstance(predictor, Predictor):
+        return class_lookup(dict(enumerate(predictor.labels)), labels, mapping)
     if mapping is None:
         return torch.arange(len(labels))
     # Label maps have 8 bits, and none holds all of their values.
@@ -136,19 +149,13 @@ def evaluate(
     ] = None,
     title: Annotated[str | None, typer.Option(help="What tables call the model; by default its folder.")] = None,
     label_map: Annotated[Path | None, typer.Option(help="JSON: the model's classes to the data's.")] = None,
-    tile: Annotated[int | None, typer.Option(help="Slide a window of so many pixels.")] = None,
-    overlap: Annotated[int, typer.Option(help="Pixels that windows have in common.")] = 0,
-    scales: Annotated[str, typer.Option(help="Average over sizes, such as 0.5,0.75,1,1.25,1.5,1.75.")] = "1",
-    flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored photograph.")] = False,
-    native_input: Annotated[
-        bool, typer.Option("--native-input", help="Do not let the image processor resize the photograph.")
-    ] = False,
-    peer_postprocess: Annotated[
-        bool, typer.Option("--peer-postprocess", help="Read label maps with the model's own image processor.")
-    ] = False,
-    inference: Annotated[
-        str, typer.Option(help="semantic: sum over queries; general: the best query of each pixel.")
-    ] = "semantic",
+    tile: Tile = None,
+    overlap: Overlap = None,
+    scales: Scales = "1",
+    flip: Flip = False,
+    native_input: NativeInput = False,
+    peer_postprocess: PeerPostprocess = False,
+    inference: Inference = "semantic",
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by default the fastest.")] = None,
     dtype: Annotated[DType, typer.Option(help="Precision of the weights.")] = DType.float32,
     boundary_ratio: Annotated[float, typer.Option(help="Width of BIoU's band, per diagonal.")] = 0.001,
@@ -170,23 +177,15 @@ def evaluate(
     logging.disable_progress_bar()
     try:
         size = None if profile_size == "0" else parse_size(profile_size)
-        options = PredictionOptions(
-            native_input,
-            peer_postprocess,
-            tile,
-            overlap,
-            tuple(float(x) for x in scales.split(",")),
-            flip,
-            inference,
-        )
+        options = read_prediction_options(tile, overlap, scales, flip, native_input, peer_postprocess, inference)
         device = device or default_device()
         state = PartialState(cpu=device == "cpu")
         chosen = torch.device(str(state.device) if state.num_processes > 1 else device)
         predictor = make_predictor(model, chosen, getattr(torch, dtype), options)
         title = title or Path(model).name
         if profile_only:
-            if isinstance(predictor, FolderPredictor) or size is None:
-                raise ValueError("--profile-only takes a model, and the size of a photograph.")
+            if not isinstance(predictor, ModelPredictor) or size is None:
+                raise ValueError("--profile-only takes a model in PyTorch, and the size of a photograph.")
             output.mkdir(parents=True, exist_ok=True)
             write_profile(predictor, title, size, {}, output)
             return

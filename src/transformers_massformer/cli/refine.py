@@ -9,11 +9,11 @@ import torch
 import typer
 from transformers.utils import logging
 
+from ..data.label_map_folder import LabelMapFolder
 from ..data.reading import read_label
 from ..editing import label_map_image
 from ..hq_sam import Refiner
 from ..inference.loading import default_device
-from ..inference.predictor import FolderPredictor
 from ..labeling import SamSegmenter
 from ..models.image_processing_massformer import open_image, to_rgb
 from .console import console, error_console, fail, progress_bar
@@ -55,7 +55,7 @@ def refine(
     logging.disable_progress_bar()
     try:
         photos = [found for argument in paths for found in find_photos(argument, output)]
-        maps = FolderPredictor(label_maps)
+        maps = LabelMapFolder(label_maps)
         refiner = Refiner(
             SamSegmenter.load(model, device or default_device(), getattr(torch, dtype)),
             class_id,

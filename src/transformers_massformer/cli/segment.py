@@ -21,13 +21,23 @@ from ..editing import bokeh as out_of_focus
 from ..editing import cut_out, firm_matte, joined_matte, overlay_image, priors_image, refine_matte, with_legend
 from ..editing.lens_blur import check_strength
 from ..editing.matting import matting_library
-from ..export import OnnxSegmenter, is_onnx
 from ..inference.mattes import as_array
-from ..inference.segmenter import PhotoSegmenter, Segmenter
+from ..inference.segmenter import Segmenter
 from ..models.image_processing_massformer import open_image
 from ..utils.files import file_name, partial_path, written_whole
 from ..utils.text import format_bytes
 from .console import console, error_console, fail, progress_bar
+from .prediction import (
+    Flip,
+    Inference,
+    NativeInput,
+    Overlap,
+    PeerPostprocess,
+    Scales,
+    Tile,
+    load_predictor,
+    read_prediction_options,
+)
 
 
 PHOTO_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
@@ -207,25 +217,7 @@ def write_edits(
         write_image(out_of_focus(photo, focus, extras.strength), job.bokeh)
 
 
-def make_segmenter(
-    model: str, device: str | None, dtype: torch.dtype, tile: int | None, extras: Extras
-) -> PhotoSegmenter:
-    """
-    The model of a folder, or an exported one.
-
-    Raises:
-        ValueError: If an exported model is asked for what it cannot give.
-    """
-    if not is_onnx(model):
-        return Segmenter(model, device, dtype, tile, extras.priors, extras.need_mattes)
-    if extras.priors:
-        raise ValueError(f"{model} gives no semantic priors; --show-semantic-priors takes the folder of a model.")
-    if dtype != torch.float32:
-        raise ValueError(f"{model} has a precision of its own; leave out --dtype, or export it anew.")
-    return OnnxSegmenter(model, device, tile, extras.need_mattes)
-
-
-def segment_photo(segmenter: PhotoSegmenter, job: Job, extras: Extras) -> str:
+def segment_photo(segmenter: Segmenter, job: Job, extras: Extras) -> str:
     """Does one job and returns its report."""
     photo = open_image(job.photo)
     result = segmenter(photo)
@@ -236,7 +228,9 @@ def segment_photo(segmenter: PhotoSegmenter, job: Job, extras: Extras) -> str:
     if result.mattes is not None:
         write_edits(photo, result.label_map, result.mattes, job, labels, extras)
     if job.priors is not None:
-        write_image(priors_image(photo, result.semantic_priors or [], segmenter.num_semantic_labels or 0), job.priors)
+        write_image(
+            priors_image(photo, result.semantic_priors or [], segmenter.predictor.num_semantic_labels or 0), job.priors
+        )
     # Last, because it marks the job as done.
     write_label_map(result.label_map, job.label_map, labels, job.photo.name)
     return (
@@ -276,7 +270,13 @@ def segment(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Segment again what is done already.")] = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by default the fastest.")] = None,
     dtype: Annotated[DType, typer.Option(help="Precision of the weights.")] = DType.float32,
-    tile: Annotated[int | None, typer.Option(help="Segment in tiles of so many pixels; by default whole.")] = None,
+    tile: Tile = None,
+    overlap: Overlap = None,
+    scales: Scales = "1",
+    flip: Flip = False,
+    native_input: NativeInput = False,
+    peer_postprocess: PeerPostprocess = False,
+    inference: Inference = "semantic",
 ):
     """Writes a label map of each photograph, at its size and upright."""
     logging.disable_progress_bar()
@@ -284,6 +284,7 @@ def segment(
         extras = Extras(
             overlay, show_semantic_priors, mattes, cutouts, tuple(bokeh or ()), bokeh_strength, refine_mattes
         )
+        options = read_prediction_options(tile, overlap, scales, flip, native_input, peer_postprocess, inference)
         jobs = plan_jobs(paths, output, extras, annotation_format.suffix)
         output.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
@@ -294,7 +295,8 @@ def segment(
     if not open_jobs:
         return
     try:
-        segmenter = make_segmenter(model, device, getattr(torch, dtype), tile, extras)
+        predictor = load_predictor(model, device, getattr(torch, dtype), options)
+        segmenter = Segmenter(predictor, semantic_priors=extras.priors, mattes=extras.need_mattes)
         check_extras(extras, segmenter.labels)
     except (ImportError, OSError, ValueError, RuntimeError, AssertionError) as error:
         fail(error)

@@ -17,6 +17,7 @@ import PIL.Image
 
 from ..editing import bokeh, class_palette, cut_out, firm_matte, joined_matte, label_map_image
 from ..inference.memory import PeakMemory
+from ..inference.predictor import ModelPredictor
 from ..inference.segmenter import Segmentation, Segmenter
 from ..models.image_processing_massformer import open_image
 from ..scenes import render_scene
@@ -170,7 +171,8 @@ class Studio:
             raise ValueError(f"The largest photograph must have more than 0 megapixels, got {max_megapixels}.")
         self.segmenter, self.max_megapixels = segmenter, max_megapixels
         self.shelf, self.deadline = Shelf(root), Deadline(timeout)
-        self.deadline.watch(segmenter.model)
+        if isinstance(segmenter.predictor, ModelPredictor):
+            self.deadline.watch(segmenter.predictor.model)
 
     def segment(self, path: str | Path, name: str) -> Result:
         """

@@ -9,7 +9,7 @@ import torch
 from scipy import ndimage, sparse
 
 from ..inference.mattes import as_array
-from ..inference.tiling import windows
+from ..inference.tiling import plan_tiles
 
 
 # A matte is surely background below, surely foreground above: a model's scores hardly ever come to nothing or to all.
@@ -119,12 +119,13 @@ def refine_matte(photo: PIL.Image.Image, matte: PIL.Image.Image | np.ndarray, ba
     check_matte(photo, values)
     unknown = edge_band(values, band)
     total, weight = np.zeros_like(values), np.zeros_like(values)
-    for top, left, bottom, right in windows(photo.height, photo.width, TILE, OVERLAP):
+    for tile in plan_tiles(photo.height, photo.width, TILE, OVERLAP):
+        left, top, right, bottom = tile.box
         place = slice(top, bottom), slice(left, right)
         found = values[place]
         # What is the same everywhere stays so; the solver fails for nothing but zeros.
         if unknown[place].any() and found.min() < found.max() and min(found.shape) > 2:
-            pixels = as_array(photo.crop((left, top, right, bottom)).convert("RGB")).astype(np.float64)
+            pixels = as_array(photo.crop(tile.box).convert("RGB")).astype(np.float64)
             found = solve_matte(pixels, found.astype(np.float64), unknown[place])
         total[place] += found
         weight[place] += 1

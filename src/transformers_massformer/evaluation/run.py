@@ -1,4 +1,4 @@
-"""Counting image by image, in one process of several."""
+"""Evaluate image by image, in one of several processes."""
 
 import dataclasses
 import json
@@ -9,27 +9,29 @@ from typing import Any, cast
 import PIL.Image
 import torch
 
+from ..data.label_map_folder import LabelMapFolder
 from ..data.mass13k import Pair, read_header
 from ..data.reading import lay_on_photo, read_label, read_pair, read_photo
 from ..data.statistics import file_state
-from ..inference.predictor import UNLABELLED, FolderPredictor, ModelPredictor
+from ..inference.predictor import UNLABELLED, Predictor
 from ..metrics import CountSettings, count_image
 from .records import ImageRecord
 
 
-Predictor = ModelPredictor | FolderPredictor
+Source = Predictor | LabelMapFolder
 
 
 def model_state(model: str | Path) -> list[list[str]]:
-    """Names and states of a model's files; empty for a name on the Hub."""
-    files = sorted(path for path in Path(model).glob("*") if path.suffix in (".json", ".safetensors"))
+    """Return the names and states of a model's files; none for a name on the Hub."""
+    path = Path(model)
+    files = [path] if path.is_file() else sorted(p for p in path.glob("*") if p.suffix in (".json", ".safetensors"))
     return [[path.name, file_state(path)] for path in files]
 
 
-def pair_state(pair: Pair, predictor: Predictor) -> str:
-    """Another text once the photograph, its label map or its prediction was written again."""
+def pair_state(pair: Pair, predictor: Source) -> str:
+    """Return a text that changes when the photograph, its label map or its prediction is written again."""
     files = [pair.image, pair.label]
-    if isinstance(predictor, FolderPredictor):
+    if isinstance(predictor, LabelMapFolder):
         files.append(predictor.file(pair.image_id))
     return " ".join(file_state(path) for path in files)
 
@@ -39,25 +41,25 @@ class Evaluator:
     Compares predictions with label maps.
 
     Args:
-        predictor ([`ModelPredictor`] or [`FolderPredictor`]): Where predictions come from.
-        lookup (`torch.Tensor`): The data's class for each of the predictor's, -1 for what has none.
+        predictor ([`Predictor`] or [`LabelMapFolder`]): Where predictions come from.
+        lookup (`torch.Tensor`): The data's class for each of the predictor's, -1 where there is none.
         num_labels (`int`): Number of classes of the data.
         settings ([`CountSettings`]): What is counted.
     """
 
-    def __init__(self, predictor: Predictor, lookup: torch.Tensor, num_labels: int, settings: CountSettings):
+    def __init__(self, predictor: Source, lookup: torch.Tensor, num_labels: int, settings: CountSettings):
         self.predictor, self.lookup = predictor, lookup
         self.num_labels, self.settings = num_labels, settings
 
     @property
     def allows_unlabelled(self) -> bool:
         """Whether predictions may leave pixels without a class."""
-        return isinstance(self.predictor, ModelPredictor) and self.predictor.options.inference == "general"
+        return isinstance(self.predictor, Predictor) and self.predictor.options.inference == "general"
 
     def read(self, pair: Pair) -> tuple[PIL.Image.Image | None, torch.Tensor]:
-        """The photograph, if a model is to see it, and the label map that lies on it."""
+        """Read the label map of a pair, upright, and the photograph if a model has to see it."""
         names = str(pair.image), str(pair.label)
-        if isinstance(self.predictor, ModelPredictor):
+        if isinstance(self.predictor, Predictor):
             image, label = read_pair(pair.image, pair.label, names)
             return image, label.as_subclass(torch.Tensor)
         header = read_header(pair.image)
@@ -67,16 +69,16 @@ class Evaluator:
         return None, label.as_subclass(torch.Tensor)
 
     def read_photo(self, pair: Pair) -> PIL.Image.Image:
-        """The photograph alone, upright."""
+        """Read the photograph alone, upright."""
         return read_photo(pair.image, str(pair.image))[0]
 
     def predict(self, pair: Pair, image: PIL.Image.Image | None, size: tuple[int, int]) -> torch.Tensor:
-        """The prediction in the data's classes, on the CPU."""
-        if isinstance(self.predictor, FolderPredictor):
-            predicted, name = self.predictor(pair.image_id, size), str(self.predictor.file(pair.image_id))
+        """Return the prediction in the data's classes, on the CPU."""
+        if isinstance(self.predictor, LabelMapFolder):
+            predicted, name = self.predictor.read(pair.image_id, size), str(self.predictor.file(pair.image_id))
         else:
             predicted, name = self.predictor(cast(PIL.Image.Image, image)), f"the prediction for {pair.image}"
-        predicted = predicted.cpu()
+        predicted = predicted.long()
         known = predicted < len(self.lookup)
         mapped = self.lookup[predicted.where(known, 0)].where(known, -1)
         if self.allows_unlabelled:
@@ -84,14 +86,13 @@ class Evaluator:
         if (mapped < 0).any():
             unknown = ", ".join(map(str, predicted[mapped < 0].unique().tolist()[:10]))
             raise ValueError(
-                f"{name} has values that are none of the {self.num_labels} classes: {unknown}. Map them with a label "
-                "map."
+                f"{name} contains values outside the {self.num_labels} classes: {unknown}. Map them with a label map."
             )
         return mapped
 
     def __call__(self, pair: Pair) -> tuple[ImageRecord, PIL.Image.Image | None, torch.Tensor, torch.Tensor]:
         """
-        The record of an image, with photograph (if a model has seen it), label map and prediction.
+        Evaluate one image: its record, the photograph (if a model has seen it), label map and prediction.
 
         Raises:
             FileNotFoundError: If a file is missing.
@@ -109,7 +110,7 @@ class Evaluator:
         return record, image, label, prediction
 
     def records(self, pairs: Sequence[Pair]) -> Iterator[ImageRecord]:
-        """The records of images, one after the other."""
+        """Evaluate images one after the other."""
         for pair in pairs:
             yield self(pair)[0]
 
@@ -120,9 +121,9 @@ def describe(
     labels: Sequence[str],
     settings: CountSettings,
     mapping: Mapping[str, Any] | None,
-    predictor: Predictor,
+    predictor: Source,
 ) -> dict[str, Any]:
-    """What is evaluated, and how: by this an evaluation is known again."""
+    """Return the settings that identify an evaluation when resuming."""
     described: dict[str, Any] = {
         "model": model,
         "split": split,
@@ -130,7 +131,7 @@ def describe(
         "label_map": mapping,
         "counting": dataclasses.asdict(settings),
     }
-    if isinstance(predictor, ModelPredictor):
+    if isinstance(predictor, Predictor):
         described["dtype"] = str(predictor.dtype).removeprefix("torch.")
         described["device"] = predictor.device.type
         described["prediction"] = dataclasses.asdict(predictor.options)

@@ -2,7 +2,7 @@
 
 from .check import Agreement
 from .job import ExportOptions, export_onnx
-from .runtime import OnnxSegmenter, is_onnx
+from .runtime import OnnxPredictor, is_onnx
 
 
-__all__ = ["Agreement", "ExportOptions", "OnnxSegmenter", "export_onnx", "is_onnx"]
+__all__ = ["Agreement", "ExportOptions", "OnnxPredictor", "export_onnx", "is_onnx"]

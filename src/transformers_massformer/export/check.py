@@ -1,4 +1,4 @@
-"""How well an exported model agrees with the model it was exported from, and what a photograph takes it."""
+"""Check that an exported model agrees with its original, and measure its time and memory."""
 
 import json
 import subprocess
@@ -11,16 +11,15 @@ import numpy as np
 import PIL.Image
 import torch
 
-from ..inference.segmenter import Segmenter
-from ..models.semantic_readout import read_semantic_map
+from ..inference.predictor import ModelPredictor
 from . import measurement
-from .runtime import OnnxSegmenter
+from .runtime import OnnxPredictor
 
 
 @dataclass(frozen=True)
 class Agreement:
     """
-    What an exported model makes of a photograph, beside the model in PyTorch.
+    Agreement of an exported model with the model in PyTorch on one photograph.
 
     Attributes:
         photo (`str`): Name of the photograph.
@@ -43,44 +42,45 @@ class Agreement:
 def agreement(
     name: str,
     photo: PIL.Image.Image,
-    reference: Segmenter,
-    queries: OnnxSegmenter,
-    label_maps: OnnxSegmenter | None = None,
+    reference: ModelPredictor,
+    queries: OnnxPredictor,
+    label_maps: OnnxPredictor | None = None,
 ) -> Agreement:
     """
-    Compares an exported model with its original on one photograph.
+    Compare an exported model with its original on one photograph.
 
     Args:
-        name (`str`): Of the photograph, for the report.
+        name (`str`): Name of the photograph, for the report.
         photo (`PIL.Image.Image`): RGB, upright.
-        reference ([`Segmenter`]): The original, in float32.
-        queries ([`OnnxSegmenter`]): The graph that gives the logits of all queries.
-        label_maps ([`OnnxSegmenter`], *optional*):
-            The graph that gives label maps. By default label maps are read from the queries.
+        reference ([`ModelPredictor`]): The original, in float32.
+        queries ([`OnnxPredictor`]): The graph that returns the logits of all queries.
+        label_maps ([`OnnxPredictor`], *optional*):
+            The graph that returns label maps. By default label maps are read from the queries.
 
     Returns:
         [`Agreement`]
     """
     size = (photo.height, photo.width)
-    outputs = reference.model(**reference.processor(images=photo, return_tensors="pt"))
-    expected, _ = read_semantic_map(outputs.class_queries_logits[0], outputs.masks_queries_logits[0], size, size)
+    inputs, valid_size = reference.prepare(photo)
+    outputs = reference.run(inputs)
+    expected, _ = reference.read(outputs, inputs, valid_size, size, return_scores=False)
     differences = []
     for logits, found in zip(
         (outputs.class_queries_logits, outputs.masks_queries_logits), queries.run(photo), strict=True
     ):
         differences.append((logits - torch.from_numpy(found).float()).abs().max().item())
     del outputs, logits, found
-    label_map = (label_maps or queries).segment_whole(photo).label_map
-    same = float(np.mean(label_map == expected.numpy()))
+    label_map = (label_maps or queries).predict_whole(photo).label_map
+    same = (label_map == expected).float().mean().item()
     return Agreement(name, photo.width, photo.height, *differences, same)
 
 
 def measure(model: Path, photo: PIL.Image.Image) -> dict[str, float | int | str | None]:
     """
-    Seconds and peak memory of an exported model on the CPU, in a process of its own.
+    Measure the seconds and peak memory of an exported model on the CPU, in a process of its own.
 
     Returns:
-        `dict`: `width`, `height`, and either `seconds` and `peak_bytes`, or `error` if it came to no end.
+        `dict`: `width`, `height`, and either `seconds` and `peak_bytes`, or `error` if it failed.
     """
     took: dict[str, float | int | str | None] = {"width": photo.width, "height": photo.height}
     with tempfile.TemporaryDirectory() as folder:

@@ -11,8 +11,8 @@ import PIL.Image
 import torch
 
 from .. import __version__
-from ..inference.loading import load_model
-from ..inference.segmenter import Segmenter
+from ..inference.loading import class_names, load_model
+from ..inference.predictor import ModelPredictor
 from ..models.image_processing_massformer import MaSSFormerImageProcessor, open_image
 from ..scenes import render_scene
 from ..utils.files import written_whole
@@ -20,7 +20,7 @@ from .check import Agreement, agreement, measure
 from .libraries import onnx_exporter, onnx_runtime
 from .network import export_network
 from .photograph import CLASSES, LABEL_MAP, MASKS, photograph_graph
-from .runtime import OnnxSegmenter
+from .runtime import OnnxPredictor
 
 
 # A float32 graph with less in common with the model is not written.
@@ -102,7 +102,7 @@ def build_graphs(model: str | Path, options: ExportOptions) -> tuple[Any, Any]:
     size, divisor = options.height_and_width, processor.size_divisor
     padded_size = None if size is None else (padded(size[0], divisor), padded(size[1], divisor))
     network = export_network(network_model, options.opset, padded_size, options.plain_operators)
-    labels = [label for _, label in sorted((network_model.config.id2label or {}).items())]
+    labels = class_names(network_model.config)
     graphs = (photograph_graph(network, processor, size, queries) for queries in (True, False))
     queries, label_maps = (with_metadata(graph, labels, options) for graph in graphs)
     return queries, label_maps
@@ -127,9 +127,9 @@ def check_graphs(
     Raises:
         ValueError: If a float32 graph and the model agree on less than 99.99 % of a photograph's pixels.
     """
-    reference = Segmenter(model, "cpu")
-    of_queries = OnnxSegmenter(queries)
-    label_maps = None if options.queries else OnnxSegmenter(written)
+    reference = ModelPredictor.load(model, "cpu")
+    of_queries = OnnxPredictor(queries)
+    label_maps = None if options.queries else OnnxPredictor(written)
     found = []
     for name, photo in photos:
         found.append(agreement(name, photo, reference, of_queries, label_maps))

@@ -1,10 +1,10 @@
 """
-How long a photograph takes an ONNX model and how much memory, in a process that has nothing else loaded:
-python measurement.py MODEL PHOTOGRAPH.npy. Writes JSON.
+Measure the time and memory that a photograph takes an ONNX model, in a process with nothing else loaded:
+python measurement.py MODEL PHOTOGRAPH.npy. Prints JSON.
 """
 
-import contextlib
 import json
+import runpy
 import sys
 import time
 from pathlib import Path
@@ -13,19 +13,8 @@ import numpy as np
 import onnxruntime
 
 
-def peak_bytes() -> int | None:
-    """The most memory that this process has had."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM"):
-                return int(line.split()[1]) * 1024
-    with contextlib.suppress(ImportError):
-        import resource
-
-        # macOS counts bytes, others kilobytes.
-        unit = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return None
+# Loaded by its path: importing the package would load PyTorch, whose memory would count.
+resident_peak = runpy.run_path(str(Path(__file__).parents[1] / "utils" / "process_memory.py"))["resident_peak"]
 
 
 def main():
@@ -35,7 +24,7 @@ def main():
     photo = np.load(sys.argv[2])
     start = time.perf_counter()
     session.run(None, {"image": photo})
-    print(json.dumps({"seconds": time.perf_counter() - start, "peak_bytes": peak_bytes()}))
+    print(json.dumps({"seconds": time.perf_counter() - start, "peak_bytes": resident_peak()}))
 
 
 if __name__ == "__main__":

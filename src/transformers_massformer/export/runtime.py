@@ -1,7 +1,8 @@
-"""Segmenting photographs with an exported model, without PyTorch's."""
+"""Segmenting photographs with an exported model, through ONNX Runtime."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -9,79 +10,69 @@ import torch
 
 from ..inference.mattes import matte_values
 from ..inference.memory import OUT_OF_MEMORY
-from ..inference.segmenter import PhotoSegmenter, Piece
+from ..inference.predictor import Prediction, PredictionOptions, Predictor
 from ..models.semantic_readout import read_semantic_map
 from .libraries import onnx_runtime
 from .photograph import IMAGE, LABEL_MAP
 
 
-# ONNX Runtime's name for what computes, by PyTorch's name of the device.
+# ONNX Runtime's execution providers by PyTorch's name of the device.
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-# How ONNX Runtime says that memory is short.
+# Substrings of ONNX Runtime's out-of-memory errors.
 ALLOCATION_FAILED = (*OUT_OF_MEMORY, "failed to allocate", "allocation failed")
+# The options that do not change the graph's input or the way it is read.
+POSSIBLE_OPTIONS = {"tile", "overlap"}
 
 
 def is_onnx(model: str | Path) -> bool:
-    """Whether a model's name is that of an ONNX file."""
+    """Tell whether a model's name is that of an ONNX file."""
     return Path(model).suffix.lower() == ".onnx"
 
 
-class OnnxSegmenter(PhotoSegmenter):
+class OnnxPredictor(Predictor):
     """
-    An exported model, for whole photographs.
+    Segments photographs with an exported model, in the same tiles as [`ModelPredictor`].
 
     Args:
         model (`str` or `Path`): The file that [`export_onnx`] wrote.
         device (`str`, *optional*, defaults to `"cpu"`): `"cpu"` or `"cuda"`.
-        tile (`int`, *optional*): See [`Segmenter`].
-        mattes (`bool`, *optional*, defaults to `False`): Whether to return a matte of each class too.
+        options ([`PredictionOptions`], *optional*): Only `tile` and `overlap` may be set.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If the file does not exist.
         ImportError: If ONNX Runtime is not installed.
-        ValueError: If the file is no exported model, ONNX Runtime has no such device here, or there are to be mattes
-            and the graph gives label maps only.
+        ValueError: If the file is not an exported model, ONNX Runtime does not have this device, or other options are
+            set.
     """
 
-    num_semantic_labels = None
-
-    def __init__(self, model: str | Path, device: str | None = None, tile: int | None = None, mattes: bool = False):
+    def __init__(self, model: str | Path, device: str | None = None, options: PredictionOptions | None = None):
         runtime = onnx_runtime()
-        super().__init__(torch.device(device or "cpu"), tile, mattes)
         self.path = Path(model)
-        if not self.path.is_file():
-            raise FileNotFoundError(f"There is no file {model}.")
-        provider = PROVIDERS.get(self.device.type)
-        if provider not in runtime.get_available_providers():
+        self.session, metadata = open_session(runtime, self.path, torch.device(device or "cpu"))
+        super().__init__(metadata["labels"], torch.device(device or "cpu"), getattr(torch, metadata["dtype"]), options)
+        impossible = sorted(self.options.changed().keys() - POSSIBLE_OPTIONS)
+        if impossible:
             raise ValueError(
-                f"ONNX Runtime does not compute on {self.device} here; it has "
-                f"{', '.join(runtime.get_available_providers())}. Choose --device cpu, or install onnxruntime-gpu."
+                f"{model} prepares and reads photographs in its graph; leave out {', '.join(impossible)}, or name the "
+                "folder of the model."
             )
-        options = runtime.SessionOptions()
-        # Kept memory would add up over photographs of different sizes.
-        options.enable_cpu_mem_arena = False
-        options.log_severity_level = 3
-        try:
-            self.session = runtime.InferenceSession(str(model), options, providers=[provider])
-            self.metadata = json.loads(self.session.get_modelmeta().custom_metadata_map["massformer"])
-        except KeyError:
-            raise ValueError(f"{model} was not written by `massformer export`.") from None
-        except Exception as error:  # ONNX Runtime's errors have no type in common but this.
-            raise ValueError(f"{model} is no ONNX model that ONNX Runtime can open: {error}") from error
-        self.dtype = getattr(torch, self.metadata["dtype"])
         self.gives_label_maps = [output.name for output in self.session.get_outputs()] == [LABEL_MAP]
-        if mattes and self.gives_label_maps:
-            raise ValueError(
-                f"{model} gives label maps, which have no scores to make mattes of. Export the model with --queries."
-            )
 
-    @property
-    def labels(self) -> list[str]:
-        """Names of the classes, in the order of their ids."""
-        return self.metadata["labels"]
+    def check_mattes(self):
+        if self.gives_label_maps:
+            raise ValueError(
+                f"{self.path} gives label maps without scores, which mattes are made of. Export the model with "
+                "--queries."
+            )
+        super().check_mattes()
 
     def check_size(self, width: int, height: int):
-        """Refuses what a graph for one size cannot take."""
+        """
+        Check that the graph takes photographs of this size.
+
+        Raises:
+            ValueError: If it is a graph for another size.
+        """
         wanted = self.session.get_inputs()[0].shape[:2]
         if all(isinstance(length, int) for length in wanted) and tuple(wanted) != (height, width):
             raise ValueError(
@@ -91,7 +82,7 @@ class OnnxSegmenter(PhotoSegmenter):
 
     def run(self, image: PIL.Image.Image) -> list[np.ndarray]:
         """
-        The graph's outputs for a photograph: the label map, or the logits of all queries.
+        Return the graph's outputs for a photograph: the label map, or the logits of all queries.
 
         Raises:
             MemoryError: If the photograph does not fit into memory.
@@ -100,20 +91,55 @@ class OnnxSegmenter(PhotoSegmenter):
         self.check_size(*image.size)
         try:
             return self.session.run(None, {IMAGE: np.asarray(image.convert("RGB"))})
-        except Exception as error:  # See above.
+        except Exception as error:  # ONNX Runtime's errors have no other type in common.
             if any(words in str(error).lower() for words in ALLOCATION_FAILED):
                 raise MemoryError(
                     f"{image.width} x {image.height} pixels do not fit into memory. Use tiles (of 2048 pixels, say)."
                 ) from error
             raise RuntimeError(f"ONNX Runtime cannot run {self.path}: {error}") from error
 
-    def segment_whole(self, image: PIL.Image.Image) -> Piece:
-        """An image in one piece."""
+    def predict_whole(self, image: PIL.Image.Image, mattes: bool = False, semantic_priors: bool = False) -> Prediction:
         outputs = self.run(image)
         if self.gives_label_maps:
-            return Piece(outputs[0], None, None)
+            return Prediction(torch.from_numpy(outputs[0]))
         class_logits, masks = (torch.from_numpy(output[0]) for output in outputs)
         size = (image.height, image.width)
-        label_map, scores = read_semantic_map(class_logits, masks, size, size, return_scores=self.makes_mattes)
-        mattes = None if scores is None else matte_values(scores)
-        return Piece(label_map.to(torch.uint8).numpy(), mattes, None)
+        label_map, scores = read_semantic_map(class_logits, masks, size, size, return_scores=mattes)
+        return Prediction(label_map.to(self.label_dtype), None if scores is None else matte_values(scores))
+
+
+def open_session(runtime: Any, path: Path, device: torch.device) -> tuple[Any, dict[str, Any]]:
+    """
+    Open an exported model.
+
+    Args:
+        runtime (`module`): ONNX Runtime.
+        path (`Path`): The file.
+        device (`torch.device`): Where to compute.
+
+    Returns:
+        `tuple`: the `onnxruntime.InferenceSession`, and the description that the export wrote into the file.
+
+    Raises:
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it is not an exported model, or ONNX Runtime does not have this device.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}.")
+    provider = PROVIDERS.get(device.type)
+    if provider not in runtime.get_available_providers():
+        raise ValueError(
+            f"ONNX Runtime does not compute on {device} here; it has "
+            f"{', '.join(runtime.get_available_providers())}. Choose --device cpu, or install onnxruntime-gpu."
+        )
+    options = runtime.SessionOptions()
+    # Memory that is kept would add up over photographs of different sizes.
+    options.enable_cpu_mem_arena = False
+    options.log_severity_level = 3
+    try:
+        session = runtime.InferenceSession(str(path), options, providers=[provider])
+        return session, json.loads(session.get_modelmeta().custom_metadata_map["massformer"])
+    except KeyError:
+        raise ValueError(f"{path} was not written by `massformer export`.") from None
+    except Exception as error:  # ONNX Runtime's errors have no other type in common.
+        raise ValueError(f"{path} is not an ONNX model that ONNX Runtime can open: {error}") from error

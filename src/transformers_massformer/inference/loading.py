@@ -1,5 +1,6 @@
 """Loading a segmentation model, its image processor and the names of its classes."""
 
+import copy
 import re
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from transformers.models.auto.modeling_auto import (
 
 
 def default_device() -> str:
-    """The device that computes fastest here: CUDA, Apple's GPU, or the CPU."""
+    """Return the fastest device available: CUDA, Apple's GPU, or the CPU."""
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
@@ -32,31 +33,31 @@ def class_names(config: PreTrainedConfig) -> list[str]:
 
 
 def auto_class(config: PreTrainedConfig) -> Any:
-    """The Auto class that has a segmentation model of this kind."""
+    """Return the Auto class that builds segmentation models with this configuration."""
     for mapping, found in (
         (MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING, AutoModelForSemanticSegmentation),
         (MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING, AutoModelForUniversalSegmentation),
     ):
         if type(config) in mapping:
             return found
-    raise ValueError(f"A model of type {config.model_type} segments no classes.")
+    raise ValueError(f"A model of type {config.model_type} is not for semantic or universal segmentation.")
 
 
 def load_model(model: str | Path) -> tuple[PreTrainedModel, Any]:
     """
-    A segmentation model in float32, ready for inference, and its image processor.
+    Load a segmentation model in float32, ready for inference, and its image processor.
 
     Args:
         model (`str` or `Path`): A folder (or Hub name) with both.
 
     Raises:
-        FileNotFoundError: If there is no such model, or it has no weights.
-        ValueError: If it is no segmentation model.
+        FileNotFoundError: If the model or its weights are missing.
+        ValueError: If it is not a segmentation model.
     """
     path = Path(model)
     is_hub_name = isinstance(model, str) and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model)
     if not path.is_dir() and not is_hub_name:
-        raise FileNotFoundError(f"There is no folder {model} with a model.")
+        raise FileNotFoundError(f"There is no model folder {model}.")
     if path.is_dir() and not list(path.glob("*.safetensors")):
         raise FileNotFoundError(
             f"{model} holds no weights (*.safetensors). Convert a checkpoint with `massformer convert`, or name a "
@@ -71,3 +72,15 @@ def load_model(model: str | Path) -> tuple[PreTrainedModel, Any]:
     if hasattr(network, "fuse"):
         network.fuse()
     return network.eval(), processor
+
+
+def inference_copy(model: PreTrainedModel) -> PreTrainedModel:
+    """
+    Return a model in training as [`load_model`] would load it: a fused copy in eval mode. Models that cannot be fused,
+    and those with adapters, whose layers take part in fusing, are returned themselves.
+    """
+    if not hasattr(model, "fuse") or getattr(model, "_hf_peft_config_loaded", False):
+        return model
+    twin: Any = copy.deepcopy(model).eval()
+    twin.fuse()
+    return twin

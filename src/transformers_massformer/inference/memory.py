@@ -1,4 +1,4 @@
-"""How much memory there is, how much a photograph takes, and what happens when it is short."""
+"""Memory: how much is available, how much a photograph needs, and errors when it runs out."""
 
 import contextlib
 import math
@@ -7,24 +7,21 @@ from pathlib import Path
 import psutil
 import torch
 
-
-try:
-    import resource
-except ImportError:  # Windows
-    resource = None
+from ..models.configuration_massformer import MaSSFormerConfig
+from ..utils.process_memory import reset_resident_peak, resident_peak
 
 
-# How torch says that memory is short.
+# Substrings of PyTorch's out-of-memory errors.
 OUT_OF_MEMORY = ("out of memory", "you tried to allocate", "bad_alloc")
 
 
 @contextlib.contextmanager
 def out_of_memory(message: str):
-    """Turns what libraries raise when memory is short into a MemoryError with this message."""
+    """Turn the errors that libraries raise when memory runs out into a MemoryError with this message."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        # Only GPUs have a type of their own for it.
+        # Only GPUs have an error type of their own for it.
         if not isinstance(error, MemoryError) and not any(words in str(error) for words in OUT_OF_MEMORY):
             raise
         raise MemoryError(message) from error
@@ -32,10 +29,10 @@ def out_of_memory(message: str):
 
 class PeakMemory:
     """
-    The most memory used within a `with` block: the allocator's on CUDA, the whole process's elsewhere.
+    Peak memory of a `with` block: the allocator's on CUDA, the whole process's elsewhere.
 
     `bytes` holds it after the block. On Linux the process's peak is reset at the start of the block; other Unix
-    systems only tell the peak since the process began; on Windows it stays `None`.
+    systems only report the peak since the process started; on Windows it stays `None`.
     """
 
     def __init__(self, device: str | torch.device):
@@ -46,29 +43,16 @@ class PeakMemory:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         else:
-            with contextlib.suppress(OSError):
-                Path("/proc/self/clear_refs").write_text("5")
+            reset_resident_peak()
         return self
 
     def __exit__(self, *exception):
-        if self.device.type == "cuda":
-            self.bytes = torch.cuda.max_memory_allocated(self.device)
-        else:
-            self.bytes = self.resident_peak()
-
-    @staticmethod
-    def resident_peak() -> int | None:
-        status = Path("/proc/self/status")
-        if status.exists():
-            (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
-            return int(line.split()[1]) * 1024
-        if resource is None:
-            return None
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        is_cuda = self.device.type == "cuda"
+        self.bytes = torch.cuda.max_memory_allocated(self.device) if is_cuda else resident_peak()
 
 
 def available_memory(device: torch.device) -> int:
-    """Bytes that can still be allocated: of the GPU, else of the machine's memory or the control group's."""
+    """Return the bytes that can still be allocated: on the GPU, else of the machine or the control group."""
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + cached
@@ -80,15 +64,14 @@ def available_memory(device: torch.device) -> int:
     return available
 
 
-def least_memory(config, height: int, width: int, dtype: torch.dtype) -> int:
+def least_memory(config: MaSSFormerConfig, height: int, width: int, dtype: torch.dtype) -> int:
     """
-    Bytes without which an image cannot be segmented, whatever the backbone: the maps at half its resolution which
-    exist together.
+    Return the bytes that segmenting an image needs at least, whatever the backbone: the maps at half its resolution
+    that exist at the same time.
 
     Args:
         config (`MaSSFormerConfig`): The model's configuration.
-        height (`int`): Height of the image in pixels.
-        width (`int`): Width of the image in pixels.
+        height (`int`), width (`int`): Size of the image in pixels.
         dtype (`torch.dtype`): Type of the computation.
     """
     fusion_width = config.pixel_decoder_hidden_size // (

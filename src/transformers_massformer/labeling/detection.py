@@ -10,7 +10,7 @@ import torch
 from torchvision.ops import clip_boxes_to_image, nms
 from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
 
-from ..inference.tiling import windows
+from ..inference.tiling import plan_tiles
 
 
 # Boxes that come closer than this to a side where a window cuts the photograph are taken to be cut themselves.
@@ -131,7 +131,10 @@ class ZeroShotDetector:
 def views(height: int, width: int, tile: int | None, overlap: int) -> list[tuple[int, int, int, int]]:
     """Top, left, bottom and right of the whole photograph, and of the windows in which smaller things are found."""
     whole = [(0, 0, height, width)]
-    return whole if tile is None or tile >= max(height, width) else whole + windows(height, width, tile, overlap)
+    if tile is None or tile >= max(height, width):
+        return whole
+    boxes = [each.box for each in plan_tiles(height, width, tile, overlap)]
+    return whole + [(top, left, bottom, right) for left, top, right, bottom in boxes]
 
 
 def without_cut_boxes(found: Detections, view: tuple[int, int, int, int], photo_size: tuple[int, int]) -> Detections:

@@ -9,10 +9,10 @@ from torch.utils.data import Dataset
 from transformers.trainer_utils import EvalPrediction
 
 from ..data.samples import EvaluationSet, Samples
+from ..inference.loading import inference_copy
 from ..inference.predictor import ModelPredictor, PredictionOptions
 from ..metrics import Counts, CountSettings, count_image, score
 from ..models.configuration_massformer import MaSSFormerConfig
-from ..models.image_processing_massformer import MaSSFormerImageProcessor
 from ..models.modeling_semask_swin import SeMaskSwinBackbone
 from ..models.semantic_prior import semantic_prior_loss
 from .arguments import MaSSFormerTrainingArguments
@@ -103,6 +103,7 @@ class MaSSFormerTrainer(EpochTrainer):
         self.count_settings = count_settings or CountSettings(ignore_index=ignore_index)
         self.labels = class_names(model)
         self.constant_inputs = dict(constant_inputs or {})
+        self.evaluating_predictor: ModelPredictor | None = None
         self.semantic_maps: tuple[torch.Tensor, ...] | None = None
         if not hasattr(model.config, "semantic_loss_weight"):
             self.watch_semantic_maps()
@@ -187,15 +188,23 @@ class MaSSFormerTrainer(EpochTrainer):
         return super().floating_point_ops(inputs) if isinstance(self.model.main_input_name, str) else 0
 
     def predictor(self) -> ModelPredictor:
-        """Segments photographs with the model as it is now."""
+        """Return a predictor with the model as it is now."""
         if self.processing_class is None:
             raise ValueError("Evaluation needs the model's image processor: pass it as `processing_class`.")
         constant_inputs = {name: value.to(self.args.device) for name, value in self.constant_inputs.items()}
-        processor = getattr(self.processing_class, "image_processor", self.processing_class)
-        # Ours leave photographs at their own size unless told otherwise, and know whether the model wants padding.
-        is_native = isinstance(processor, MaSSFormerImageProcessor) and not processor.do_resize
-        options = PredictionOptions(native_input=not is_native, tile=self.args.eval_tile)
-        return ModelPredictor(self.model, processor, options, constant_inputs)
+        options = PredictionOptions(native_input=True, tile=self.args.eval_tile)
+        # As `massformer segment` loads it; the parts of a sharded model cannot be copied.
+        is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        model = self.model if is_sharded else inference_copy(self.model)
+        return ModelPredictor(model, self.processing_class, options, constant_inputs)
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the base class's loop with one predictor, made when the model is ready for evaluation."""
+        self.evaluating_predictor = None
+        try:
+            return super().evaluation_loop(*args, **kwargs)
+        finally:
+            self.evaluating_predictor = None
 
     @torch.no_grad()
     def prediction_step(
@@ -212,11 +221,13 @@ class MaSSFormerTrainer(EpochTrainer):
             `tuple`: no loss; counts, an int64 `torch.Tensor` of shape `(batch_size, 10, num_labels)`; and of them the
             pixels of each class, without which the loop would compute no metrics.
         """
-        predictor, counts = self.predictor(), []
+        if self.evaluating_predictor is None:
+            self.evaluating_predictor = self.predictor()
+        predictor, counts = self.evaluating_predictor, []
         for image, label, name in zip(inputs["image"], inputs["label"], inputs["name"], strict=True):
             prediction = predictor(image)
             try:
-                counts.append(count_image(prediction.cpu(), label.cpu(), len(self.labels), self.count_settings))
+                counts.append(count_image(prediction.long(), label.cpu(), len(self.labels), self.count_settings))
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from error
         stacked = Counts.stack(counts)

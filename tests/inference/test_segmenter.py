@@ -5,15 +5,13 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from support.tiny import tiny_model
 from support.tiny_peers import write_peer
 
-from transformers_massformer import MaSSFormerImageProcessor, inference, open_image
+from transformers_massformer import MaSSFormerImageProcessor, open_image
+from transformers_massformer.inference import predictor
 from transformers_massformer.inference.memory import PeakMemory, available_memory
 from transformers_massformer.inference.segmenter import Segmenter
-from transformers_massformer.inference.tiling import tile_spans
 
 
 def test_peak_memory_is_that_of_the_block():
@@ -58,7 +56,7 @@ def test_segmenter_gives_the_processor_s_label_map(tmp_path, photo):
 
 
 def test_missing_models_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no folder .*nothing"):
+    with pytest.raises(FileNotFoundError, match="no model folder .*nothing"):
         Segmenter(tmp_path / "nothing")
     with pytest.raises(FileNotFoundError, match="holds no weights"):
         Segmenter(tmp_path)
@@ -68,20 +66,8 @@ def test_missing_models_are_named(tmp_path):
 
 def test_segmenter_runs_the_fused_model(model_folder):
     segmenter = Segmenter(model_folder, device="cpu", dtype=torch.bfloat16)
-    assert segmenter.model.is_fused
-    assert segmenter.model.dtype == torch.bfloat16
-
-
-@given(st.integers(1, 500), st.integers(64, 200))
-def test_tiles_cover_an_axis_once_and_overlap(length, tile):
-    spans = tile_spans(length, tile)
-    assert [kept for _, _, *span in spans for kept in range(*span)] == list(range(length))
-    for start, stop, first, last in spans:
-        assert 0 <= start <= first < last <= stop <= length
-        assert stop - start == min(tile, length)
-        # What is kept lies away from the tile's borders, but for the image's own.
-        assert start == 0 or first - start >= tile // 16
-        assert stop == length or stop - last >= tile // 16
+    assert segmenter.predictor.model.is_fused
+    assert segmenter.predictor.model.dtype == torch.bfloat16
 
 
 def test_tiles_are_segmented_one_by_one(model_folder, photo):
@@ -106,7 +92,8 @@ import PIL.Image, torch
 from transformers_massformer.inference.memory import PeakMemory, least_memory
 from transformers_massformer.inference.segmenter import Segmenter
 segmenter = Segmenter({str(model_folder)!r}, device="cpu")
-sizes = [least_memory(segmenter.model.config, 1024, 1024, dtype) for dtype in (torch.float32, torch.bfloat16)]
+config = segmenter.predictor.model.config
+sizes = [least_memory(config, 1024, 1024, dtype) for dtype in (torch.float32, torch.bfloat16)]
 with PeakMemory("cpu") as before:
     pass
 print(*sizes, before.bytes, segmenter(PIL.Image.new("RGB", (1024, 1024))).peak_bytes)
@@ -122,11 +109,11 @@ print(*sizes, before.bytes, segmenter(PIL.Image.new("RGB", (1024, 1024))).peak_b
 def test_images_that_cannot_fit_are_refused_before_work_starts(model_folder, monkeypatch):
     assert available_memory(torch.device("cpu")) > 2**20
     segmenter = Segmenter(model_folder, device="cpu")
-    monkeypatch.setattr(inference, "available_memory", lambda device: 2**20)
+    monkeypatch.setattr(predictor, "available_memory", lambda device: 2**20)
     with pytest.raises(MemoryError, match=r"800 x 600 pixels need more than .* free on cpu.*tiles.*bfloat16"):
         segmenter(PIL.Image.new("RGB", (800, 600)))
     assert segmenter(PIL.Image.new("RGB", (64, 64))).label_map.shape == (64, 64)
-    monkeypatch.setattr(inference, "available_memory", lambda device: 2**19)
+    monkeypatch.setattr(predictor, "available_memory", lambda device: 2**19)
     half = Segmenter(model_folder, device="cpu", dtype=torch.bfloat16, tile=512)
     with pytest.raises(MemoryError, match=r"512 x 512 pixels .*\(of 256 pixels, say\), or a smaller variant"):
         half(PIL.Image.new("RGB", (900, 512)))
@@ -146,9 +133,7 @@ def test_allocators_errors_are_said_in_words(model_folder, monkeypatch, error):
     def fail(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr(
-        segmenter, "model", type("Failing", (), {"config": segmenter.model.config, "__call__": fail})()
-    )
+    monkeypatch.setattr(segmenter.predictor, "run", fail)
     with pytest.raises(
         MemoryError, match="70 x 45 pixels do not fit into the memory of cpu in torch.float32. Use tiles"
     ):

@@ -1,0 +1,68 @@
+"""Folders of label maps that something else has made, looked up by the name of the photograph."""
+
+from pathlib import Path
+
+import torch
+
+from .mass13k import LABEL_SUFFIXES
+from .reading import read_label
+
+
+class LabelMapFolder:
+    """
+    Finds and reads label maps: PNGs of class ids or JSON in COCO's format, named like the photographs.
+
+    Args:
+        folder (`str` or `Path`): The folder; its subfolders are searched too.
+
+    Raises:
+        FileNotFoundError: If it holds no label maps.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        self.files: dict[str, list[Path]] = {}
+        for path in sorted(self.folder.rglob("*")):
+            if path.suffix in LABEL_SUFFIXES:
+                self.files.setdefault(path.stem, []).append(path)
+        if not self.files:
+            raise FileNotFoundError(f"{folder} holds no label maps ({', '.join(LABEL_SUFFIXES)}).")
+
+    def file(self, image_id: str) -> Path:
+        """
+        Return the label map's file for a photograph.
+
+        Raises:
+            FileNotFoundError: If there is none.
+            ValueError: If there are several.
+        """
+        if image_id not in self.files:
+            raise FileNotFoundError(f"There is no prediction {self.folder / image_id}.png, nor .json.")
+        first, *others = self.files[image_id]
+        if others:
+            raise ValueError(f"There are several predictions for {image_id}: {first} and {others[0]}. Remove one.")
+        return first
+
+    def read(self, image_id: str, size: tuple[int, int]) -> torch.Tensor:
+        """
+        Read the label map of a photograph.
+
+        Args:
+            image_id (`str`): Name of the photograph.
+            size (`tuple[int, int]`): Its height and width.
+
+        Returns:
+            `torch.Tensor` of shape `(height, width)`: uint8.
+
+        Raises:
+            FileNotFoundError: If there is none.
+            ValueError: If there are several, or it is not a label map of this size.
+        """
+        path = self.file(image_id)
+        label_map, _ = read_label(path, str(path))
+        if tuple(label_map.shape) != size:
+            raise ValueError(
+                f"{path} has {label_map.shape[1]} x {label_map.shape[0]} pixels, its photograph {size[1]} x {size[0]} "
+                "(width x height). Predictions must have the photograph's own size."
+            )
+        return label_map
