@@ -1,7 +1,7 @@
 """
 Draw docs/images/readme.jpg from the pictures of `make demo`: the scene under its label map, and beside it the window
-with the longest vegetation boundary at full resolution: photo, label map and exact label map. The exact label map alone
-decides which window.
+with the longest vegetation boundary at full resolution: photo, label map and exact label map. The window is chosen by
+the exact label map alone.
 """
 
 from pathlib import Path
