@@ -15,8 +15,9 @@ import onnx
 import PIL.Image
 import torch
 import typer
-from benchmark_model import check_choices, split
+from benchmark_model import check_choices, describe, split
 from benchmark_record import DOCUMENT, RESULTS_FILE, Document, Record, ResultsFile, describe_run
+from benchmark_report import key_text
 from benchmark_worker import create, spread_offsets
 from transformers.utils import logging
 
@@ -101,7 +102,7 @@ def main(
                 found = [measurement(name, "PyTorch", photo, measure_eager(model, photo))]
                 found += [measurement(name, graph, photo, measure(path, photo)) for graph, path in exported.items()]
                 for each in found:
-                    console.print(each)
+                    console.print(f"{key_text(each['key'])}: {describe(each)}", markup=False)
                     record.add("cpu", "onnx", source, each)
     record.write_document()
 
