@@ -17,8 +17,7 @@ quality: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mlinter --no-progress --no-cache src/transformers_massformer
-	$(BIN)/ty check src scripts
-	$(BIN)/python scripts/build_hub.py --check
+	$(BIN)/ty check src scripts hub
 	$(MAKE) docs
 
 # The documentation as a site, in site/. A broken link, a page that the navigation lacks, or a documented argument that
@@ -30,8 +29,9 @@ format: .venv/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Writes the folders under hub/ from the package.
+# The folders to publish on the Hub, in build/hub/.
 hub: .venv/installed
+	rm -rf build/hub
 	$(BIN)/python scripts/build_hub.py
 
 .venv/installed: setup.cfg pyproject.toml constraints.txt

@@ -2,6 +2,7 @@ import os
 
 import pytest
 import torch
+from support.hub import shared_hub
 
 
 # Nothing here may reach for the Hub.
@@ -14,6 +15,12 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         if "slow" in item.keywords:
             item.add_marker(pytest.mark.skip(reason="takes minutes; set RUN_SLOW=1"))
+
+
+@pytest.fixture(scope="session")
+def built_hub(tmp_path_factory):
+    """Folder with all published folders."""
+    return shared_hub(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""The metric as a web page: two label maps in, scores out. It becomes the app.py of the metric's Space."""
+"""Score two label maps with the metric on a web page."""
 
 from pathlib import Path
 
@@ -12,17 +12,17 @@ SCRIPT = Path(__file__).with_name("boundary_segmentation.py")
 
 
 def read_label_map(path: str) -> np.ndarray:
-    """Class ids of a picture in grey or with a palette."""
+    """Read class ids from a greyscale or palette image."""
     with PIL.Image.open(path) as image:
         if image.mode not in ("L", "P"):
             raise gr.Error(
-                f"{Path(path).name} has mode {image.mode}: save class ids in grey (L) or with a palette (P)."
+                f"{Path(path).name} has mode {image.mode}: save class ids as greyscale (L) or with a palette (P)."
             )
         return np.array(image)
 
 
 def compare(prediction: str, reference: str, ignore_index: float, boundary_ratio: float, bf1_tolerance: float):
-    """Scores of the whole and of each class, as rows."""
+    """Return the mean scores and the scores of each class as table rows."""
     maps = {"predictions": [read_label_map(prediction)], "references": [read_label_map(reference)]}
     settings = {"boundary_ratio": boundary_ratio, "bf1_tolerance": bf1_tolerance}
     try:
@@ -36,19 +36,19 @@ def compare(prediction: str, reference: str, ignore_index: float, boundary_ratio
 
 
 def build() -> gr.Interface:
-    """The page."""
+    """Build the page."""
     return gr.Interface(
         compare,
         inputs=[
             gr.File(label="Predicted label map (PNG)", file_types=["image"], type="filepath"),
-            gr.File(label="True label map (PNG)", file_types=["image"], type="filepath"),
+            gr.File(label="Reference label map (PNG)", file_types=["image"], type="filepath"),
             gr.Number(255, label="Ignored label", precision=0),
-            gr.Number(0.001, label="Width of the band, per diagonal"),
-            gr.Number(2, label="Tolerance of BF1, in pixels"),
+            gr.Number(0.001, label="Band width as a fraction of the diagonal"),
+            gr.Number(2, label="BF1 tolerance in pixels"),
         ],
         outputs=gr.Dataframe(headers=["class", "IoU", "Boundary IoU", "BF1"], label="Scores"),
         title="Boundary segmentation",
-        description="IoU, Boundary IoU and boundary F1 of two label maps of the same size.",
+        description="Computes IoU, Boundary IoU and boundary F1 of two label maps of the same size.",
         flagging_mode="never",
     )
 

@@ -1,4 +1,4 @@
-"""The page as a Space runs it. It becomes the app.py of the Space."""
+"""Serve the web page of transformers-massformer as a Space."""
 
 import os
 from pathlib import Path

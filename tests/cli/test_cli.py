@@ -177,7 +177,7 @@ def test_wrong_paths_and_models(model_folder, photos, tmp_path):
     for arguments, message in (
         (["--model", model_folder, tmp_path / "none"], "no file or folder"),
         (["--model", model_folder, tmp_path / "*.jpg"], "names no photographs"),
-        (["--model", tmp_path / "none", photos], "no folder"),
+        (["--model", tmp_path / "none", photos], "no model folder"),
         (["--model", photos, photos], "holds no weights"),
         (["--model", model_folder, photos, "--device", "nonsense"], "nonsense"),
     ):

@@ -2,7 +2,6 @@ import io
 import os
 import shutil
 import subprocess
-import sys
 import venv
 
 import numpy as np
@@ -27,7 +26,6 @@ from transformers_massformer.data.mass13k import (
     turned_png,
 )
 from transformers_massformer.data.parquet import write_parquet
-from transformers_massformer.hub_data_set import write_data_set_folder
 
 
 @pytest.fixture(autouse=True)
@@ -277,15 +275,14 @@ numpy.savez(sys.argv[3], **arrays)
 
 
 @pytest.mark.slow
-def test_the_loading_script_under_datasets_3(tmp_path):
+def test_the_loading_script_under_datasets_3(built_hub, tmp_path):
     data = tmp_path / "MaSS13K"
     expected = write_replica(data, (4096, 3072))
-    folder = write_data_set_folder(tmp_path / "mass13k")
     venv.create(tmp_path / "venv", with_pip=True)
     python = tmp_path / "venv" / "bin" / "python"
     subprocess.run([python, "-m", "pip", "install", "-q", "datasets==3.6.0", "pillow", "numpy"], check=True)
     environment = os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
-    arguments = [folder, data, tmp_path / "found.npz"]
+    arguments = [built_hub / "mass13k", data, tmp_path / "found.npz"]
     subprocess.run([python, "-c", SCRIPT_CODE, *arguments], check=True, env=environment, cwd=tmp_path)
     found = np.load(tmp_path / "found.npz")
     for split in load_mass13k(data).values():
@@ -293,20 +290,3 @@ def test_the_loading_script_under_datasets_3(tmp_path):
             name = example["image_id"]
             np.testing.assert_array_equal(found[f"{name}.label"], expected[name])
             np.testing.assert_array_equal(found[f"{name}.image"], np.array(example["image"]))
-
-
-def test_the_data_set_folder(tmp_path):
-    folder = write_data_set_folder(tmp_path)
-    assert sorted(path.name for path in folder.iterdir()) == [
-        "README.md",
-        "id2label.json",
-        "mass13k.py",
-        "palette.json",
-    ]
-    card = (folder / "README.md").read_text()
-    assert card.startswith("---\n")
-    assert "| 3 | vegetation | #409648 |" in card
-    # The copy imports where this package is not.
-    code = "import sys; sys.modules['transformers_massformer'] = None; import mass13k; print(mass13k.LABELS[3])"
-    result = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "vegetation"

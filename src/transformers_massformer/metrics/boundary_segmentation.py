@@ -47,14 +47,7 @@ Examples:
     0.7083333333333333
 """
 
-CITATION = """
-@inproceedings{xie2025mass13k,
-  title={MaSS13K: A Matting-level Semantic Segmentation Benchmark},
-  author={Xie, Chenxi and Li, Minghan and Zeng, Hui and Luo, Jun and Zhang, Lei},
-  booktitle={Proceedings of the IEEE/CVF Conference on Computer Vision and Pattern Recognition},
-  year={2025}
-}
-"""
+CITATION = "Xie et al., MaSS13K: A Matting-level Semantic Segmentation Benchmark, CVPR 2025, arXiv:2503.18364"
 
 
 def as_label_map(values: Any) -> torch.Tensor:
