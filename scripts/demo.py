@@ -17,7 +17,7 @@ from transformers.utils import logging
 
 from transformers_massformer import MASS13K_LABELS, open_image
 from transformers_massformer.cli.console import print_table
-from transformers_massformer.cli.scenes import parse_size
+from transformers_massformer.cli.options import parse_size
 from transformers_massformer.editing import class_mattes, label_map_image, overlay_image
 from transformers_massformer.evaluation.report import score_rows
 from transformers_massformer.inference.memory import PeakMemory

@@ -30,7 +30,8 @@ from transformers import Mask2FormerForUniversalSegmentation, set_seed
 from transformers.utils import logging
 
 from transformers_massformer import MASS13K_LABELS, MaSSFormerConfig, MaSSFormerImageProcessor
-from transformers_massformer.data.mass13k import CITATION, find_splits
+from transformers_massformer.data.layout import find_splits
+from transformers_massformer.data.mass13k import CITATION
 from transformers_massformer.data.training_set import TrainingSet
 from transformers_massformer.data.transforms import TrainingTransform
 from transformers_massformer.evaluation.report import class_table

@@ -33,7 +33,7 @@ from rich.console import Console
 from rich.progress import track
 from torchvision.transforms.v2 import InterpolationMode, functional
 
-from transformers_massformer.data.reading import read_label, read_photo
+from transformers_massformer.data.reading import read_label
 from transformers_massformer.data.transforms import (
     IMAGE_MEAN,
     IMAGE_STD,
@@ -44,6 +44,7 @@ from transformers_massformer.data.transforms import (
     draw_distortion,
     resized_size,
 )
+from transformers_massformer.images import read_photo
 
 
 PACKAGES = ("numpy", "opencv-python-headless", "pillow", "torch", "torchvision", "transformers-massformer")

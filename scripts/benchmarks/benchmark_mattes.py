@@ -17,9 +17,9 @@ from benchmark_report import Results, add_measurement, render
 from rich.progress import track
 from scipy import ndimage
 
-from transformers_massformer.data.mass13k import find_splits
-from transformers_massformer.data.reading import read_photo
+from transformers_massformer.data.layout import find_splits
 from transformers_massformer.editing import refine_matte
+from transformers_massformer.images import read_photo
 from transformers_massformer.inference.segmenter import Segmenter
 
 

@@ -22,8 +22,8 @@ from rich.console import Console
 from rich.progress import track
 from scipy import ndimage
 
-from transformers_massformer.cli.scenes import parse_size
-from transformers_massformer.data.mass13k import LABELS
+from transformers_massformer.cli.options import parse_size
+from transformers_massformer.data.layout import LABELS
 from transformers_massformer.inference.memory import PeakMemory
 from transformers_massformer.metrics import count_image, score
 from transformers_massformer.metrics.counts import Counts, band_width

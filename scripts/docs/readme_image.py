@@ -16,7 +16,7 @@ from demo import CHECKPOINT, SEED
 from scipy import ndimage
 
 from transformers_massformer import MASS13K_LABELS
-from transformers_massformer.cli.scenes import parse_size
+from transformers_massformer.cli.options import parse_size
 from transformers_massformer.editing import label_map_image, overlay_image, with_legend
 from transformers_massformer.inference.segmenter import Segmenter
 from transformers_massformer.scenes import render_scene

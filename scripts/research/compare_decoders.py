@@ -30,7 +30,8 @@ from transformers import set_seed
 from transformers.utils import logging
 
 from transformers_massformer import MaSSFormerConfig, MaSSFormerImageProcessor
-from transformers_massformer.data.mass13k import Pair, find_splits, read_header
+from transformers_massformer.data.headers import read_header
+from transformers_massformer.data.layout import Pair, find_splits
 from transformers_massformer.data.training_set import TrainingSet
 from transformers_massformer.data.transforms import TrainingTransform
 from transformers_massformer.evaluation.run import Evaluator

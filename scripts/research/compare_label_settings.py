@@ -30,9 +30,10 @@ from rich.progress import track
 from scipy import ndimage
 
 from transformers_massformer import MASS13K_LABELS
-from transformers_massformer.data.mass13k import find_splits
+from transformers_massformer.data.layout import find_splits
 from transformers_massformer.data.pseudo_labels import PseudoLabelFiles
-from transformers_massformer.data.reading import read_label, read_photo
+from transformers_massformer.data.reading import read_label
+from transformers_massformer.images import read_photo
 from transformers_massformer.inference.predictor import ModelPredictor, PredictionOptions
 from transformers_massformer.labeling import Instance, encode_mask
 from transformers_massformer.labeling.job import LabelJob, Photo

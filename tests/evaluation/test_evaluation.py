@@ -184,7 +184,7 @@ def spoil_label(predictions, root):
 
 def spoil_file(predictions, root):
     (predictions / "b.png").write_bytes((predictions / "b.png").read_bytes()[:60])
-    return r"b.png cannot be read"
+    return r"b.png is damaged or truncated"
 
 
 @pytest.mark.parametrize("spoil", [spoil_size, spoil_class, spoil_missing, spoil_label, spoil_file])
@@ -221,7 +221,7 @@ def test_another_evaluation_is_not_mixed_in(peers, data, tmp_path):
     assert evaluate(peers("segformer"), root, tmp_path).exit_code == 0
     refused = evaluate(peers("segformer"), root, tmp_path, "--bf1-tolerance", "3")
     assert refused.exit_code == 1
-    assert "another evaluation (other counting)" in refused.output
+    assert "another evaluation (different counting)" in refused.output
     assert evaluate(peers("segformer"), root, tmp_path, "--bf1-tolerance", "3", "--overwrite").exit_code == 0
     assert json.loads((tmp_path / "results.json").read_text())["scores"]["settings"]["bf1_tolerance"] == 3
 

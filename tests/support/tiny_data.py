@@ -10,7 +10,7 @@ from support.tiny import block_labels
 
 
 def write_pair(folder: Path, split: str, name: str, seed: int, size=(96, 80)) -> tuple[Path, Path]:
-    """A photograph of noise over flat colours, and its label map, in the layout of MaSS13K."""
+    """Writes a photograph of noise over flat colours, and its label map, in the layout of MaSS13K."""
     torch.manual_seed(seed)
     labels = block_labels(1, size[1], size[0], block=16)[0]
     colours = np.random.default_rng(0).integers(0, 256, (256, 3))

@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 from transformers_massformer import MaSSFormerForSemanticSegmentation
 from transformers_massformer.cli import app
 from transformers_massformer.cli.train import parse_arguments, read_recipe
-from transformers_massformer.data.mass13k import find_splits
+from transformers_massformer.data.layout import find_splits
 from transformers_massformer.data.training_set import TrainingSet
 from transformers_massformer.data.transforms import TrainingTransform
 from transformers_massformer.training.arguments import ModelArguments
@@ -95,7 +95,7 @@ def test_a_finished_training_is_skipped_and_another_one_refused(data, recipe, tm
     train(data, recipe, output)
     assert (output / "model.safetensors").read_bytes() == before
     refused = train(data, recipe, output, "--learning_rate", "0.1", code=1)
-    assert "another training (other learning_rate)" in refused.stderr
+    assert "another training (different learning_rate)" in refused.stderr
     train(data, recipe, output, "--learning_rate", "0.1", "--overwrite")
     assert (output / "model.safetensors").read_bytes() != before
 
@@ -135,7 +135,7 @@ def test_without_a_validation_split_nothing_is_evaluated(data, recipe, tmp_path)
 @pytest.mark.parametrize(
     ("damage", "message", "workers"),
     [
-        (lambda image, label: image.write_bytes(image.read_bytes()[:700]), "cannot be read as an image", 1),
+        (lambda image, label: image.write_bytes(image.read_bytes()[:700]), "is damaged or truncated", 1),
         (
             lambda image, label: PIL.Image.fromarray(np.full((80, 96), 9, dtype=np.uint8)).save(label),
             "unknown labels [9]",
@@ -220,12 +220,12 @@ def test_checkpoints_of_unknown_origin_are_not_resumed(data, recipe, tmp_path):
     ("options", "message"),
     [
         (["--model", "r49"], "There is no model at r49"),
-        (["--train_split", "test"], "There is no split test; the data has train, validation"),
+        (["--train_split", "test"], "Unknown split test; the data has train, validation"),
         (["--model_config", "{"], "model_config is not valid JSON"),
         (["--model_config", '{"num_queries": 3}'], "error: `num_queries` (3) must be at least the number of labels"),
         (["--backbone_weights", "./nothing.pth"], "no weights at ./nothing.pth"),
         (["--recipe", "nothing.yaml"], "There is no recipe at nothing.yaml"),
-        (["--data", "nowhere"], "There is no folder nowhere"),
+        (["--data", "nowhere"], "The folder nowhere does not exist"),
     ],
 )
 def test_missing_things_are_named(data, recipe, tmp_path, options, message):

@@ -6,7 +6,8 @@ import PIL.ImageDraw
 import torch
 import torch.nn.functional as F
 
-from ..editing.overlay import label_map_image, overlay_image
+from ..data.label_images import label_map_image
+from ..editing.overlay import overlay_image
 from ..metrics.counts import boundary_band
 
 

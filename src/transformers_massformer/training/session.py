@@ -11,7 +11,7 @@ from typing import Any
 from transformers import TrainerState, set_seed
 from transformers.utils import logging
 
-from ..data.mass13k import Pair, Split, check_faults, choose_split, find_splits, full_split_name
+from ..data.layout import Pair, Split, check_faults, choose_split, find_splits, full_split_name
 from ..data.pseudo_labels import PseudoLabelFiles
 from ..data.training_set import TrainingSet
 from ..data.transforms import TrainingTransform

@@ -1,4 +1,4 @@
-"""Texts for display."""
+"""Format values for display."""
 
 from collections.abc import Sequence
 
