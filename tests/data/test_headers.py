@@ -51,7 +51,7 @@ def test_headers_are_read_without_decoding(tmp_path, monkeypatch, kind, exif):
     ("content", "message"),
     [
         (b"", "is not a JPEG or PNG, or it is empty or damaged"),
-        (b"\xff\xd8\xff\xe0\0\x10JFIF", "is not a JPEG or PNG, or it is empty or damaged"),
+        (b"\xff\xd8\xff\xe0\0\x10JFIF", "has a header that cannot be read: Truncated File Read"),
         (b"\x89PNG\r\n\x1a\n", "is not a JPEG or PNG, or it is empty or damaged"),
         (b"GIF89a" + bytes(20), "is not a JPEG or PNG, or it is empty or damaged"),
     ],

@@ -1,4 +1,4 @@
-"""The API reference: docstrings as Markdown, and the names that it has."""
+"""The API reference: docstrings are converted to Markdown, and all public names are listed."""
 
 import importlib
 import logging
@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 EXTENSION = ROOT / "scripts" / "transformers_docstrings.py"
 PACKAGES = ("", ".conversion", ".editing", ".export", ".labeling", ".metrics", ".training")
-# Base classes with nothing of their own, and constants.
+# Base classes without members of their own.
 NOT_SHOWN = {"MaSSFormerPreTrainedModel", "SeMaskPreTrainedModel", "SeMaskSwinPreTrainedModel"}
 
 MODULE = '''
@@ -76,14 +76,14 @@ def test_sections_become_lists(tmp_path):
     assert text(module["Thing"]) == f"A thing; see {link('measure')}, {link('Thing.size')} and `torch.Tensor`."
 
 
-def test_arguments_that_transformers_would_name(tmp_path):
+def test_common_arguments_of_auto_docstring_are_described(tmp_path):
     module = load(MODULE, tmp_path, "another_module")
     shown = text(module["Thing.forward"])
     assert "* **`pixel_values`** (`torch.Tensor` of shape" in shown
     assert "* **`labels`** (`dict[str, int]`, *optional*): Classes." in " ".join(shown.split())
 
 
-def test_an_argument_that_there_is_not_is_told(tmp_path, caplog):
+def test_an_unknown_documented_argument_logs_a_warning(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         load(MODULE, tmp_path, "right_module")
         assert not caplog.records
@@ -92,7 +92,7 @@ def test_an_argument_that_there_is_not_is_told(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_the_reference_has_all_public_names(package):
+def test_the_reference_lists_all_public_names(package):
     module = importlib.import_module(f"transformers_massformer{package}")
     pages = "\n".join(path.read_text() for path in (ROOT / "docs" / "reference").glob("*.md"))
     shown = set(re.findall(r"^::: (\S+)$", pages, re.MULTILINE))
@@ -101,7 +101,7 @@ def test_the_reference_has_all_public_names(package):
     assert names <= shown
 
 
-def test_the_reference_has_no_other_names():
+def test_all_names_in_the_reference_exist():
     for page in (ROOT / "docs" / "reference").glob("*.md"):
         for path in re.findall(r"^::: (\S+)$", page.read_text(), re.MULTILINE):
             module, _, name = path.rpartition(".")

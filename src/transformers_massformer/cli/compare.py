@@ -27,8 +27,9 @@ def compare(
     """Show scores, differences to the first result, and bootstrap confidence intervals over images."""
     from ..evaluation.comparison import compare as compare_results
     from ..evaluation.comparison import comparison_table, read_result
-    from ..evaluation.report import markdown_table, write_json
+    from ..evaluation.report import write_json
     from ..utils.files import written_whole
+    from ..utils.text import markdown_table
 
     try:
         if not 0 < confidence < 1:

@@ -106,8 +106,9 @@ def write_panels(evaluator: Evaluator, pairs: list[Pair], records: list[ImageRec
 def write_profile(predictor: ModelPredictor, title: str, size: tuple[int, int], scores: dict[str, Any], output: Path):
     """Write the model's row of a table like the paper's Table 2."""
     from ..evaluation.profiling import backbone_name, cost_cells, cost_note, profile
-    from ..evaluation.report import SCORES, format_score, markdown_table, write_json
+    from ..evaluation.report import SCORES, format_score, write_json
     from ..utils.files import written_whole
+    from ..utils.text import markdown_table
 
     costs = profile(predictor, *size)
     write_json(costs, output / "profile.json")
