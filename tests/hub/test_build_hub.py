@@ -44,7 +44,7 @@ FILES = {
     **{f"massformer-{variant}": MASSFORMER for variant in ("r50", "r18-lite", "swin-t", "swin-b")},
     "massformer-demo": MASSFORMER | {"model.safetensors"},
     **{f"semask-fpn-swin-{size}": SEMASK for size in "tsbl"},
-    "mass13k": {"README.md", "id2label.json", "mass13k.py", "palette.json"},
+    "mass13k": {"README.md", "headers.py", "id2label.json", "layout.py", "mass13k.py", "palette.json"},
     "boundary_segmentation": {
         "README.md",
         "app.py",

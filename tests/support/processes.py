@@ -10,7 +10,14 @@ from unittest import mock
 
 # Processes fork from a server that has imported everything and started no threads, so they start at once.
 CONTEXT = multiprocessing.get_context("forkserver")
-PRELOADED = ["transformers_massformer.cli", "transformers_massformer.hq_sam", "transformers_massformer.evaluation.run"]
+CONTEXT.set_forkserver_preload(
+    [
+        "transformers_massformer.cli",
+        "transformers_massformer.evaluation.run",
+        "transformers_massformer.hq_sam",
+        "transformers_massformer.metrics.boundary_segmentation",
+    ]
+)
 TIMEOUT = 300
 
 
@@ -50,7 +57,7 @@ def run_command(arguments: list[str], folder: Path, processes: int = 2):
         folder (`Path`): Folder for the logs.
         processes (`int`): Number of processes.
     """
-    CONTEXT.set_forkserver_preload([__name__, *PRELOADED])
+
     logs = [folder / f"log_{rank}.txt" for rank in range(processes)]
     with mock.patch.dict(os.environ, {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}):
         started = [
