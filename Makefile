@@ -1,17 +1,21 @@
-# Everything on a machine with Python 3.11 or newer and nothing else. The environment is .venv; remove it to start anew.
+# All targets need only Python 3.11 or newer. The environment is .venv; remove it to start over.
 PYTHON ?= python3
 BIN := .venv/bin
-# Nothing here reaches for the Hub.
+# No target accesses the Hub.
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test quality docs format hub clean
+.PHONY: demo test wheel quality docs format hub clean
 
 demo: .venv/installed
 	$(BIN)/python scripts/demo.py --output demo
 
-# Small tensors: a process per core is faster than threads.
+# The tensors of the tests are small: one process per core is faster than threads.
 test: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
+
+# Builds the wheel, installs it without extras into a temporary environment, and uses it outside the clone.
+wheel: .venv/installed
+	$(BIN)/python scripts/check_wheel.py
 
 quality: .venv/installed
 	$(BIN)/ruff check .
@@ -20,8 +24,8 @@ quality: .venv/installed
 	$(BIN)/ty check src scripts hub
 	$(MAKE) docs
 
-# The documentation as a site, in site/. A broken link, a page that the navigation lacks, or a documented argument that
-# there is not, fails; with --quiet it would not. The variable silences an advertisement.
+# Builds the documentation site in site/. Broken links, pages missing from the navigation and documented arguments that
+# do not exist are errors, but not with --quiet. The variable silences an advertisement.
 docs: .venv/installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 

@@ -21,8 +21,9 @@ from transformers.utils import logging
 
 from transformers_massformer import MaSSFormerImageProcessor, SeMaskImageProcessor
 from transformers_massformer.conversion import SEMASK_VARIANTS, semask_variant_config, variant_config
-from transformers_massformer.data.mass13k import CITATION, LABELS, PUBLISHED_COUNTS, MaSS13K
-from transformers_massformer.editing.overlay import MASS13K_PALETTE
+from transformers_massformer.data.label_images import MASS13K_PALETTE
+from transformers_massformer.data.layout import LABELS, PUBLISHED_COUNTS
+from transformers_massformer.data.mass13k import CITATION, MaSS13K
 from transformers_massformer.metrics import CountSettings, count_images, score
 from transformers_massformer.metrics.boundary_segmentation import BoundarySegmentation
 

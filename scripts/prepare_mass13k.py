@@ -1,6 +1,4 @@
-"""
-Writes MaSS13K, or data in its layout, as Parquet files that hold the images themselves, ready to be pushed to the Hub.
-"""
+"""Write MaSS13K, or data in its layout, as Parquet files that contain the images, ready to be pushed to the Hub."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +7,7 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from transformers_massformer.data.mass13k import find_splits
+from transformers_massformer.data.layout import find_splits
 from transformers_massformer.data.parquet import write_parquet
 
 
@@ -17,9 +15,9 @@ console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def main(
-    data: Annotated[Path, typer.Argument(help="Folder of MaSS13K, or of data in its layout.")],
-    output: Annotated[Path, typer.Option(help="The folder to write.")],
-    images_per_file: Annotated[int, typer.Option(help="Images in a Parquet file.", min=1)] = 64,
+    data: Annotated[Path, typer.Argument(help="Folder of MaSS13K or of data in its layout.")],
+    output: Annotated[Path, typer.Option(help="Folder for the Parquet files.")],
+    images_per_file: Annotated[int, typer.Option(help="Images per Parquet file.", min=1)] = 64,
 ):
     try:
         splits = find_splits(data)
@@ -32,7 +30,7 @@ def main(
         console.print(f"error: {error}", style="red", markup=False)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
-        console.print("interrupted. Whole files are kept; the same command goes on from there.", style="red")
+        console.print("interrupted. Finished files are kept; run the same command again to resume.", style="red")
         raise typer.Exit(130) from None
     images = sum(len(split.pairs) for split in splits.values())
     console.print(

@@ -30,13 +30,15 @@ from transformers import Mask2FormerForUniversalSegmentation, set_seed
 from transformers.utils import logging
 
 from transformers_massformer import MASS13K_LABELS, MaSSFormerConfig, MaSSFormerImageProcessor
-from transformers_massformer.data.mass13k import CITATION, find_splits
+from transformers_massformer.data.layout import find_splits
+from transformers_massformer.data.mass13k import CITATION
 from transformers_massformer.data.training_set import TrainingSet
 from transformers_massformer.data.transforms import TrainingTransform
-from transformers_massformer.evaluation.report import class_table, markdown_table
+from transformers_massformer.evaluation.report import class_table
 from transformers_massformer.training import MaSSFormerTrainer, MaSSFormerTrainingArguments, load_backbone_weights
 from transformers_massformer.training.checkpoints import last_checkpoint
 from transformers_massformer.training.session import items, read_pairs
+from transformers_massformer.utils.text import markdown_table
 
 
 SCRIPTS = Path(__file__).parent

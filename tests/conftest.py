@@ -26,3 +26,18 @@ def built_hub(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def peers(tmp_path_factory):
+    """Return a function that creates the folder of a tiny model, once per name."""
+    from support.tiny_peers import write_peer
+
+    root, made = tmp_path_factory.mktemp("models"), {}
+
+    def folder(name):
+        if name not in made:
+            made[name] = write_peer(name, root / name)
+        return made[name]
+
+    return folder

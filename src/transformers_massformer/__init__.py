@@ -3,11 +3,12 @@
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForSemanticSegmentation
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES
 
+from .images import open_image
 from .models.configuration_massformer import MASS13K_LABELS, MaSSFormerConfig
 from .models.configuration_per_pixel_baseline import PerPixelBaselineConfig
 from .models.configuration_semask_swin import SeMaskConfig, SeMaskSwinConfig
 from .models.deform_conv import ModulatedDeformConv2d
-from .models.image_processing_massformer import MaSSFormerImageProcessor, open_image
+from .models.image_processing_massformer import MaSSFormerImageProcessor
 from .models.image_processing_semask import SeMaskImageProcessor
 from .models.loss_massformer import MaSSFormerLoss
 from .models.modeling_massformer import MaSSFormerForSemanticSegmentation, MaSSFormerModel, MaSSFormerPreTrainedModel

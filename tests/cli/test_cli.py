@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from transformers_massformer import MASS13K_LABELS, MaSSFormerImageProcessor, SeMaskImageProcessor
 from transformers_massformer.cli import app
 from transformers_massformer.data.annotations import read_coco_annotation
-from transformers_massformer.data.mass13k import read_annotation
+from transformers_massformer.data.headers import read_annotation
 from transformers_massformer.data.reading import read_label
 from transformers_massformer.editing import class_palette, firm_matte, overlay_image
 
@@ -76,17 +76,17 @@ def test_a_folder_of_photographs(model_folder, photos, tmp_path):
     assert "3 segmented, 0 failed" in result.output
 
 
-def test_what_is_done_is_skipped(model_folder, photos, tmp_path):
+def test_finished_photographs_are_skipped(model_folder, photos, tmp_path):
     output = tmp_path / "out"
     segment(model_folder, photos / "a.jpg", "--output", output)
     first = (output / "a.png").stat().st_mtime_ns
     result = segment(model_folder, photos, "--output", output)
-    assert "1 of 3 are done already" in result.output
+    assert "1 of 3 are finished already" in result.output
     assert (output / "a.png").stat().st_mtime_ns == first
     assert segment(model_folder, photos, "--output", output).exit_code == 0
     segment(model_folder, photos / "a.jpg", "--output", output, "--overwrite")
     assert (output / "a.png").stat().st_mtime_ns > first
-    # An overlay that is missing makes the photograph open again.
+    # A photograph whose overlay is missing is not finished.
     assert "1 segmented" in segment(model_folder, photos / "a.jpg", "--output", output, "--overlay").output
 
 
@@ -107,12 +107,12 @@ def test_segment_writes_either_format(model_folder, photos, tmp_path):
     assert overlays[0] == overlays[1]
 
 
-def test_what_is_done_is_skipped_in_its_own_format(model_folder, photos, tmp_path):
+def test_finished_photographs_are_skipped_by_format(model_folder, photos, tmp_path):
     arguments = photos / "sub", "--output", tmp_path / "out", "--format", "coco-rle"
     assert segment(model_folder, *arguments).exit_code == 0
-    assert "2 of 2 are done already" in segment(model_folder, *arguments).output
+    assert "2 of 2 are finished already" in segment(model_folder, *arguments).output
     (tmp_path / "out" / "b.json").unlink()
-    assert "1 of 2 are done already" in segment(model_folder, *arguments).output
+    assert "1 of 2 are finished already" in segment(model_folder, *arguments).output
     PIL.Image.new("RGB", (9, 9)).save(photos / "sub" / "b.jpg")
     clash = segment(model_folder, *arguments)
     assert clash.exit_code == 1
@@ -122,7 +122,7 @@ def test_what_is_done_is_skipped_in_its_own_format(model_folder, photos, tmp_pat
 def test_globs_and_an_output_inside_the_input(model_folder, photos, tmp_path):
     assert segment(model_folder, photos / "**" / "*.*", "--output", photos / "out").exit_code == 0
     assert written(photos / "out") == ["a.png", "sub/b.png", "sub/c.png"]
-    assert "3 of 3 are done already" in segment(model_folder, photos, "--output", photos / "out").output
+    assert "3 of 3 are finished already" in segment(model_folder, photos, "--output", photos / "out").output
 
 
 def test_an_output_above_or_equal_to_the_input(model_folder, photos, tmp_path):
@@ -130,7 +130,7 @@ def test_an_output_above_or_equal_to_the_input(model_folder, photos, tmp_path):
     assert {"b.png", "c.png"} < set(written(photos))
     result = segment(model_folder, photos, "--output", photos)
     assert result.exit_code == 1
-    assert "a folder of their own" in result.output
+    assert "choose another folder for the results" in result.output
 
 
 def test_photographs_are_turned_upright(model_folder, tmp_path):
@@ -142,7 +142,7 @@ def test_photographs_are_turned_upright(model_folder, tmp_path):
         assert label_map.size == (40, 60)
 
 
-def test_a_bad_file_is_reported_and_the_rest_goes_on(model_folder, photos, tmp_path):
+def test_a_bad_file_is_reported_and_the_others_are_segmented(model_folder, photos, tmp_path):
     (photos / "broken.jpg").write_bytes(b"\xff\xd8 nothing more")
     result = segment(model_folder, photos, "--output", tmp_path / "out")
     assert result.exit_code == 1
@@ -206,7 +206,7 @@ def test_tiles(model_folder, photos, tmp_path):
     assert "64 pixels or more, got 10" in result.output
 
 
-def test_photographs_that_do_not_fit_are_reported_and_the_rest_goes_on(model_folder, photos, tmp_path, monkeypatch):
+def test_photographs_that_do_not_fit_into_memory_are_reported(model_folder, photos, tmp_path, monkeypatch):
     PIL.Image.new("RGB", (900, 800)).save(photos / "large.png")
     monkeypatch.setattr("transformers_massformer.inference.predictor.available_memory", lambda device: 2**20)
     result = segment(model_folder, photos, "--output", tmp_path / "out")
@@ -217,14 +217,14 @@ def test_photographs_that_do_not_fit_are_reported_and_the_rest_goes_on(model_fol
     assert "3 segmented, 1 failed" in result.output
 
 
-def test_an_interrupted_run_goes_on_where_it_stopped(model_folder, tmp_path):
+def test_an_interrupted_run_can_be_resumed(model_folder, tmp_path):
     (tmp_path / "photos").mkdir()
     for i in range(40):
         PIL.Image.new("RGB", (500, 500), (i, i, i)).save(tmp_path / "photos" / f"{i:02}.png")
     output = tmp_path / "out"
-    # As from a terminal: processes started in the background inherit that the signal is ignored.
+    # Processes started in the background inherit that the signal is ignored; a terminal's do not.
     code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    code += "from transformers_massformer.cli import app; app()"
+    code += "from _massformer import main; main()"
     command = [sys.executable, "-c", code, "segment"]
     command += [str(tmp_path / "photos"), "--model", str(model_folder), "--output", str(output)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -241,7 +241,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(model_folder, tmp_path):
     for name in finished:
         PIL.Image.open(output / name).load()
     result = segment(model_folder, tmp_path / "photos", "--output", output)
-    assert f"{len(finished)} of 40 are done already" in result.output
+    assert f"{len(finished)} of 40 are finished already" in result.output
     assert len(written(output)) == 40
 
 
@@ -350,16 +350,16 @@ def test_mattes_cutouts_and_bokeh_are_written_beside_the_label_map(model_folder,
             assert matte.mode == "L"
         with PIL.Image.open(tmp_path / "out" / "photo_cutouts" / f"{label}.png") as cut:
             assert np.array_equal(np.asarray(cut)[:, :, 3], (firm_matte(mattes[label]) * 255).round())
-    # Where a class has the largest share of the scores, the label map has it.
+    # The label map has the class with the largest share of the scores.
     shares = np.stack([mattes.get(label, np.zeros_like(label_map)) for label in labels])
     best = shares.max(0)
     clear = (shares == best).sum(0) == 1
     assert (shares.argmax(0) == label_map)[clear].mean() > 0.99
     with PIL.Image.open(tmp_path / "out" / "photo_bokeh.png") as picture:
         assert picture.size == photo.size
-    assert "done already" in CliRunner().invoke(app, command).output
+    assert "finished already" in CliRunner().invoke(app, command).output
     for options, words in (
-        (["--bokeh", "dragon"], "The model knows no dragon"),
+        (["--bokeh", "dragon"], "--bokeh dragon: the model has no such class"),
         (["--bokeh-strength", "2"], "must be above 0 and at most 0.1"),
     ):
         refused = CliRunner().invoke(app, [*command, "--overwrite", *options])
@@ -367,4 +367,4 @@ def test_mattes_cutouts_and_bokeh_are_written_beside_the_label_map(model_folder,
         assert words in refused.stderr
     refused = CliRunner().invoke(app, [*command[:6], "--output", str(tmp_path / "other"), "--refine-mattes"])
     assert refused.exit_code == 1
-    assert "goes with --mattes" in refused.stderr
+    assert "needs --mattes, --cutouts or --bokeh" in refused.stderr

@@ -1,4 +1,4 @@
-"""Label maps as PNG and in COCO's format: round trips, and both as training data."""
+"""Label maps as PNG and in COCO format: round trips, and both as training data."""
 
 import contextlib
 import csv
@@ -19,8 +19,10 @@ from typer.testing import CliRunner
 
 from transformers_massformer.cli import app
 from transformers_massformer.data.annotations import coco_annotation, read_coco_annotation, write_label_map
+from transformers_massformer.data.headers import read_header
 from transformers_massformer.data.label_map_folder import LabelMapFolder
-from transformers_massformer.data.mass13k import LABELS, choose_split, find_splits, load_mass13k, read_header
+from transformers_massformer.data.layout import LABELS, choose_split, find_splits
+from transformers_massformer.data.mass13k import load_mass13k
 from transformers_massformer.data.parquet import write_parquet
 from transformers_massformer.data.reading import read_label, read_pair
 from transformers_massformer.data.training_set import TrainingSet
@@ -33,7 +35,7 @@ def run(*arguments):
 
 
 def open_coco(path) -> COCO:
-    """As COCO's own library reads it; it prints."""
+    """Opens an annotation with pycocotools, which prints."""
     with contextlib.redirect_stdout(io.StringIO()):
         return COCO(path)
 
@@ -61,7 +63,7 @@ def test_round_trips_are_exact(tmp_path_factory, label_map, suffix):
 
 @settings(max_examples=50, deadline=None)
 @given(label_maps)
-def test_coco_s_library_sees_the_same(tmp_path_factory, label_map):
+def test_pycocotools_reads_the_same(tmp_path_factory, label_map):
     path = tmp_path_factory.mktemp("coco") / "a.json"
     write_label_map(label_map, path, LABELS, "photo.jpg")
     opened = open_coco(path)
@@ -95,56 +97,58 @@ def test_as_many_classes_as_there_are_indices(tmp_path):
     labels = [f"class {index}" for index in range(255)]
     write_label_map(label_map, tmp_path / "a.json", labels, "a.jpg")
     assert np.array_equal(read_coco_annotation(tmp_path / "a.json").numpy(), label_map)
-    with pytest.raises(ValueError, match="holds 255 classes, since 255 means none; got 256"):
+    with pytest.raises(
+        ValueError, match="holds at most 255 classes, since 255 marks pixels without a class; 256 are named"
+    ):
         coco_annotation(label_map, [*labels, "one more"], "a.jpg")
-    with pytest.raises(ValueError, match=r"has \[7, 8\], which are none of the 7 classes"):
+    with pytest.raises(ValueError, match=r"has the values \[7, 8\], but only 7 classes are named"):
         write_label_map(np.array([[0, 8, 7, 255]], np.uint8), tmp_path / "b.json", LABELS, "a.jpg")
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
 def spoil(content, fault):
-    """Makes one thing wrong with an annotation; returns what must be said about it."""
+    """Introduces one fault into an annotation; returns the text expected in the error."""
     first, second = content["annotations"][:2]
     mask = first["segmentation"]
     if fault == "overlap":
         second["segmentation"] = dict(mask)
-        return "human (annotation 1) lies over others at 30 pixels. Give each pixel to one class"
+        return "human (annotation 1) overlaps others at 30 pixels. Assign each pixel to one class"
     if fault == "unknown category":
         second["category_id"] = 9
-        return "annotation 1 is of category 9, which is none of its `categories`, 0, 1, 2, 3, 4, 5, 6. Add it"
+        return "annotation 1 has category 9, which is missing from its `categories`, 0, 1, 2, 3, 4, 5, 6. Add it"
     if fault == "category 255":
         content["categories"].append({"id": 255, "name": "none"})
         second["category_id"] = 255
-        return "annotation 1 is of category 255. Ids are class indices, from 0 to 254"
+        return "annotation 1 has category 255. Ids are class indices, from 0 to 254"
     if fault == "polygon":
         first["segmentation"] = [[0, 0, 3, 0, 3, 3]]
-        return "annotation 0 (others) cannot be read: its segmentation is no compressed run-length encoding"
+        return "annotation 0 (others) cannot be read: its segmentation is not a compressed run-length encoding"
     if fault == "mask of another size":
         mask["size"] = [5, 12]
         return "its mask has size [5, 12], the image [10, 6] (height, width). Write it again"
     if fault == "no annotations":
         del content["annotations"]
-        return "is no annotation in COCO's format: KeyError('annotations'). Write it again"
-    if fault == "annotation is no mapping":
+        return "is not an annotation in COCO format: KeyError('annotations'). Write it again"
+    if fault == "annotation is not a mapping":
         content["annotations"] = ["human"]
-        return "annotation 0 is of category None"
+        return "annotation 0 has category None"
     if fault == "two photographs":
         content["images"] *= 2
-        return "holds 2 photographs. Split it into a file for each, named like it"
+        return "describes 2 photographs. Split it into one file per photograph"
     if fault == "name is a number":
         content["categories"][1]["name"] = 1
-        return "names of categories texts"
-    if fault == "size is a text":
+        return "and its category names strings"
+    if fault == "size is a string":
         content["images"][0]["width"] = "6"
-        return "its sizes and ids must be whole numbers"
+        return "its sizes and ids must be integers"
     if fault == "size is negative":
         content["images"][0]["width"] = -6
-        return "and sizes 1 or more"
+        return "and its sizes at least 1"
     counts = {
         "counts too short": mask["counts"][:-1],
         "counts too long": mask["counts"] + "1",
         "counts empty": "",
-        "counts that go on": mask["counts"] + "o",
+        "counts that continue": mask["counts"] + "o",
         "counts of other characters": "\xff" + mask["counts"],
         "counts of null": mask["counts"] + "\0",
     }
@@ -159,15 +163,15 @@ FAULTS = [
     "polygon",
     "mask of another size",
     "no annotations",
-    "annotation is no mapping",
+    "annotation is not a mapping",
     "two photographs",
     "name is a number",
-    "size is a text",
+    "size is a string",
     "size is negative",
     "counts too short",
     "counts too long",
     "counts empty",
-    "counts that go on",
+    "counts that continue",
     "counts of other characters",
     "counts of null",
 ]
@@ -188,9 +192,9 @@ def test_faults_are_named_with_the_file_and_the_remedy(tmp_path, fault):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"images": 3}', "\xff", "[" * 100_000])
-def test_what_is_no_annotation_says_so(tmp_path, text):
+def test_other_json_files_are_refused(tmp_path, text):
     (tmp_path / "a.json").write_text(text, encoding="latin-1")
-    with pytest.raises(ValueError, match=r"a\.json is no annotation in COCO's format: .*Write it again"):
+    with pytest.raises(ValueError, match=r"a\.json is not an annotation in COCO format: .*Write it again"):
         read_header(tmp_path / "a.json")
     with pytest.raises(FileNotFoundError, match=r"b\.json"):
         read_label(tmp_path / "b.json", "b")
@@ -216,7 +220,7 @@ def test_several_masks_of_a_class_are_one(tmp_path):
 
 @pytest.fixture
 def both(tmp_path):
-    """A data set with label maps as PNG, some as their photographs are stored, and the same in COCO's format."""
+    """A data set with label maps as PNG, some stored like their photographs, and the same in COCO format."""
     expected = write_replica(tmp_path / "png")
     result = run("annotations", tmp_path / "png", "--output", tmp_path / "coco", "--format", "coco-rle")
     assert result.exit_code == 0, result.output
@@ -237,7 +241,7 @@ def test_a_data_set_in_either_format_is_the_same(both, tmp_path):
             assert np.array_equal(np.asarray(one[0]), np.asarray(two[0]))
             assert np.array_equal(one[1].numpy(), two[1].numpy())
             assert np.array_equal(one[1].numpy(), expected[pair.image_id])
-    # What is there already is skipped, and back again all is upright.
+    # Existing label maps are skipped, and after the way back all are upright.
     again = run("annotations", png, "--output", coco, "--format", "coco-rle")
     assert "0 of 5 label maps written" in again.output
     back = run("annotations", coco, "--output", tmp_path / "back", "--format", "png", "--split", "train")
@@ -245,7 +249,7 @@ def test_a_data_set_in_either_format_is_the_same(both, tmp_path):
     for path in (tmp_path / "back" / "annotations" / "train").iterdir():
         assert np.array_equal(np.asarray(PIL.Image.open(path)), expected[path.stem])
     missing = run("annotations", tmp_path / "nowhere", "--output", tmp_path / "x", "--format", "png")
-    assert (missing.exit_code, "There is no folder" in missing.output) == (1, True)
+    assert (missing.exit_code, "does not exist" in missing.output) == (1, True)
 
 
 def test_statistics_and_verification_of_either_format_are_the_same(both, tmp_path):
@@ -257,7 +261,7 @@ def test_statistics_and_verification_of_either_format_are_the_same(both, tmp_pat
         with (output / "images.csv").open(newline="") as file:
             rows = [{key: value for key, value in row.items() if key != "label_state"} for row in csv.DictReader(file)]
         tables.append(rows)
-    # The statistics are of label maps as they are stored, so turned ones have their sides exchanged.
+    # Statistics describe label maps as they are stored, so turned ones have their sides exchanged.
     for one, two in zip(*tables, strict=True):
         assert {one["width"], one["height"]} == {two["width"], two["height"]}
         assert all(one[key] == two[key] for key in one if key.startswith(("area", "num_labels")))
@@ -265,7 +269,7 @@ def test_statistics_and_verification_of_either_format_are_the_same(both, tmp_pat
 
 def test_evaluation_takes_predictions_and_data_in_either_format(both, tmp_path):
     png, coco, expected = both
-    # Nearly right, and everywhere of a class.
+    # Nearly right, and with a class at every pixel.
     prediction = np.where(expected["upside_down"] == 255, 0, expected["upside_down"])
     prediction[:5] = 3
     write_label_map(prediction, tmp_path / "png_maps" / "upside_down.png", LABELS, "upside_down.jpg")
@@ -306,7 +310,7 @@ def test_two_annotations_of_one_photograph_are_an_error_that_names_both(both):
         LabelMapFolder(coco).file("upside_down")
 
 
-def test_a_mixture_is_as_good(both):
+def test_formats_can_be_mixed(both):
     png, coco, _ = both
     label = coco / "annotations" / "train" / "plain.json"
     label.unlink()
@@ -326,7 +330,7 @@ def test_a_data_set_s_faults_are_found(both, fault):
         content["images"][0]["width"] += 1
         text = "1 x label of another size than its image"
     elif fault == "stored size":
-        # The annotation lies on the upright photograph and is never turned.
+        # An annotation describes the upright photograph and is never turned.
         image = content["images"][0]
         image["width"], image["height"] = image["height"], image["width"]
         text = "1 x label of another size than its image"
@@ -352,5 +356,7 @@ def test_data_sets_of_pictures_name_the_remedy(both, tmp_path, monkeypatch):
         lambda: load_mass13k(coco, "train", streaming=True),
         lambda: list(write_parquet(find_splits(coco), tmp_path / "parquet")),
     ):
-        with pytest.raises(ValueError, match=r"no PNG, such as .*plain\.json\. Convert them: `massformer annotations"):
+        with pytest.raises(
+            ValueError, match=r"not PNG files, such as .*plain\.json\. Convert them: `massformer annotations"
+        ):
             load()

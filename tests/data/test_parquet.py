@@ -9,7 +9,7 @@ from datasets import load_dataset
 from support.replica import write_pair, write_replica
 
 from transformers_massformer.data import parquet
-from transformers_massformer.data.mass13k import find_splits
+from transformers_massformer.data.layout import find_splits
 from transformers_massformer.data.parquet import write_parquet
 
 
@@ -33,7 +33,7 @@ def test_files_hold_the_images_themselves(tmp_path):
         "train-00001-of-00002.parquet",
         "validation-00000-of-00001.parquet",
     ]
-    # The bytes are the file's own; a label map that lies as its photograph is stored has a tag more.
+    # The bytes are those of the file; a label map stored like its turned photograph gets a tag.
     table = pyarrow.parquet.read_table(tmp_path / "out" / "data" / "train-00000-of-00002.parquet").to_pylist()
     assert table[0]["image"]["bytes"] == (tmp_path / "source" / "images_pad" / "train" / "plain.jpg").read_bytes()
     (tmp_path / "source").rename(tmp_path / "gone")
@@ -46,7 +46,7 @@ def test_files_hold_the_images_themselves(tmp_path):
                 assert example["image"].size == example["label"].size
 
 
-def test_an_interrupted_preparation_goes_on(tmp_path, monkeypatch):
+def test_an_interrupted_preparation_is_resumed(tmp_path, monkeypatch):
     write_many(tmp_path / "source")
     splits = find_splits(tmp_path / "source")
     assert [new for _, new in write_parquet(splits, tmp_path / "whole", images_per_file=2)] == [True] * 4
@@ -77,7 +77,7 @@ def test_other_files_are_not_mixed_in(tmp_path):
     with pytest.raises(ValueError, match="made from other data or with another number"):
         list(write_parquet(find_splits(tmp_path / "source"), tmp_path / "out", images_per_file=2))
     (tmp_path / "out" / ".preparation.json").unlink()
-    with pytest.raises(ValueError, match="were not made here"):
+    with pytest.raises(ValueError, match="of unknown origin"):
         list(write_parquet(find_splits(tmp_path / "source"), tmp_path / "out", images_per_file=2))
 
 

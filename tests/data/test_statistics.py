@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from transformers_massformer.cli import app
 from transformers_massformer.data import statistics
-from transformers_massformer.data.mass13k import LABELS, find_splits
+from transformers_massformer.data.layout import LABELS, find_splits
 from transformers_massformer.data.statistics import (
     STEPS,
     StatisticsTable,
@@ -28,7 +28,7 @@ from transformers_massformer.data.verification import verify
 
 
 def ipq_of(mask: np.ndarray) -> float:
-    """Quotient of the class 1 whose mask it is, class 0 around it."""
+    """Returns the quotient of class 1 with this mask, surrounded by class 0."""
     return image_statistics(mask.astype(np.uint8)).ipq[1]
 
 
@@ -52,7 +52,7 @@ def test_a_square_has_a_quotient_of_4_over_pi(angle):
 
 @pytest.mark.parametrize(("teeth", "width", "length"), [(10, 8, 200), (40, 5, 300), (120, 3, 500)])
 def test_a_comb(teeth, width, length):
-    """Teeth as wide as the gaps between them, on a back of that height."""
+    """The teeth are as wide as the gaps between them, on a back of the same height."""
     mask = np.zeros((length + width + 20, 2 * teeth * width + 20), dtype=bool)
     mask[10 : 10 + width, 10 : 10 + (2 * teeth - 1) * width] = True
     for tooth in range(teeth):
@@ -69,7 +69,7 @@ def test_a_wire_of_one_pixel():
 
 
 def crossings_of_a_step(inside, y, x, down, right):
-    """Changes between inside and outside on the way from a pixel to the next one."""
+    """Counts changes between inside and outside on the way from a pixel to the next one."""
     ends = inside(y, x), inside(y + down, x + right)
     if ends[0] != ends[1]:
         return 1
@@ -83,7 +83,7 @@ def crossings_of_a_step(inside, y, x, down, right):
 @settings(max_examples=80, deadline=None)
 @given(arrays(np.uint8, st.tuples(st.integers(1, 7), st.integers(1, 7)), elements=st.sampled_from([0, 1, 2, 6, 255])))
 def test_perimeters_against_a_literal_loop(label_map):
-    """Crossings of each class by itself, weighted with half the step's share of the half circle."""
+    """Counts the crossings of each class on its own, weighted with half the step's share of the half circle."""
     height, width = label_map.shape
     angles = sorted(math.atan2(down, right) for down, right in STEPS)
     expected = np.zeros(7)
@@ -106,7 +106,7 @@ def test_perimeters_against_a_literal_loop(label_map):
 
 
 def test_unknown_labels_and_other_arrays_are_refused():
-    with pytest.raises(ValueError, match="0 to 6, or 255 where there is none; got 7, 254 too"):
+    with pytest.raises(ValueError, match="0 to 6, or 255 for pixels without a class; also got 7, 254"):
         image_statistics(np.array([[0, 7], [254, 255]], dtype=np.uint8))
     for wrong in (np.zeros((2, 2)), np.zeros((2, 2, 3), np.uint8)):
         with pytest.raises(ValueError, match="two-dimensional array of uint8"):
@@ -122,7 +122,7 @@ def compute_all(path, splits):
     return rows
 
 
-def test_the_table_goes_on_after_an_interruption(tmp_path, monkeypatch):
+def test_an_interrupted_table_is_resumed(tmp_path, monkeypatch):
     write_replica(tmp_path / "data")
     splits = find_splits(tmp_path / "data")
     assert len(compute_all(tmp_path / "whole.csv", splits)) == 5
@@ -145,7 +145,7 @@ def test_the_table_goes_on_after_an_interruption(tmp_path, monkeypatch):
     assert (tmp_path / "images.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
 
 
-def test_rows_of_changed_and_removed_files_are_made_again(tmp_path):
+def test_rows_of_changed_files_are_recomputed_and_those_of_removed_files_dropped(tmp_path):
     write_replica(tmp_path / "data")
     compute_all(tmp_path / "images.csv", find_splits(tmp_path / "data"))
     write_pair(tmp_path / "data", "train", "plain", (60, 60), seed=9)
@@ -189,7 +189,7 @@ def run(*arguments):
     return CliRunner().invoke(app, ["stats", *map(str, arguments)])
 
 
-def test_the_command_writes_and_goes_on(tmp_path):
+def test_the_command_writes_and_resumes(tmp_path):
     write_replica(tmp_path / "data")
     result = run(tmp_path / "data", "--output", tmp_path / "out", "--threads", 1)
     assert result.exit_code == 0, result.output
@@ -205,24 +205,24 @@ def test_the_command_writes_and_goes_on(tmp_path):
     part = run(tmp_path / "data", "--output", tmp_path / "out", "--split", "val")
     assert part.exit_code == 0
     assert list(json.loads((tmp_path / "out" / "statistics.json").read_text())) == ["validation"]
-    # What was measured of the other splits is kept.
+    # Rows of the other splits are kept.
     assert (tmp_path / "out" / "images.csv").read_bytes() == first["images.csv"]
 
 
 def test_the_command_names_what_is_missing(tmp_path):
     result = run(tmp_path / "nowhere")
     assert result.exit_code == 1
-    assert "There is no folder" in result.output
+    assert "does not exist" in result.output
     write_pair(tmp_path / "data", "train", "a")
     result = run(tmp_path / "data", "--split", "test")
-    assert "no split test; the data has train" in result.output
+    assert "Unknown split test; the data has train" in result.output
     (tmp_path / "data" / "annotations" / "train" / "a.png").unlink()
     result = run(tmp_path / "data", "--output", tmp_path / "out")
     assert result.exit_code == 1
     assert "1 x image without a label" in result.output
 
 
-def test_verification_passes_whole_data_and_lists_what_is_to_know(tmp_path):
+def test_verification_passes_complete_data_and_lists_notes(tmp_path):
     write_replica(tmp_path / "data")
     result = run(tmp_path / "data", "--verify", "--output", tmp_path / "out")
     assert result.exit_code == 0, result.output
@@ -265,4 +265,4 @@ def test_verification_of_colours(tmp_path):
     write_pair(tmp_path, "train", "a")
     PIL.Image.new("RGB", (48, 36)).save(tmp_path / "annotations" / "train" / "a.png")
     faults = [fault for report in verify(find_splits(tmp_path)) for fault in report.faults]
-    assert ["has mode RGB, not class indices" in fault.detail for fault in faults] == [True]
+    assert ["has mode RGB, which does not hold class indices" in fault.detail for fault in faults] == [True]

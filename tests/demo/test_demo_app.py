@@ -1,4 +1,4 @@
-"""The web page: its parts, its server, and the page in a browser."""
+"""Test the web page: its parts, its server, and the page in a browser."""
 
 import base64
 import contextlib
@@ -24,12 +24,12 @@ import PIL.ImageFile
 import psutil
 import pytest
 import torch
+from support.processes import free_port
 from torch import nn
 from typer.testing import CliRunner
 
 from transformers_massformer import open_image
 from transformers_massformer.cli import app
-from transformers_massformer.cli.demo import demo_checkpoint
 from transformers_massformer.demo import uploads
 from transformers_massformer.demo.deadline import Deadline
 from transformers_massformer.demo.studio import Shelf, Studio
@@ -50,14 +50,14 @@ def png_chunk(kind, content):
 
 
 def png_of_size(width, height):
-    """A PNG that claims a size and has hardly any pixels."""
+    """Return a PNG file that claims a size but has hardly any pixels."""
     header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + png_chunk(b"IDAT", zlib.compress(b"\0" * 10)) + png_chunk(b"IEND", b"")
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """Drawn scenes, what the demo checkpoint knows; and files that are no photographs."""
+    """Write drawn scenes, which the demo checkpoint knows, and files that are not photos."""
     folder = tmp_path_factory.mktemp("photos")
     for index, (name, size) in enumerate(SIZES.items()):
         PIL.Image.fromarray(render_scene(7, index, size).image).save(folder / name, quality=95)
@@ -80,54 +80,54 @@ def studio(segmenter, tmp_path):
     return Studio(segmenter, tmp_path / "results")
 
 
-# What strangers send
+# Uploads
 
 
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("notes.jpg", "notes.jpg is not a photograph that can be read here. Send a JPEG"),
+        ("notes.jpg", "notes.jpg is not a supported image file. Use a JPEG"),
         ("bomb.png", "bomb.png is far too large: at most 50 megapixels"),
         ("large.png", "large.png has 10000 x 6000 pixels; at most 50 megapixels"),
     ],
 )
-def test_what_is_no_photograph_is_refused_without_decoding(photos, monkeypatch, name, words):
-    monkeypatch.setattr(uploads, "open_image", lambda path: pytest.fail(f"{path} was decoded"))
+def test_invalid_uploads_are_rejected_without_decoding(photos, monkeypatch, name, words):
+    monkeypatch.setattr(uploads, "read_photo", lambda path, name: pytest.fail(f"{path} was decoded"))
     monkeypatch.setattr(PIL.ImageFile.ImageFile, "load", lambda image: pytest.fail("a picture was decoded"))
     with pytest.raises(ValueError, match=re.escape(words)):
         read_upload(photos / name, name, 50)
 
 
-def test_formats_that_start_programs_are_refused(tmp_path):
+def test_formats_that_start_programs_are_rejected(tmp_path):
     path = tmp_path / "drawing.jpg"
     PIL.Image.new("RGB", (8, 8)).save(path, format="EPS")
-    with pytest.raises(ValueError, match=r"drawing\.jpg is not a photograph"):
+    with pytest.raises(ValueError, match=r"drawing\.jpg is not a supported image file"):
         read_upload(path, "drawing.jpg", 50)
 
 
-def test_a_damaged_photograph_is_called_by_its_sender_s_name(photos):
-    with pytest.raises(ValueError, match=r"^mine\.jpg is damaged or cut off") as caught:
+def test_errors_about_damaged_photos_name_the_uploaded_file(photos):
+    with pytest.raises(ValueError, match=r"^mine\.jpg is damaged or truncated") as caught:
         read_upload(photos / "cut.jpg", "mine.jpg", 50)
     assert str(photos) not in str(caught.value)
 
 
-def test_the_limit_is_the_limit(photos):
+def test_the_size_limit_is_inclusive(photos):
     assert read_upload(photos / "wide.jpg", "wide.jpg", 320 * 240 / 1e6).size == (320, 240)
     with pytest.raises(ValueError, match="320 x 240 pixels; at most 0.07 megapixels"):
         read_upload(photos / "wide.jpg", "wide.jpg", 0.07)
 
 
-def test_photographs_come_upright(tmp_path):
+def test_uploads_are_read_upright(tmp_path):
     exif = PIL.Image.Exif()
     exif[0x0112] = 6
     PIL.Image.new("RGB", (60, 40)).save(tmp_path / "x.jpg", exif=exif)
     assert read_upload(tmp_path / "x.jpg", "x.jpg", 50).size == (40, 60)
 
 
-# Time
+# Time limit
 
 
-def test_a_model_that_takes_too_long_is_ended():
+def test_a_model_that_takes_too_long_is_stopped():
     steps = []
 
     class Step(nn.Module):
@@ -141,13 +141,13 @@ def test_a_model_that_takes_too_long_is_ended():
     with pytest.raises(TimeoutError, match=r"longer than 0\.1 seconds"), deadline.running():
         model(torch.zeros(1))
     assert 1 <= len(steps) < 20
-    # The next piece of work has its own time, and outside of work there is no limit.
+    # The next piece of work has its own time, and there is no limit outside of work.
     with deadline.running():
         model[0](torch.zeros(1))
     time.sleep(0.12)
     model[0](torch.zeros(1))
     deadline.stop()
-    with pytest.raises(TimeoutError, match="being stopped"):
+    with pytest.raises(TimeoutError, match="shutting down"):
         model(torch.zeros(1))
 
 
@@ -170,7 +170,7 @@ def test_pieces_of_work_wait_for_each_other():
 
 
 @pytest.mark.parametrize("limits", [{"timeout": 0}, {"max_megapixels": 0}, {"timeout": float("nan")}])
-def test_limits_must_leave_something(segmenter, tmp_path, limits):
+def test_limits_must_be_positive(segmenter, tmp_path, limits):
     with pytest.raises(ValueError, match="must"):
         Studio(segmenter, tmp_path, **limits)
 
@@ -178,7 +178,7 @@ def test_limits_must_leave_something(segmenter, tmp_path, limits):
 # Results
 
 
-def test_the_newest_results_are_kept(tmp_path):
+def test_only_the_newest_results_are_kept(tmp_path):
     shelf = Shelf(tmp_path, kept=2)
     folders = [shelf.new() for _ in range(3)]
     (folders[2] / "file").write_text("x")
@@ -188,7 +188,7 @@ def test_the_newest_results_are_kept(tmp_path):
     assert sorted(tmp_path.iterdir()) == [folders[1]]
 
 
-def test_a_result_is_what_the_model_says(studio, segmenter, photos):
+def test_results_equal_those_of_the_segmenter(studio, segmenter, photos):
     result = studio.segment(photos / "wide.jpg", "my <photo>.JPG")
     photo = open_image(photos / "wide.jpg")
     expected = segmenter(photo)
@@ -197,7 +197,7 @@ def test_a_result_is_what_the_model_says(studio, segmenter, photos):
         assert label_map.mode == "P"
         assert label_map.getpalette()[:21] == class_palette(7).flatten().tolist()
         assert np.array_equal(np.asarray(label_map), expected.label_map)
-    # Bits per pixel, in the header of a PNG.
+    # Byte 24 of a PNG header is the number of bits per pixel.
     assert result.label_map.read_bytes()[24] == 8
     assert result.label_map.name == "my_photo__label_map.png"
     labels = np.frombuffer(gzip.decompress(result.labels.read_bytes()), np.uint8)
@@ -215,7 +215,7 @@ def test_a_result_is_what_the_model_says(studio, segmenter, photos):
     assert re.fullmatch(r"320 x 240 pixels, [\d.]+ s on cpu, peak memory [\d.]+ GiB", result.report)
 
 
-def test_edits_are_those_of_the_package(studio, photos):
+def test_edits_equal_those_of_the_package(studio, photos):
     result = studio.segment(photos / "wide.jpg", "wide.jpg")
     first, second = result.names[:2]
     photo = open_image(photos / "wide.jpg")
@@ -230,20 +230,20 @@ def test_edits_are_those_of_the_package(studio, photos):
     assert result.edits == {}
 
 
-def test_edits_that_cannot_be(studio, photos):
+def test_impossible_edits_raise(studio, photos):
     result = studio.segment(photos / "dot.png", "dot.png")
-    with pytest.raises(ValueError, match="shows no horse; it shows "):
+    with pytest.raises(ValueError, match="contains no horse. Choose from "):
         studio.cut_out(result, "horse")
-    with pytest.raises(ValueError, match="Choose a class"):
+    with pytest.raises(ValueError, match="Select at least one class"):
         studio.blur(result, [], 0.01)
     with pytest.raises(ValueError, match="strength"):
         studio.blur(result, result.names, 0.2)
     studio.shelf.drop(result.folder)
-    with pytest.raises(ValueError, match="no longer kept"):
+    with pytest.raises(ValueError, match="has been deleted"):
         studio.cut_out(result, result.names[0])
 
 
-def test_what_fails_leaves_no_files(segmenter, photos, tmp_path):
+def test_failures_leave_no_files(segmenter, photos, tmp_path):
     studio = Studio(segmenter, tmp_path / "results", timeout=0.01)
     with pytest.raises(TimeoutError, match="longer than 0.01 seconds"):
         studio.segment(photos / "wide.jpg", "wide.jpg")
@@ -259,21 +259,11 @@ def test_joined_mattes():
 # The command
 
 
-def test_the_demo_checkpoint_is_found_in_a_clone(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert demo_checkpoint() == CHECKPOINT
-    (tmp_path / "hub" / "massformer-demo").mkdir(parents=True)
-    assert demo_checkpoint() == tmp_path / "hub" / "massformer-demo"
-
-
-def test_without_a_clone_the_error_says_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    # The name in the package is the command's.
-    monkeypatch.setattr(sys.modules["transformers_massformer.cli.demo"], "CLONE", tmp_path)
-    pytest.importorskip("gradio")
+def test_a_missing_demo_checkpoint_raises(tmp_path, monkeypatch):
+    monkeypatch.setattr("transformers_massformer.cli.options.files", lambda package: tmp_path)
     result = CliRunner().invoke(app, ["demo"])
-    assert result.exit_code == 1
-    assert "name another model with --model" in result.output
+    assert result.exit_code == 2
+    assert "Name another model with --model" in " ".join(result.output.replace("│", " ").split())
 
 
 def test_without_gradio_the_error_names_the_extra(monkeypatch):
@@ -285,20 +275,14 @@ def test_without_gradio_the_error_names_the_extra(monkeypatch):
     assert "pip install 'transformers-massformer[demo]'" in result.output
 
 
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
 @contextlib.contextmanager
 def serving(folder, command, **variables):
-    """Address and process of a page that a command serves, with its temporary files in a folder."""
+    """Run a command that serves the page, with temporary files in a folder; yield its address and the process."""
     pytest.importorskip("gradio", reason="The page needs Gradio.")
     port = free_port()
     environment = os.environ | {"TMPDIR": str(folder), "GRADIO_SERVER_PORT": str(port)} | variables
     command = [sys.executable, *(str(port) if part is PORT else part for part in command)]
-    # A process of its own: Gradio leaves sockets and event loops open.
+    # In a separate process because Gradio leaves sockets and event loops open.
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=-1, stderr=-1, text=True) as process:
         try:
             address, end = f"http://127.0.0.1:{port}/", time.monotonic() + 180
@@ -323,12 +307,12 @@ COMMAND = ["-m", "transformers_massformer.cli", "demo", "--port", PORT]
 @pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
 def test_the_command_ends_cleanly(tmp_path, by):
     with serving(tmp_path, COMMAND) as (address, process):
-        # The page answers a moment before the command says where it is.
+        # The page responds a moment before the command prints its address.
         assert process.stdout.readline().startswith(address.rstrip("/"))
         process.send_signal(by)
         printed, errors = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert printed.endswith("ended\n")
+    assert printed.endswith("stopped\n")
     assert "Traceback" not in errors
     assert list(tmp_path.glob("massformer-demo-*")) == []
 
@@ -352,7 +336,7 @@ def test_the_space_serves_the_page(tmp_path):
         assert "MaSSFormer" in httpx.get(address).text
 
 
-def test_the_space_has_the_gradio_that_was_tried():
+def test_the_space_pins_the_tested_gradio():
     front = (ROOT / "hub" / "space" / "README.md").read_text().split("---")[1]
     version = re.search(r"^sdk_version: (\S+)$", front, re.MULTILINE)[1]
     assert f"gradio=={version}\n" in (ROOT / "constraints.txt").read_text()
@@ -363,7 +347,7 @@ def test_the_space_has_the_gradio_that_was_tried():
 
 @pytest.fixture(scope="module")
 def server_process(tmp_path_factory):
-    """A page that takes half a megapixel: its address, and its process."""
+    """Serve a page that accepts half a megapixel; yield its address and its process."""
     with serving(tmp_path_factory.mktemp("temporary"), [*COMMAND, "--max-megapixels", "0.5"]) as served:
         yield served
 
@@ -417,13 +401,13 @@ def test_two_visitors_at_once_get_their_own(server, photos, segmenter, tmp_path)
     assert faults == []
 
 
-def test_one_visitor_s_edit_is_not_another_s(server, photos, tmp_path):
+def test_visitors_do_not_see_the_edits_of_others(server, photos, tmp_path):
     from gradio_client.exceptions import AppError
 
     with visitor(server, tmp_path / "a") as first, visitor(server, tmp_path / "b") as second:
         shown, *_ = send(first, photos / "wide.jpg")
         name = shown["classes"][0]["name"]
-        with pytest.raises(AppError, match="There is no photograph"):
+        with pytest.raises(AppError, match="There is no photo"):
             second.predict([], 1, api_name="/blur")
         edited, report, _ = first.predict(name, api_name="/cut_out")
         assert edited["shown"] == "Cut-out"
@@ -434,18 +418,18 @@ def test_one_visitor_s_edit_is_not_another_s(server, photos, tmp_path):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("notes.jpg", "notes.jpg is not a photograph"),
+        ("notes.jpg", "notes.jpg is not a supported image file"),
         ("bomb.png", "bomb.png is far too large: at most 0.5 megapixels"),
     ],
 )
-def test_bad_files_are_answered_in_words(server, photos, tmp_path, name, words):
+def test_invalid_uploads_get_a_readable_error(server, photos, tmp_path, name, words):
     from gradio_client.exceptions import AppError
 
     with visitor(server, tmp_path) as client, pytest.raises(AppError, match=words):
         send(client, photos / name)
 
 
-def test_files_that_are_too_large_are_not_taken(server, photos, tmp_path):
+def test_files_that_are_too_large_are_rejected(server, photos, tmp_path):
     sent = httpx.post(f"{server}gradio_api/upload", files={"files": ("big.jpg", b"0" * 2_000_001)})
     assert sent.status_code == 413
     assert "maximum allowed size" in sent.text
@@ -458,7 +442,7 @@ def test_files_that_are_too_large_are_not_taken(server, photos, tmp_path):
 def browser():
     playwright = pytest.importorskip("playwright.sync_api", reason="The page is driven by playwright.")
     if CHROMIUM is None:
-        pytest.skip("There is no chromium to show the page.")
+        pytest.skip("The page's tests need chromium.")
     with playwright.sync_playwright() as driver:
         started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield started
@@ -467,7 +451,7 @@ def browser():
 
 @pytest.fixture
 def page(browser, server):
-    """The page in a window; no request leaves this machine, and no script fails."""
+    """Open the page in a window; afterwards, check that no request left this machine and no script failed."""
     with contextlib.closing(browser.new_context(viewport={"width": 1000, "height": 800})) as context:
         opened, asked, failed = context.new_page(), [], []
         opened.set_default_timeout(30_000)
@@ -486,12 +470,12 @@ def drop(page, photo):
 
 
 def settled(page):
-    """After what was asked for has been drawn."""
+    """Wait until pending changes have been drawn."""
     page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 
 def canvas(page):
-    """The canvas's pixels: `(height, width, 3)`."""
+    """Return the canvas's pixels, of shape `(height, width, 3)`."""
     settled(page)
     width, height, values = page.evaluate(
         """() => {
@@ -509,7 +493,7 @@ def set_opacity(page, percent):
     page.locator(".viewer-opacity input").fill(str(percent))
 
 
-def test_masks_stay_sharp_and_classes_go_off(page, photos, segmenter):
+def test_masks_stay_sharp_and_classes_can_be_hidden(page, photos, segmenter):
     drop(page, photos / "wide.jpg")
     label_map = segmenter(open_image(photos / "wide.jpg")).label_map
     assert re.match(r"320 x 240 pixels, ", page.inner_text("#report"))
@@ -517,9 +501,9 @@ def test_masks_stay_sharp_and_classes_go_off(page, photos, segmenter):
     page.click("[data-zoom=full]")
     found = canvas(page)
     left, top = (found.shape[1] - 320) // 2, (found.shape[0] - 240) // 2
-    # At its own size every pixel has its class's colour, and no other.
+    # At 100 % every pixel has exactly the colour of its class.
     assert np.array_equal(found[top : top + 240, left : left + 320], class_palette(7)[label_map])
-    # Four times as large: squares of one colour.
+    # Enlarged, pixels are squares of one colour.
     for _ in range(6):
         page.click("[data-zoom=in]")
     colours = set(map(tuple, canvas(page).reshape(-1, 3).tolist()))
@@ -538,7 +522,7 @@ def test_masks_stay_sharp_and_classes_go_off(page, photos, segmenter):
     assert np.array_equal(canvas(page), before)
 
 
-def test_the_divider_uncovers_the_photograph(page, photos):
+def test_the_divider_uncovers_the_photo(page, photos):
     drop(page, photos / "wide.jpg")
     set_opacity(page, 0)
     photo = canvas(page)
@@ -561,7 +545,7 @@ def test_the_divider_uncovers_the_photograph(page, photos):
     assert np.array_equal(canvas(page), photo)
 
 
-def test_what_is_downloaded_is_the_result(page, photos, segmenter, tmp_path):
+def test_downloads_equal_the_result(page, photos, segmenter, tmp_path):
     drop(page, photos / "high.jpg")
     with page.expect_download() as started:
         page.click("#label-map")
@@ -576,18 +560,18 @@ def test_what_is_downloaded_is_the_result(page, photos, segmenter, tmp_path):
         assert (matte.size, matte.mode) == (SIZES["high.jpg"], "L")
 
 
-def test_errors_are_read_and_the_next_photograph_goes(page, photos):
+def test_errors_are_shown_and_the_next_photo_works(page, photos):
     page.set_input_files("#upload input[type=file]", photos / "notes.jpg")
     toast = page.locator(".toast-body")
     toast.wait_for()
-    assert "notes.jpg is not a photograph that can be read here" in toast.inner_text()
+    assert "notes.jpg is not a supported image file" in toast.inner_text()
     assert page.get_attribute(".viewer-stage", "data-state") == "empty"
     page.locator("#upload [aria-label='Clear'], #upload [aria-label='Remove this file']").first.click()
     drop(page, photos / "dot.png")
     assert page.inner_text("#report").startswith("1 x 1 pixels")
 
 
-def test_bokeh_is_shown_beside_the_photograph(page, photos):
+def test_bokeh_is_shown_beside_the_photo(page, photos):
     drop(page, photos / "wide.jpg")
     set_opacity(page, 0)
     photo = canvas(page)

@@ -1,4 +1,4 @@
-"""Mattes that are refined, cut-outs and bokeh."""
+"""Test refined mattes, cut-outs and bokeh."""
 
 import numpy as np
 import PIL.Image
@@ -24,7 +24,7 @@ SIZE = (160, 200)
 
 
 def soft_disc(radius=40.0, hairs=12) -> np.ndarray:
-    """Alpha of a disc with thin lines around it, averaged over 16 x 16 samples of each pixel."""
+    """Draw the alpha of a disc with thin lines around it, averaged over 16 x 16 samples per pixel."""
     scale = 16
     picture = PIL.Image.new("L", (SIZE[1] * scale, SIZE[0] * scale))
     draw = PIL.ImageDraw.Draw(picture)
@@ -38,7 +38,7 @@ def soft_disc(radius=40.0, hairs=12) -> np.ndarray:
 
 
 def scene() -> tuple[PIL.Image.Image, np.ndarray, np.ndarray]:
-    """A red thing before a striped background that has hardly any red: photograph, alpha, background."""
+    """Draw a red object on a striped background with hardly any red; return photo, alpha and background."""
     alpha = soft_disc()
     rows, columns = np.mgrid[: SIZE[0], : SIZE[1]]
     stripes = 0.5 + 0.3 * np.sin(columns / 1.2)
@@ -47,50 +47,51 @@ def scene() -> tuple[PIL.Image.Image, np.ndarray, np.ndarray]:
     return PIL.Image.fromarray((mixed * 255).round().astype(np.uint8)), alpha, background
 
 
-def test_no_colour_of_the_foreground_bleeds_into_the_background():
+def test_the_foreground_does_not_bleed_into_the_background():
     photo, alpha, background = scene()
     blurred = np.asarray(bokeh(photo, alpha, 0.03)).astype(float) / 255
     outside = alpha == 0
-    # The background's red is the same everywhere, so a blur of the background alone leaves it.
+    # The background's red is constant, so blurring only the background keeps it.
     assert np.abs(blurred[outside, 0] - 0.1).max() < 3 / 255
-    # A blur of the whole photograph bleeds.
+    # Blurring the complete photo bleeds.
     kernel = disc(0.03 * float(np.hypot(*SIZE)))
     plain = to_srgb(blur(to_linear(np.asarray(photo)[:, :, 0].astype(np.float32) / 255), kernel))
     assert np.abs(plain[outside] - 0.1).max() > 0.2
-    # It is out of focus: the stripes are gone, but what they were on average stays.
+    # The background is out of focus: the stripes are gone, but their mean stays.
     inner = outside & (np.hypot(*np.mgrid[-80:80, -100:100]) < 75)
     assert blurred[inner, 1].std() < 0.3 * background[inner, 1].std()
     assert abs((blurred[inner, 1] ** 2.2).mean() - (background[inner, 1] ** 2.2).mean()) < 0.02
-    # What is in focus is the photograph's own.
+    # Pixels in focus keep the photo's values.
     assert np.array_equal(np.asarray(bokeh(photo, alpha, 0.03))[alpha == 1], np.asarray(photo)[alpha == 1])
 
 
 def drawn_leaves() -> tuple[np.ndarray, np.ndarray]:
-    """True alpha of the vegetation of a drawn scene, and another scene's picture from 0 to 1, to be behind it."""
+    """Return the true alpha of a drawn scene's vegetation and another scene's image, from 0 to 1, as background."""
     alpha = render_scene(77, 4, (320, 240)).alpha[MASS13K_LABELS.index("vegetation")] / np.float32(255)
     return alpha, render_scene(77, 3, (320, 240)).image / np.float32(255)
 
 
-def before(colour, alpha, background) -> PIL.Image.Image:
+def composed(colour, alpha, background) -> PIL.Image.Image:
+    """Compose a constant colour over a background."""
     mixed = alpha[:, :, None] * np.float32(colour) + (1 - alpha[:, :, None]) * background
     return PIL.Image.fromarray((mixed * 255).round().astype(np.uint8))
 
 
-def test_a_background_does_not_depend_on_the_colour_of_leaves_before_it():
+def test_the_background_does_not_depend_on_the_colour_of_leaves_in_front():
     alpha, background = drawn_leaves()
     outside, soft = alpha == 0, (alpha > 0) & (alpha < 1)
     assert outside.mean() > 0.3
     assert soft.mean() > 0.02
     colours = ((0.95, 0.05, 0.9), (0.02, 0.02, 0.02), (1, 1, 1))
-    found = [np.asarray(bokeh(before(colour, alpha, background), alpha, 0.02)) / 255 for colour in colours]
-    # Neither a glow nor a dark fringe: magenta, black and white leaves leave the same behind them.
+    found = [np.asarray(bokeh(composed(colour, alpha, background), alpha, 0.02)) / 255 for colour in colours]
+    # Neither a glow nor a dark fringe: the background is the same behind magenta, black and white leaves.
     assert max(np.abs(each - found[0])[outside].max() for each in found) < 2.5 / 255
     plain = [
-        to_srgb(blur(to_linear(np.asarray(before(colour, alpha, background))[:, :, 0] / np.float32(255)), disc(8.0)))
+        to_srgb(blur(to_linear(np.asarray(composed(colour, alpha, background))[:, :, 0] / np.float32(255)), disc(8.0)))
         for colour in colours
     ]
     assert np.abs(plain[1] - plain[2])[outside].max() > 0.5
-    # At the edges it is what mixing the true colours by the true alpha gives, behind them the true background blurred.
+    # The edges equal the true colours mixed by the true alpha, in front of the blurred true background.
     kernel = disc(0.02 * float(np.hypot(*alpha.shape)))
     weight = (1 - ndimage.maximum_filter(alpha, 5)).astype(np.float32)
     spread = np.maximum(blur(weight, kernel), 1e-3)
@@ -102,7 +103,7 @@ def test_a_background_does_not_depend_on_the_colour_of_leaves_before_it():
             assert np.abs(each[:, :, channel] - expected)[near].mean() < 0.02
 
 
-def test_a_photograph_without_foreground_or_background():
+def test_bokeh_without_foreground_or_background():
     photo, alpha, _ = scene()
     assert np.array_equal(np.asarray(bokeh(photo, np.ones_like(alpha))), np.asarray(photo))
     blurred = np.asarray(bokeh(photo, np.zeros_like(alpha), 0.03)).astype(float)
@@ -111,7 +112,7 @@ def test_a_photograph_without_foreground_or_background():
 
 
 @pytest.mark.parametrize("radius", [0.4, 1.0, 5.5])
-def test_a_blur_is_a_convolution_with_a_disc(radius, monkeypatch):
+def test_blur_is_a_convolution_with_a_disc(radius, monkeypatch):
     monkeypatch.setattr("transformers_massformer.editing.lens_blur.BAND_ROWS", 16)
     kernel = disc(radius)
     assert kernel.sum() == pytest.approx(1, abs=1e-6)
@@ -123,20 +124,20 @@ def test_a_blur_is_a_convolution_with_a_disc(radius, monkeypatch):
     np.testing.assert_allclose(blur(values, kernel), expected, atol=1e-5)
 
 
-def test_light_and_srgb():
+def test_linear_light_and_srgb():
     values = np.linspace(0, 1, 256, dtype=np.float32)
     np.testing.assert_allclose(to_srgb(to_linear(values)), values, atol=1e-5)
     assert to_linear(np.float32(0.5)) == pytest.approx(0.2140, abs=1e-4)
 
 
-def test_a_cut_out_has_the_foreground_s_own_colours():
+def test_a_cut_out_has_the_colours_of_the_foreground():
     photo, alpha, _ = scene()
     cut = np.asarray(cut_out(photo, PIL.Image.fromarray((alpha * 255).round().astype(np.uint8))))
     assert cut.shape == (*SIZE, 4)
     assert np.array_equal(cut[:, :, 3], (alpha * 255).round())
     shown = alpha > 0.1
     assert np.abs(cut[shown, :3] / 255 - FOREGROUND).max(axis=1).mean() < 0.06
-    # In the photograph the background shines through.
+    # In the photo, the background shows through.
     soft = shown & (alpha < 0.9)
     assert np.abs(np.asarray(photo)[soft] / 255 - FOREGROUND).max(axis=1).mean() > 0.15
     foreground, background = foreground_and_background(photo, alpha)
@@ -144,7 +145,7 @@ def test_a_cut_out_has_the_foreground_s_own_colours():
     assert np.abs(mixed - np.asarray(photo) / 255).mean() < 0.02
 
 
-def test_a_refined_matte_is_nearer_to_the_truth(monkeypatch):
+def test_refinement_improves_a_matte(monkeypatch):
     photo, alpha, _ = scene()
     hard = PIL.Image.fromarray(((alpha > 0.5) * 255).astype(np.uint8))
     whole = np.asarray(refine_matte(photo, hard)) / 255
@@ -153,7 +154,7 @@ def test_a_refined_matte_is_nearer_to_the_truth(monkeypatch):
     # Away from edges nothing changes.
     far = ~edge_band(given, 2)
     assert np.array_equal(whole[far], given[far])
-    # Tiles give nearly the same, and those without an edge are not looked at.
+    # Tiles give nearly the same result, and tiles without an edge are skipped.
     monkeypatch.setattr("transformers_massformer.editing.matting.TILE", 96)
     monkeypatch.setattr("transformers_massformer.editing.matting.OVERLAP", 32)
     tiled = np.asarray(refine_matte(photo, hard)) / 255
@@ -162,28 +163,28 @@ def test_a_refined_matte_is_nearer_to_the_truth(monkeypatch):
     assert np.array_equal(np.asarray(refine_matte(photo, empty)), np.asarray(empty))
 
 
-def test_a_firm_matte_is_sure_where_a_model_nearly_is():
+def test_a_firm_matte_is_certain_where_the_model_nearly_is():
     matte = np.array([[0, 0.05, 0.1, 0.3, 0.5, 0.7, 0.9, 0.95, 1]], np.float32)
     np.testing.assert_allclose(firm_matte(matte), [[0, 0, 0, 0.25, 0.5, 0.75, 1, 1, 1]], atol=1e-6)
     picture = PIL.Image.fromarray((matte * 255).round().astype(np.uint8))
     np.testing.assert_allclose(firm_matte(picture), firm_matte(matte), atol=0.003)
 
 
-def test_a_matte_that_is_never_sure_is_refined_as_one_that_is():
+def test_refinement_of_an_uncertain_matte_gives_certain_values():
     photo, alpha, _ = scene()
     blurred = ndimage.gaussian_filter(alpha, 1.5)
     unsure = 0.05 + 0.9 * blurred
     refined = np.asarray(refine_matte(photo, unsure)) / 255
     assert np.abs(refined - alpha).mean() < 0.25 * np.abs(unsure - alpha).mean()
     assert ((refined - alpha) ** 2).mean() < 0.5 * ((blurred - alpha) ** 2).mean()
-    # Within, nothing shines through, and far outside there is nothing.
+    # Deep inside, nothing shows through, and far outside there is nothing.
     assert (refined[ndimage.minimum_filter(alpha, 21) == 1] == 1).all()
     assert (refined[ndimage.maximum_filter(alpha, 21) == 0] == 0).all()
 
 
 @pytest.mark.parametrize("inside", [True, False])
-def test_a_tile_that_an_edge_only_touches_stays_as_it_is(monkeypatch, inside):
-    """The band reaches into a tile which is wholly background, or wholly foreground."""
+def test_a_constant_tile_beside_an_edge_stays_unchanged(monkeypatch, inside):
+    """The band reaches into a tile that is completely background or completely foreground."""
     monkeypatch.setattr("transformers_massformer.editing.matting.TILE", 64)
     monkeypatch.setattr("transformers_massformer.editing.matting.OVERLAP", 0)
     matte = np.full((64, 128), float(inside), np.float32)
@@ -194,17 +195,17 @@ def test_a_tile_that_an_edge_only_touches_stays_as_it_is(monkeypatch, inside):
 
 
 @pytest.mark.parametrize("edit", [bokeh, cut_out, refine_matte])
-def test_what_does_not_fit_is_an_error(edit):
+def test_invalid_arguments_raise(edit):
     photo, alpha, _ = scene()
-    with pytest.raises(ValueError, match="must be of the photograph's size, 160 x 200"):
+    with pytest.raises(ValueError, match="has size 159 x 200, the photo 160 x 200"):
         edit(photo, alpha[:-1])
     with pytest.raises(ValueError, match="strength"):
         bokeh(photo, alpha, 0.5)
-    with pytest.raises(ValueError, match="band must be 1"):
+    with pytest.raises(ValueError, match="band must be at least 1 pixel, got 0"):
         refine_matte(photo, alpha, 0)
 
 
-def test_torch_computes_with_as_many_threads_as_before():
+def test_torch_keeps_its_number_of_threads():
     before = torch.get_num_threads()
     cut_out(PIL.Image.new("RGB", (40, 30)), np.linspace(0, 1, 1200).reshape(30, 40))
     assert torch.get_num_threads() == before

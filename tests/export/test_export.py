@@ -188,7 +188,7 @@ def test_photographs_are_segmented_without_torch_s_model(model_folder, dynamic, 
         found = np.asarray(PIL.Image.open(tmp_path / "out" / f"{name}.png"))
         assert np.mean(found == label_map) >= 0.9999
         assert (tmp_path / "out" / f"{name}_overlay.png").exists()
-    assert "3 of 3 are done already" in run(*command, "--overlay").output
+    assert "3 of 3 are finished already" in run(*command, "--overlay").output
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_photographs_are_segmented_without_torch_s_model(model_folder, dynamic, 
     [
         (["--mattes"], "gives label maps without scores"),
         (["--show-semantic-priors"], "has no semantic layers"),
-        (["--dtype", "bfloat16"], "has a precision of its own"),
+        (["--dtype", "bfloat16"], "has a fixed precision"),
         (["--device", "mps"], "ONNX Runtime does not compute on mps here"),
     ],
 )
@@ -259,7 +259,7 @@ def test_what_cannot_be_exported(model_folder, tmp_path):
         (["--output", "model.pt"], "must end in .onnx"),
         (["--output", "there.onnx"], "exists. Choose another --output, or replace it with --overwrite"),
         (["--output", "m.onnx", "--dynamic", "--size", "64x64"], "--dynamic takes photographs of any size"),
-        (["--output", "m.onnx", "--size", "64"], "64 is no size"),
+        (["--output", "m.onnx", "--size", "64"], "'64' is not a size"),
         (["--output", "m.onnx", "--model", "nowhere/at/all"], "There is no model folder nowhere/at/all"),
         (["--output", "m.onnx", "--photo", "none.jpg"], "There is no image file at none.jpg"),
     ],

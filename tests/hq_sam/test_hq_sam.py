@@ -1,9 +1,6 @@
-"""HQ-SAM: prompts, training, evaluation and refinement."""
+"""Test HQ-SAM: prompts, training, evaluation and refinement."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +12,7 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
+from support.processes import run_command
 from support.tiny_labelers import save_sam2, save_sam_hq
 from typer.testing import CliRunner
 
@@ -49,7 +47,7 @@ def sam_hq(tmp_path_factory) -> Path:
 
 
 def write_objects(folder: Path, count: int, seed: int, size=(96, 72)):
-    """Photographs of one dark ellipse each on light noise, with its binary mask."""
+    """Write photos of one dark ellipse on light noise, with its binary mask."""
     rng = np.random.default_rng(seed)
     for name in ("im", "gt"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -86,7 +84,7 @@ def test_boxes(mask, noise, seed):
     assert (noisy[2:] - noisy[:2] >= 1 - 1e-9).all()
     assert (noisy >= 0).all()
     assert (noisy <= np.tile(mask.shape[::-1], 2)).all()
-    # A corner moves by half of the side's change and the centre's shift, unless it is kept within the image.
+    # A corner moves by half the side's change plus the centre's shift, unless it is clipped to the image.
     sides = np.tile(box[2:] - box[:2], 2)
     assert (np.abs(noisy - box) <= np.maximum(noise * sides, 1) + 1e-9).all()
 
@@ -125,7 +123,7 @@ def test_mask_prompts_are_logits_of_the_padded_square():
     assert (prompt[0, 4:] == -MASK_LOGIT).all()
 
 
-def test_samples_are_repeatable_and_of_all_kinds(data, sam_hq):
+def test_samples_are_reproducible_and_of_all_kinds(data, sam_hq):
     model = transformers.SamHQModel.from_pretrained(sam_hq)
     processor = transformers.AutoProcessor.from_pretrained(sam_hq).image_processor
     dataset = ObjectSet(*find_objects(data, "train"), model, processor, seed=3)
@@ -138,7 +136,7 @@ def test_samples_are_repeatable_and_of_all_kinds(data, sam_hq):
         assert sample["labels"].any()
         sizes.append(sample["labels"].sum().item())
         kinds |= sample.keys() - {"pixel_values", "labels"}
-        # What the prompt says lies where the mask is.
+        # The prompt fits the mask.
         rows, columns = sample["labels"].nonzero(as_tuple=True)
         if "input_boxes" in sample:
             expected = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
@@ -146,13 +144,13 @@ def test_samples_are_repeatable_and_of_all_kinds(data, sam_hq):
         if "input_points" in sample:
             x, y = sample["input_points"].long().T
             assert sample["labels"][y, x].all()
-        # Dark where the mask is: image and mask are shown alike.
+        # Image and mask are transformed alike: the image is dark where the mask is.
         inside = sample["labels"].bool()
         if 30 < inside.sum() < 3000:
             assert sample["pixel_values"][0][inside].mean() < -1
     assert kinds == {f"input_{kind}" for kind in ("boxes", "points", "masks")}
     assert len(PROMPT_KINDS) == 3
-    # Large-scale jitter.
+    # Large-scale jitter varies the size of the objects.
     assert max(sizes) > 10 * min(sizes)
     dataset.set_epoch(1)
     assert not torch.equal(dataset[0]["pixel_values"], sample["pixel_values"])
@@ -169,7 +167,7 @@ def test_objects_of_a_label_map():
     assert not object_masks(torch.zeros(2, 2, dtype=torch.uint8), binary=True)
 
 
-def test_losses_against_a_literal_computation():
+def test_losses_equal_a_literal_computation():
     torch.manual_seed(0)
     logits, labels = torch.randn(3, 8, 8), (torch.rand(3, 8, 8) < 0.4).float()
     losses = mask_losses(logits, labels)
@@ -195,14 +193,14 @@ def trained(data: Path, sam_hq: Path, output: Path, **options):
     return trainer, before
 
 
-def test_only_what_hq_sam_adds_learns(data, sam_hq, tmp_path):
+def test_only_the_parameters_of_hq_sam_learn(data, sam_hq, tmp_path):
     trainer, before = trained(data, sam_hq, tmp_path / "out", max_steps=3, logging_steps=1)
     for name, value in trainer.model.state_dict().items():
         if name.startswith(LEARNED):
             assert not torch.equal(value, before[name]), name
         else:
             assert torch.equal(value, before[name]), name
-    with pytest.raises(ValueError, match="take a model of type sam_hq"):
+    with pytest.raises(ValueError, match="use a model of type sam_hq"):
         freeze_sam(torch.nn.Linear(1, 1))
 
 
@@ -212,7 +210,7 @@ def test_the_learning_rate_drops_once(data, sam_hq, tmp_path):
     assert rates == pytest.approx([1e-3] * 3 + [1e-4] * 3)
 
 
-def test_boundaries_get_better(data, sam_hq, tmp_path):
+def test_training_improves_boundaries(data, sam_hq, tmp_path):
     kinds = {name: PROMPTS[name] for name in ("box", "coarse mask")}
 
     def evaluate(model):
@@ -238,9 +236,9 @@ def test_boundaries_get_better(data, sam_hq, tmp_path):
         assert after[name]["miou"] > 0.8
 
 
-def test_other_models_are_not_evaluated(data, tmp_path):
+def test_evaluating_another_model_raises(data, tmp_path):
     segmenter = SamSegmenter.load(save_sam2(tmp_path / "sam2"), "cpu", torch.float32)
-    with pytest.raises(ValueError, match="The model is of type sam2; take a SAM"):
+    with pytest.raises(ValueError, match="The model is of type sam2; use a SAM"):
         list(evaluate_prompts(segmenter, *find_objects(data, "validation")))
 
 
@@ -257,7 +255,7 @@ def test_scores_of_masks():
 
 
 class Exact:
-    """A segmenter that knows the masks."""
+    """Segmenter that knows the masks."""
 
     def __init__(self, mask):
         self.mask = mask
@@ -267,30 +265,30 @@ class Exact:
             yield self.mask, 1.0
 
 
-def test_refinement_moves_boundaries_and_nothing_else():
+def test_refinement_only_moves_boundaries():
     exact = np.zeros((120, 160), bool)
     exact[30:90, 40:120] = True
     label_map = np.full((120, 160), 5, np.uint8)
     label_map[100:] = 4
     truth = label_map.copy()
     truth[exact] = 1
-    # The label map's human is two pixels too small to the left and two too large to the right.
+    # The label map's human is two pixels too small on the left and two too large on the right.
     label_map[30:90, 42:122] = 1
     photo = PIL.Image.new("RGB", (160, 120))
     refined = Refiner(Exact(exact), classes=[1], band=0.02)(photo, label_map)
     assert np.array_equal(refined, truth)
-    # Too far apart to be the same thing, too small, or another class: nothing changes.
+    # Too far apart to be the same object, too small, or another class: nothing changes.
     for refiner in (
         Refiner(Exact(np.roll(exact, 60, axis=1)), classes=[1]),
         Refiner(Exact(exact), classes=[1], min_area=0.5),
         Refiner(Exact(exact), classes=[2]),
     ):
         assert np.array_equal(refiner(photo, label_map), label_map)
-    # Ignored pixels stay, and so does what is far from the boundary.
+    # Ignored pixels and pixels far from the boundary stay.
     label_map[30:90, 40:42] = 255
     refined = Refiner(Exact(exact), classes=[1], band=0.02)(photo, label_map)
     assert (refined[30:90, 40:42] == 255).all()
-    with pytest.raises(ValueError, match="band is 2; it must be"):
+    with pytest.raises(ValueError, match="band must be between 0 and 1, got 2"):
         Refiner(Exact(exact), band=2)
 
 
@@ -319,25 +317,20 @@ def test_the_commands(data, sam_hq, tmp_path):
     refine = ("refine", data / "validation" / "im", "--label-maps", maps, "--model", output, "--device", "cpu")
     run(*refine, "--output", tmp_path / "refined", "--min-iou", "0")
     assert len(list((tmp_path / "refined").glob("*.png"))) == 4
-    assert "is there already" in run(*refine, "--output", tmp_path / "refined")
+    assert "exists already" in run(*refine, "--output", tmp_path / "refined")
     assert "would replace the label maps" in run(*refine, "--output", maps, code=1)
-    assert "There is no option --lerning_rate" in run(*train, "--lerning_rate", "1", code=1)
+    assert "Unknown option --lerning_rate" in run(*train, "--lerning_rate", "1", code=1)
     (tmp_path / "empty").mkdir()
-    assert "holds neither annotations" in run("train-hq-sam", "--data", tmp_path / "empty", *options, code=1)
+    assert "contains neither annotations" in run("train-hq-sam", "--data", tmp_path / "empty", *options, code=1)
 
 
 def test_two_processes_learn_the_same(data, sam_hq, tmp_path):
-    options = ["--data", str(data), "--model", str(sam_hq), "--use_cpu", "--max_steps", "2", "--report_to", "none"]
-    options += ["--learning_rate", "1e-5"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for name, launcher, batch in (
-        ("one", [], "4"),
-        ("two", ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"], "2"),
-    ):
-        command = [sys.executable, *launcher, "-m", "transformers_massformer.cli", "train-hq-sam", *options]
-        command += ["--output", str(tmp_path / name), "--per_device_train_batch_size", batch]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-        assert done.returncode == 0, done.stderr
+    train = ["train-hq-sam", "--data", str(data), "--model", str(sam_hq), "--use_cpu", "--max_steps", "2"]
+    train += ["--report_to", "none", "--learning_rate", "1e-5"]
+    done = CliRunner().invoke(app, [*train, "--output", str(tmp_path / "one"), "--per_device_train_batch_size", "4"])
+    assert done.exit_code == 0, done.output
+    two = [*train, "--output", str(tmp_path / "two"), "--per_device_train_batch_size", "2"]
+    run_command(two, tmp_path, processes=2)
     one, two = (transformers.SamHQModel.from_pretrained(tmp_path / name).state_dict() for name in ("one", "two"))
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, atol=2e-6, rtol=1e-4)

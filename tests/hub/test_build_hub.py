@@ -6,18 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from build_hub import add_remote_code, render_card
 from support.hub import ROOT, build_hub
 from support.tiny import tiny_model, tiny_semask
 from transformers import AutoConfig
 
 from transformers_massformer import MaSSFormerImageProcessor, SeMaskImageProcessor
 
-
-sys.path.insert(0, str(ROOT / "scripts"))
-try:
-    from build_hub import add_remote_code, render_card
-finally:
-    sys.path.pop(0)
 
 MASSFORMER = {
     "README.md",

@@ -2,7 +2,7 @@ import json
 import subprocess
 import sys
 
-from transformers_massformer.data.mass13k import LABELS
+from transformers_massformer.data.layout import LABELS
 
 
 def test_labels_and_colours_by_id(built_hub):

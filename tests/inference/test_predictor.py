@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from support.replica import write_pair
-from support.tiny_peers import PEERS, write_peer
+from support.tiny_data import photo
+from support.tiny_peers import PEERS
 from transformers import AutoConfig, AutoImageProcessor
 from typer.testing import CliRunner
 
@@ -17,24 +18,6 @@ from transformers_massformer.inference.predictor import ModelPredictor, Predicti
 from transformers_massformer.inference.segmenter import Segmenter
 from transformers_massformer.inference.tiling import plan_tiles
 from transformers_massformer.training import MaSSFormerTrainer, MaSSFormerTrainingArguments
-
-
-@pytest.fixture(scope="module")
-def peers(tmp_path_factory):
-    """Folders with models, made when they are asked for."""
-    root, made = tmp_path_factory.mktemp("models"), {}
-
-    def folder(name):
-        if name not in made:
-            made[name] = write_peer(name, root / name)
-        return made[name]
-
-    return folder
-
-
-def photo(width=96, height=80, seed=0):
-    pixels = np.random.default_rng(seed).integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
-    return PIL.Image.fromarray(pixels).resize((width, height), PIL.Image.Resampling.BICUBIC)
 
 
 def dense_scores(model, pixel_values, valid_size, target_size, **inputs):

@@ -1,4 +1,4 @@
-"""Pseudo-labels: detection, masks, merging, review."""
+"""Test pseudo-labels: detection, masks, merging and review."""
 
 import json
 import os
@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.processes import run_command
 from support.tiny_labelers import (
     DarkMasks,
     DarkThings,
@@ -25,7 +26,7 @@ from support.tiny_labelers import (
 from typer.testing import CliRunner
 
 from transformers_massformer.cli import app
-from transformers_massformer.data.mass13k import Pair, find_splits
+from transformers_massformer.data.layout import Pair, find_splits
 from transformers_massformer.data.pseudo_labels import PseudoLabelFiles
 from transformers_massformer.data.reading import read_label
 from transformers_massformer.labeling import (
@@ -59,7 +60,7 @@ def models(tmp_path_factory) -> dict[str, Path]:
 
 
 def photo_with_spots(size: tuple[int, int], spots: list[tuple[int, int, int, int]]) -> PIL.Image.Image:
-    """Dark boxes on light ground."""
+    """Draw dark boxes on a light background."""
     photo = PIL.Image.new("RGB", size, (200, 200, 200))
     draw = PIL.ImageDraw.Draw(photo)
     for left, top, right, bottom in spots:
@@ -81,7 +82,7 @@ SPOTS = {"a": [(10, 10, 30, 30), (60, 20, 66, 24)], "b": [], "c": [(5, 40, 25, 6
 
 @pytest.fixture
 def data(tmp_path) -> Path:
-    """Three photographs, the lower half of which is class ground, the upper one others."""
+    """Write three photos; the lower half of each is ground, the upper half is others."""
     label_map = np.zeros((80, 96), np.uint8)
     label_map[40:] = 4
     label_map[:, :2] = 255
@@ -109,7 +110,7 @@ def read_map(path: Path) -> np.ndarray:
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**16), st.floats(0, 1))
-def test_masks_come_back_from_their_encoding(height, width, seed, density):
+def test_masks_survive_encoding(height, width, seed, density):
     mask = np.random.default_rng(seed).random((height, width)) < density
     encoded = json.loads(json.dumps(encode_mask(mask)))
     assert np.array_equal(decode_mask(encoded), mask)
@@ -121,7 +122,7 @@ def test_masks_come_back_from_their_encoding(height, width, seed, density):
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**16), st.integers(0, 5), st.booleans())
-def test_maps_against_a_loop_over_pixels(seed, count, relabel_all):
+def test_label_maps_equal_a_loop_over_pixels(seed, count, relabel_all):
     rng = np.random.default_rng(seed)
     instances = []
     for _ in range(count):
@@ -139,9 +140,9 @@ def test_maps_against_a_loop_over_pixels(seed, count, relabel_all):
             assert combined[y, x] == (expected if expected and free else label_map[y, x])
 
 
-def test_windows_find_what_the_whole_photograph_shows_too_small():
+def test_windows_find_objects_too_small_in_the_complete_photo():
     class OnlyLargeThings(DarkThings):
-        """Sees things that cover a hundredth of the image."""
+        """Detector of dark spots that cover at least a hundredth of the image."""
 
         def __call__(self, images, prompt):
             found = []
@@ -160,7 +161,7 @@ def test_windows_find_what_the_whole_photograph_shows_too_small():
         assert sorted(found.boxes.tolist()) == sorted(map(list, spots))
 
 
-def test_of_boxes_on_each_other_the_best_remains():
+def test_the_best_of_overlapping_boxes_is_kept():
     class Twice:
         def __call__(self, images, prompt):
             boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [20, 20, 30, 30]])
@@ -171,7 +172,7 @@ def test_of_boxes_on_each_other_the_best_remains():
     assert found.scores.tolist() == pytest.approx([0.9, 0.4])
 
 
-def test_only_others_get_a_new_class_unless_told_otherwise(data, tmp_path):
+def test_by_default_a_new_class_replaces_only_others(data, tmp_path):
     job = label_job(data, tmp_path / "out")
     assert label_with_stand_ins(job) == [2, 0, 1]
     for name, spots in SPOTS.items():
@@ -207,7 +208,7 @@ def test_filters(data, tmp_path, options, kept):
     assert all(each.accepted or each.reason for record in records.values() for each in record.instances)
 
 
-def test_a_class_that_nothing_shows_with_certainty_is_taken_to_be_absent():
+def test_a_class_without_a_certain_object_counts_as_absent():
     class Unsure(DarkThings):
         def __call__(self, images, prompt):
             return [Detections(found.boxes, found.scores * 0.4) for found in super().__call__(images, prompt)]
@@ -222,7 +223,7 @@ def test_a_class_that_nothing_shows_with_certainty_is_taken_to_be_absent():
 @pytest.mark.parametrize(
     "options", [{"tile": 100, "overlap": 100}, {"tile": 100, "overlap": -1}, {"batch_size": 0}, {"min_area": 1.5}]
 )
-def test_options_out_of_range(options):
+def test_options_out_of_range_raise(options):
     with pytest.raises(ValueError, match="must be"):
         LabelOptions(**options)
 
@@ -233,7 +234,7 @@ def test_two_classes_at_once():
     assert [each.class_id for each in instances] == [7, 7, 8, 8]
 
 
-def test_decisions_of_people_are_followed(data, tmp_path):
+def test_review_decisions_are_applied(data, tmp_path):
     job = label_job(data, tmp_path / "out")
     label_with_stand_ins(job)
     reviewables = job.finish({}, sheets=2)
@@ -254,14 +255,14 @@ def test_decisions_of_people_are_followed(data, tmp_path):
     assert [each["accepted"] for each in found["annotations"]] == [False, True, True]
     assert found["annotations"][0]["reason"] == "review"
     assert not list((tmp_path / "out" / "review").glob("*.jpg"))
-    # Decisions can be taken back, and those that change nothing write nothing.
+    # Decisions can be reverted, and decisions that change nothing write nothing.
     path.write_text("\n".join(lines))
     assert job.review(read_review_list(path)) == 1
     assert np.array_equal(read_map(job.files.combined("train", "a")), before)
     assert job.review(read_review_list(path)) == 0
 
 
-def test_review_lists_that_cannot_be_followed(data, tmp_path):
+def test_invalid_review_lists_raise(data, tmp_path):
     job = label_job(data, tmp_path / "out")
     label_with_stand_ins(job)
     job.finish({}, sheets=0)
@@ -273,15 +274,15 @@ def test_review_lists_that_cannot_be_followed(data, tmp_path):
     ):
         read_review_list(path)
     path.write_text("a,b\n1,2\n")
-    with pytest.raises(ValueError, match="has no column decision, image_id, instance, split"):
+    with pytest.raises(ValueError, match="lacks the columns decision, image_id, instance, split"):
         read_review_list(path)
     with pytest.raises(FileNotFoundError, match="no review list"):
         read_review_list(tmp_path / "nothing.csv")
-    with pytest.raises(ValueError, match="names object 9 of a in train, which is not there"):
+    with pytest.raises(ValueError, match="names object 9 of a in train, which does not exist"):
         job.review({("train", "a", 9): False})
 
 
-def test_the_manifest_is_read_by_coco_s_tools(data, tmp_path):
+def test_pycocotools_reads_the_manifest(data, tmp_path):
     coco = pytest.importorskip("pycocotools.coco")
     job = label_job(data, tmp_path / "out")
     label_with_stand_ins(job)
@@ -295,14 +296,14 @@ def test_the_manifest_is_read_by_coco_s_tools(data, tmp_path):
     assert PseudoLabelFiles(tmp_path / "out").read_classes() == {7: "car"}
 
 
-def test_photographs_are_upright(tmp_path):
+def test_photos_are_read_upright(tmp_path):
     label_map = np.zeros((80, 96), np.uint8)
     exif = PIL.Image.Exif()
     exif[0x0112] = 6
     write_photo(tmp_path / "data", "a", photo_with_spots((96, 80), [(10, 20, 30, 50)]), label_map, exif=exif)
     job = label_job(tmp_path / "data", tmp_path / "out")
     assert label_with_stand_ins(job) == [1]
-    # Turned by a quarter, clockwise.
+    # Rotated by 90 degrees clockwise.
     (instance,) = job.done()["train", "a"].instances
     assert instance.box == (30, 10, 60, 30)
     combined = read_map(job.files.combined("train", "a"))
@@ -312,14 +313,14 @@ def test_photographs_are_upright(tmp_path):
     assert pair == Pair("a", job.photos[0].pair.image, job.files.combined("train", "a"))
 
 
-# The models of transformers
+# Models of transformers
 
 
 SAVERS = {"sam": save_sam, "sam_hq": save_sam_hq, "sam2": save_sam2}
 
 
 @pytest.mark.parametrize("kind", SAVERS)
-def test_masks_of_hundreds_of_boxes_are_those_of_one_at_a_time(kind, tmp_path):
+def test_masks_do_not_depend_on_the_batch(kind, tmp_path):
     segmenter = SamSegmenter.load(SAVERS[kind](tmp_path / kind), "cpu", torch.float32, batch_size=64)
     torch.manual_seed(0)
     photo = PIL.Image.effect_noise((150, 100), 80).convert("RGB")
@@ -350,22 +351,25 @@ def test_detections_do_not_depend_on_the_batch(save, tmp_path):
         assert (one.boxes <= torch.tensor([photo.width, photo.height] * 2)).all()
 
 
-def test_another_model_is_refused(models):
+def test_models_of_another_task_raise(models):
     with pytest.raises(ValueError, match="Unrecognized configuration class|zero-shot"):
         ZeroShotDetector.load(models["segmenter"], "cpu", torch.float32)
     with pytest.raises(ValueError, match="Unrecognized configuration class"):
         SamSegmenter.load(models["detector"], "cpu", torch.float32)
 
 
-def run_label(data: Path, output: Path, models: dict[str, Path], *options: str, code: int = 0):
+def label_command(data: Path, output: Path, models: dict[str, Path], *options: str) -> list[str]:
     command = ["label", "--data", str(data), "--output", str(output), "--class", "car", "--device", "cpu"]
-    command += ["--detector", str(models["detector"]), "--segmenter", str(models["segmenter"]), *options]
-    result = CliRunner().invoke(app, command)
+    return [*command, "--detector", str(models["detector"]), "--segmenter", str(models["segmenter"]), *options]
+
+
+def run_label(data: Path, output: Path, models: dict[str, Path], *options: str, code: int = 0):
+    result = CliRunner().invoke(app, label_command(data, output, models, *options))
     assert result.exit_code == code, f"{result.output}\n{result.exception!r}"
     return result
 
 
-def test_the_command_from_photographs_to_label_maps(data, tmp_path, models):
+def test_the_command_labels_photos(data, tmp_path, models):
     output = tmp_path / "out"
     printed = run_label(data, output, models, "--score", "0.5", "--relabel", "all").output
     assert "car (class 7):" in printed
@@ -374,21 +378,21 @@ def test_the_command_from_photographs_to_label_maps(data, tmp_path, models):
     assert found["annotations"]
     assert {each["score"] >= 0.5 for each in found["annotations"]} == {True}
     assert list((output / "review").glob("*.jpg"))
-    # A second run finds everything done, and another one is refused.
+    # A second run finds everything done, and a run with other options is rejected.
     before = (output / "manifest.json").read_bytes()
-    assert "3 of 3 are in" in run_label(data, output, models, "--score", "0.5", "--relabel", "all").output
+    assert "3 of 3 photographs are in" in run_label(data, output, models, "--score", "0.5", "--relabel", "all").output
     assert (output / "manifest.json").read_bytes() == before
     assert (
-        "another labelling (other score)"
+        "another labeling run (different score)"
         in run_label(data, output, models, "--score", "0.4", "--relabel", "all", code=1).output
     )
 
 
 @pytest.mark.parametrize("killed_after", [1, 2])
-def test_an_interrupted_labelling_ends_in_the_same_manifest(data, tmp_path, models, killed_after):
+def test_a_resumed_run_gives_the_same_manifest(data, tmp_path, models, killed_after):
     run_label(data, tmp_path / "whole", models, "--score", "0.5", "--relabel", "all", "--sheets", "0")
     run_label(data, tmp_path / "halves", models, "--score", "0.5", "--relabel", "all", "--sheets", "0")
-    # As if it had been killed while it wrote a record.
+    # As if the run had been killed while writing a record.
     records = tmp_path / "halves" / "records" / "0.jsonl"
     lines = records.read_text().splitlines(keepends=True)
     records.write_text("".join(lines[:killed_after]) + lines[killed_after][:40])
@@ -401,19 +405,13 @@ def test_an_interrupted_labelling_ends_in_the_same_manifest(data, tmp_path, mode
 def test_several_processes_give_the_same_manifest(data, tmp_path, models):
     options = ["--score", "0.5", "--relabel", "all", "--sheets", "0"]
     run_label(data, tmp_path / "one", models, *options)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m"]
-    command += ["transformers_massformer.cli", "label", "--data", str(data), "--output", str(tmp_path / "two")]
-    command += ["--class", "car", "--device", "cpu", "--detector", str(models["detector"])]
-    command += ["--segmenter", str(models["segmenter"]), *options]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    assert done.returncode == 0, done.stderr
+    run_command(label_command(data, tmp_path / "two", models, *options), tmp_path, processes=2)
     assert len(list((tmp_path / "two" / "records").glob("*.jsonl"))) == 2
     manifests = [(tmp_path / name / "manifest.json").read_text() for name in ("one", "two")]
     assert manifests[0] == manifests[1]
 
 
-def test_a_second_class_on_top_of_the_first(data, tmp_path, models):
+def test_a_second_class_is_added_to_the_first(data, tmp_path, models):
     run_label(data, tmp_path / "car", models, "--score", "0.5", "--relabel", "all")
     first = read_map(PseudoLabelFiles(tmp_path / "car").combined("train", "a"))
     assert (first == 7).any()
@@ -430,12 +428,12 @@ def test_a_second_class_on_top_of_the_first(data, tmp_path, models):
     assert (read_map(files.combined("train", "a")) == 8).any()
 
 
-def test_errors_for_people(data, tmp_path, models):
+def test_errors_name_the_remedy(data, tmp_path, models):
     output = tmp_path / "out"
     known = CliRunner().invoke(app, ["label", "--data", str(data), "--output", str(output), "--class", "sky"])
     assert known.exit_code == 1
-    assert "The class 'sky' is known already" in known.output
-    # A model that is not there leaves nothing behind that would be in the way of another.
+    assert "The class 'sky' exists already" in known.output
+    # A missing model leaves nothing behind that would block the next run.
     result = run_label(data, output, {**models, "detector": data / "nowhere"}, code=1)
     assert str(data / "nowhere") in result.output
     assert not output.exists()
@@ -452,27 +450,31 @@ def test_errors_for_people(data, tmp_path, models):
         PseudoLabelFiles(tmp_path / "broken").read_classes()
 
 
-def peak_memory_of_many_boxes(models: dict[str, Path], count: int) -> int:
-    """Bytes, in a process of its own, on a 4K photograph."""
-    program = f"""
-import resource, PIL.Image, torch
+PEAK_MEMORY = """
+import resource, sys
+import PIL.Image, torch
 from transformers_massformer.labeling import Detections, Labeler, SamSegmenter
-class Many:
-    def __call__(self, images, prompt):
-        corners = torch.rand({count}, 2) * 2000
-        return [Detections(torch.cat((corners, corners + 500), 1), torch.rand({count})) for _ in images]
+
+def boxes(images, prompt):
+    numbers = torch.arange(int(prompt))
+    corners = torch.stack((numbers % 6, numbers // 6), 1) * 600.0
+    return [Detections(torch.cat((corners, corners + 500), 1), torch.rand(len(numbers))) for _ in images]
+
 torch.manual_seed(0)
-segmenter = SamSegmenter.load({str(models["segmenter"])!r}, "cpu", torch.float32)
+labeler = Labeler(boxes, SamSegmenter.load(sys.argv[1], "cpu", torch.float32))
 photo = PIL.Image.new("RGB", (4096, 3072), (90, 120, 60))
-(instances,) = Labeler(Many(), segmenter)([photo], {{7: "car"}})
-print(len(instances), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+for count in sys.argv[2:]:
+    (instances,) = labeler([photo], {7: count})
+    print(len(instances), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
-    return int(done.stdout.split()[1])
 
 
 def test_masks_at_4k_are_not_held_for_all_boxes(models):
-    few, many = (peak_memory_of_many_boxes(models, count) for count in (4, 44))
-    # One mask of 4096 x 3072 has 12.6 MB; 40 of them would have 500.
-    assert many - few < 8 * 4096 * 3072
+    # In a separate process, whose peak memory starts low.
+    command = [sys.executable, "-c", PEAK_MEMORY, str(models["segmenter"]), "4", "24"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    (few, few_bytes), (many, many_bytes) = (map(int, line.split()) for line in done.stdout.splitlines())
+    assert (few, many) == (4, 24)
+    # One mask of 4096 x 3072 has 12.6 MB; 20 more of them would have 250 MB.
+    assert many_bytes - few_bytes < 8 * 4096 * 3072

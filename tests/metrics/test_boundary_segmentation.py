@@ -113,7 +113,7 @@ def test_settings_cannot_change_after_counting(load):
         (lambda m, p, r: m.add_batch(predictions=[p, p], references=[r]), "2 predictions for 1 references"),
         (lambda m, p, r: m.add_batch(predictions=[p], references=[r], num_labels=3), "num_labels"),
         (lambda m, p, r: m.add(prediction=p[1:], reference=r), "Pair 0: .*50 x 39"),
-        (lambda m, p, r: m.compute(predictions=[p], references=[r], tolerance=3), "no setting tolerance"),
+        (lambda m, p, r: m.compute(predictions=[p], references=[r], tolerance=3), "Unknown settings: tolerance"),
         (lambda m, p, r: m.compute(predictions=[p], references=[r], num_labels=2), "a class 3, but"),
     ],
 )

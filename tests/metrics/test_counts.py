@@ -28,7 +28,7 @@ KINDS = [field.name for field in dataclasses.fields(Counts)]
 
 
 def eroded(mask: np.ndarray, width: int) -> np.ndarray:
-    """So many erosions with a 3 x 3 square and a border of zeros, one neighbour at a time."""
+    """Erode `width` times with a 3 x 3 square and a border of zeros, one neighbour at a time."""
     for _ in range(width):
         padded = np.pad(mask, 1)
         mask = np.logical_and.reduce(
@@ -38,7 +38,7 @@ def eroded(mask: np.ndarray, width: int) -> np.ndarray:
 
 
 def matched(own: np.ndarray, other: np.ndarray, tolerance: float, distance: str) -> int:
-    """Pixels of the one within the tolerance of the other, by a distance transform."""
+    """Count the pixels of one mask within the tolerance of the other, with a distance transform."""
     if not own.any() or not other.any():
         return 0
     if distance == "euclidean":
@@ -49,7 +49,7 @@ def matched(own: np.ndarray, other: np.ndarray, tolerance: float, distance: str)
 
 
 def oracle(prediction: np.ndarray, label: np.ndarray, chosen: CountSettings) -> dict[str, list[int]]:
-    """The counts class by class, mask by mask."""
+    """Compute the counts class by class, mask by mask."""
     valid = np.ones(label.shape, bool) if chosen.ignore_index is None else label != chosen.ignore_index
     width = max(1, round(chosen.boundary_ratio * math.sqrt(label.shape[0] ** 2 + label.shape[1] ** 2)))
     counts: dict[str, list[int]] = {kind: [] for kind in KINDS}
@@ -79,7 +79,7 @@ def as_dict(counts: Counts) -> dict[str, list[int]]:
 
 @st.composite
 def pairs_of_label_maps(draw):
-    """Blocks, so that there are interiors; or noise; or one value everywhere, which may be the ignored one."""
+    """Draw blocks, so that there are interiors, or noise, or a constant map, which may be ignored."""
     height, width = draw(st.integers(1, 24)), draw(st.integers(1, 24))
     block = draw(st.sampled_from([1, 1, 3, 5, 30]))
     small = (-(-height // block), -(-width // block))
@@ -90,7 +90,7 @@ def pairs_of_label_maps(draw):
     label = expand(draw(stnp.arrays(np.uint8, small, elements=st.sampled_from([0, 1, 2, 3, 255]))))
     prediction = expand(draw(stnp.arrays(np.uint8, small, elements=st.integers(0, NUM_LABELS - 1))))
     if draw(st.booleans()):
-        # What a good prediction looks like: the truth, a little displaced.
+        # A good prediction: the truth, slightly shifted.
         moved = np.roll(label, (draw(st.integers(0, 2)), draw(st.integers(0, 2))), (0, 1))
         prediction = np.where(moved == 255, prediction, moved)
     return prediction, label
@@ -117,7 +117,7 @@ def test_counts_equal_those_of_erosions_and_distance_transforms(pair, ratio, tol
 
 
 @pytest.mark.parametrize("ignore_index", [None, -100, 1, 1000])
-def test_any_ignored_label(ignore_index):
+def test_any_label_can_be_ignored(ignore_index):
     generator = np.random.default_rng(0)
     label, prediction = (generator.integers(0, NUM_LABELS, (20, 30)).repeat(3, 0) for _ in range(2))
     if ignore_index is not None:
@@ -161,7 +161,7 @@ def perturbed(label: np.ndarray, seed: int, block: int) -> np.ndarray:
     ("name", "size", "seed", "block", "small_block"),
     [("small", (64, 96), 101, 12, 6), ("large", (1500, 2100), 102, 150, 30)],
 )
-def test_areas_are_those_of_the_release(name, size, seed, block, small_block):
+def test_areas_equal_those_of_the_release(name, size, seed, block, small_block):
     label = labels(*size, seed, block)
     prediction = perturbed(label, 103, small_block)
     with np.load(DATA / "golden_loss_metric.npz") as golden:
@@ -188,7 +188,7 @@ def test_a_perfect_prediction_scores_one(pair):
     prediction = np.where(label == 255, 0, label)
     if (label == 255).all():
         return
-    # Beside ignored pixels a perfect prediction cannot know where its boundary is.
+    # Next to ignored pixels, a perfect prediction cannot know its boundary.
     label = prediction
     scores = class_scores(count_image(torch.from_numpy(prediction), torch.from_numpy(label), NUM_LABELS))
     present = torch.from_numpy(np.bincount(label.ravel(), minlength=NUM_LABELS) > 0)
@@ -197,14 +197,14 @@ def test_a_perfect_prediction_scores_one(pair):
         assert values[~present].isnan().all()
 
 
-def test_a_shift_by_one_pixel_shows_in_boundaries_most():
+def test_a_shift_by_one_pixel_mostly_affects_boundaries():
     label = torch.from_numpy(labels(300, 400, 3, 50) % 4)
     counts = count_image(label.roll(1, 1), label, NUM_LABELS)
     assert as_dict(counts) == oracle(label.roll(1, 1).numpy(), label.numpy(), CountSettings())
     scores = class_scores(counts)
     assert (scores.boundary_iou < 0.6).all()
     assert (scores.iou > 0.9).all()
-    # Within the tolerance of 2 pixels, but for where the border of the image was.
+    # Within the tolerance of 2 pixels, except at the former image border.
     assert (scores.bf1 > 0.95).all()
 
 
@@ -240,7 +240,7 @@ def test_scores_of_a_data_set_come_from_summed_counts():
     json.dumps(result)
 
 
-def test_a_class_that_is_only_predicted_has_a_bf1_of_zero():
+def test_a_class_that_is_only_predicted_scores_zero():
     label = torch.zeros(9, 9, dtype=torch.uint8)
     prediction = label.clone()
     prediction[3:6, 3:6] = 1
@@ -257,15 +257,15 @@ def test_a_class_that_is_only_predicted_has_a_bf1_of_zero():
         (torch.zeros(3, 4), torch.zeros(3, 4, dtype=torch.long), "label map: integers .* float32"),
         (torch.zeros(0, 4, dtype=torch.long), torch.zeros(0, 4, dtype=torch.long), r"\(0, 4\)"),
         (torch.full((3, 4), 9), torch.zeros(3, 4, dtype=torch.long), "prediction has values .*: 9. Map"),
-        (torch.zeros(3, 4, dtype=torch.long), torch.full((3, 4), -1), "label has values .*: -1. Name"),
+        (torch.zeros(3, 4, dtype=torch.long), torch.full((3, 4), -1), "label has values .*: -1. Set"),
     ],
 )
-def test_what_is_no_pair_of_label_maps_is_refused(prediction, label, words):
+def test_invalid_label_maps_raise(prediction, label, words):
     with pytest.raises(ValueError, match=words):
         count_image(prediction, label, NUM_LABELS)
 
 
-def test_as_many_predictions_as_labels():
+def test_different_numbers_of_predictions_and_labels_raise():
     with pytest.raises(ValueError, match="got 1 and 2"):
         count_images([torch.zeros(2, 2, dtype=torch.long)], torch.zeros(2, 2, 2, dtype=torch.long), 3)
 
@@ -273,7 +273,7 @@ def test_as_many_predictions_as_labels():
 @pytest.mark.parametrize(
     "wrong", [{"boundary_ratio": 0}, {"bf1_tolerance": -1}, {"bf1_tolerance": math.nan}, {"bf1_distance": "manhattan"}]
 )
-def test_settings_without_meaning_are_refused(wrong):
+def test_invalid_settings_raise(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         CountSettings(**wrong)
 
@@ -308,7 +308,7 @@ def test_panoptic_quality_of_classes_as_segments(seed, num_images):
     np.testing.assert_allclose(result["mean_pq_st"], np.nanmean(quality))
 
 
-def test_a_prediction_may_leave_pixels_without_a_class_if_told_so():
+def test_predictions_may_contain_unlabelled_pixels_if_allowed():
     label = torch.zeros(4, 6, dtype=torch.int64)
     prediction = label.clone()
     prediction[:, 3:] = 255
@@ -319,5 +319,5 @@ def test_a_prediction_may_leave_pixels_without_a_class_if_told_so():
     assert counts.prediction_area.tolist() == [12, 0]
     assert counts.label_area.tolist() == [24, 0]
     assert class_scores(counts).iou[0] == 0.5
-    # Only what is predicted has a boundary: here all but the column whose neighbours are all predicted, twice.
+    # Unlabelled pixels have no boundary, in particular none of class 1.
     assert counts.prediction_boundary.tolist()[1] == 0

@@ -1,6 +1,3 @@
-import io
-import warnings
-
 import numpy as np
 import PIL.Image
 import pytest
@@ -12,7 +9,7 @@ from support.tiny import tiny_model
 from transformers import AutoImageProcessor, pipeline
 from transformers.modeling_outputs import ModelOutput
 
-from transformers_massformer import MaSSFormerImageProcessor, open_image
+from transformers_massformer import MaSSFormerImageProcessor
 
 
 MODES = ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "YCbCr", "HSV", "I", "F", "I;16"]
@@ -224,72 +221,3 @@ def test_pipeline_gives_masks_of_the_photo_s_size(model, tmp_path, caplog):
         assert {mask["label"] for mask in masks} <= set(model.config.id2label.values())
         assert all(mask["mask"].size == (71, 45) and mask["mask"].mode == "L" for mask in masks)
         assert (sum(np.asarray(mask["mask"]).astype(int) for mask in masks) == 255).all()
-
-
-# ---------------------------------------------------------------- opening files
-
-
-@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGB", "RGBA", "CMYK", "1", "I", "I;16"])
-def test_open_image_accepts_any_mode(mode, tmp_path):
-    image = random_image(5, 7, mode)
-    path = tmp_path / {"CMYK": "x.jpg", "I": "x.tiff"}.get(mode, "x.png")
-    image.save(path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        opened = open_image(path)
-    assert (opened.mode, opened.size) == ("RGB", (7, 5))
-
-
-def test_open_image_converts_values_sensibly(tmp_path):
-    PIL.Image.fromarray(np.array([[0, 256, 32768, 65535]], dtype=np.uint16)).save(tmp_path / "grey16.png")
-    assert np.asarray(open_image(tmp_path / "grey16.png"))[0, :, 0].tolist() == [0, 1, 128, 255]
-    PIL.Image.fromarray(np.array([[0, 0.5, 1, 7, np.nan]], dtype=np.float32)).save(tmp_path / "float.tiff")
-    assert np.asarray(open_image(tmp_path / "float.tiff"))[0, :, 1].tolist() == [0, 128, 255, 255, 0]
-    rgba = PIL.Image.fromarray(np.array([[[10, 20, 30, 255], [10, 20, 30, 0]]], dtype=np.uint8))
-    rgba.save(tmp_path / "rgba.png")
-    assert np.asarray(open_image(tmp_path / "rgba.png")).tolist() == [[[10, 20, 30], [255, 255, 255]]]
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_open_image_is_upright(orientation, tmp_path):
-    upright = random_image(3, 5)
-    turned = {
-        2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
-        3: PIL.Image.Transpose.ROTATE_180,
-        4: PIL.Image.Transpose.FLIP_TOP_BOTTOM,
-        5: PIL.Image.Transpose.TRANSPOSE,
-        6: PIL.Image.Transpose.ROTATE_90,
-        7: PIL.Image.Transpose.TRANSVERSE,
-        8: PIL.Image.Transpose.ROTATE_270,
-    }.get(orientation)
-    stored = upright.transpose(turned) if turned is not None else upright
-    exif = PIL.Image.Exif()
-    exif[0x0112] = orientation
-    stored.save(tmp_path / "x.png", exif=exif)
-    assert np.array_equal(np.asarray(open_image(tmp_path / "x.png")), np.asarray(upright))
-
-
-def test_open_image_refuses_bad_files(tmp_path, monkeypatch):
-    buffer = io.BytesIO()
-    random_image(64, 64).save(buffer, "JPEG")
-    (tmp_path / "cut.jpg").write_bytes(buffer.getvalue()[:900])
-    (tmp_path / "empty.jpg").write_bytes(b"")
-    (tmp_path / "text.jpg").write_text("not a picture")
-    for name, message in (
-        ("cut.jpg", "cut.jpg is damaged or cut off"),
-        ("empty.jpg", "empty.jpg is not an image file"),
-        ("text.jpg", "text.jpg is not an image file"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            open_image(tmp_path / name)
-    with pytest.raises(FileNotFoundError, match="no image file at .*none.jpg"):
-        open_image(tmp_path / "none.jpg")
-    with pytest.raises(ValueError, match="is a folder"):
-        open_image(tmp_path)
-    # Pillow refuses from twice the limit on and warns from the limit on.
-    random_image(10, 10).save(tmp_path / "large.png")
-    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 49)
-    with pytest.raises(ValueError, match="large.png is too large to be decoded safely.*MAX_IMAGE_PIXELS"):
-        open_image(tmp_path / "large.png")
-    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 51)
-    assert open_image(tmp_path / "large.png").size == (10, 10)

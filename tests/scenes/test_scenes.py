@@ -1,4 +1,4 @@
-"""Scenes: their alphas against an independent rendering, their seeds, and the files that the command writes."""
+"""Alphas against an independent rendering, seeds, and the files that the command writes."""
 
 import itertools
 import os
@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from transformers_massformer.cli import app
-from transformers_massformer.data.mass13k import LABELS, load_mass13k
+from transformers_massformer.data.layout import LABELS
+from transformers_massformer.data.mass13k import load_mass13k
 from transformers_massformer.data.statistics import image_statistics
 from transformers_massformer.scenes import furniture, load_scenes, nature, people, render_scene, structures
 from transformers_massformer.scenes.camera import Camera, Frame, Light, Site
@@ -30,7 +31,7 @@ FEET = np.array([[-3.0, 0, 6], [2, 0, 12], [3, 0, 50]])
 
 
 def inside(polygon, x, y):
-    """Whether points `(rows, columns)` of a grid have a winding number other than 0: edge by edge."""
+    """Tests edge by edge whether points `(rows, columns)` of a grid have a winding number other than 0."""
     winding = np.zeros((len(y), len(x)), int)
     for (x0, y0), (x1, y1) in zip(polygon, np.roll(polygon, -1, axis=0), strict=True):
         rows = np.flatnonzero((y0 <= y) != (y1 <= y))
@@ -40,7 +41,7 @@ def inside(polygon, x, y):
 
 
 def supersampled(drawing, height, left, top, side):
-    """Code shares `(8, side, side)` of a crop, 255 for all, from 16 x 16 points in each pixel."""
+    """Returns code shares `(8, side, side)` of a crop, with 255 in total, from 16 x 16 points per pixel."""
     grid = (np.arange(side * SAMPLES) + 0.5) / SAMPLES
     x, y = left + grid, top + grid
     codes = np.full((len(y), len(x)), -1)
@@ -69,7 +70,7 @@ def check_crop(drawing, width, height, left, top, side):
 
 @pytest.fixture
 def site():
-    """A camera over sky and ground that sees nothing else, at 96 x 96 pixels."""
+    """A camera that sees only sky and ground, at 96 x 96 pixels."""
     camera = Camera(aspect=1.0, horizon=0.5, focal=1.2, height=1.6)
     colors = (np.array(color, np.float32) for color in ([80, 120, 190], [200, 210, 220], [255, 240, 220]))
     site = Site(Drawing(), camera, Light(1.0, *colors, 300.0), Grain(np.random.default_rng(0)), 1 / 96)
@@ -113,12 +114,12 @@ def test_colours_are_where_the_alphas_are(site, name):
         flat.fill(polygons, palette[code], code)
     alpha, _ = class_alphas(site.drawing, 96, 96)
     composite = np.einsum("khw,kc->hwc", alpha / 255, palette[:7])
-    # Painting shape by shape is inexact where many share a pixel: hence a mean.
+    # Painting shape by shape is inexact where many shapes share a pixel, so only the mean is checked.
     assert np.abs(paint(flat, 96, 96) - composite).mean() < 1
     assert np.abs(paint(flat, 96, 96)[2:] - composite[:-2]).mean() > 1
 
 
-def test_crop_of_a_whole_scene_is_that_of_a_supersampled_rendering():
+def test_crop_of_a_complete_scene_is_that_of_a_supersampled_rendering():
     drawing = compose(np.random.default_rng(5), 4 / 3, 1 / 240)
     alpha, _ = class_alphas(drawing, 320, 240)
     mixed = (alpha.max(0) < 255).reshape(10, 24, 320)[:, :, :312].reshape(10, 24, 13, 24).mean((1, 3))
@@ -129,7 +130,7 @@ def test_crop_of_a_whole_scene_is_that_of_a_supersampled_rendering():
 
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), corners=st.integers(3, 9))
-def test_what_covers_a_rectangle_holds_all_its_points(seed, corners):
+def test_a_covering_polygon_contains_all_points(seed, corners):
     rng = np.random.default_rng(seed)
     polygon = rng.uniform(-40, 40, (corners, 2))
     low = rng.uniform(-30, 20, 2)
@@ -196,7 +197,7 @@ def test_every_class_and_bicycles_occur(six_scenes):
 @pytest.mark.parametrize(("arguments", "message"), [
     ((0, 0, (8, 64)), "8x64"), ((0, 0, (64, 16385)), "64x16385"), ((-1, 0), "Seed -1"), ((0, -2), "index -2"),
 ])  # fmt: skip
-def test_scene_that_cannot_be(arguments, message):
+def test_impossible_scenes_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         render_scene(*arguments)
 
@@ -219,7 +220,7 @@ def test_data_set(tmp_path):
     ({"n": 0}, "0 scenes"), ({"n": 1, "seed": -1}, "seed -1"), ({"n": 1, "size": (4096, 1)}, "4096x1"),
     ({"n": 1, "streaming": True, "num_proc": 2}, "num_proc"),
 ])  # fmt: skip
-def test_data_set_that_cannot_be(arguments, message):
+def test_impossible_data_sets_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         load_scenes(**arguments)
 
@@ -247,7 +248,7 @@ def test_command_writes_the_same_bytes_with_one_and_two_processes(tmp_path):
         np.testing.assert_array_equal(label, render_scene(0, 1, (96, 64)).label)
 
 
-def test_command_s_files_load_as_mass13k(tmp_path):
+def test_files_of_the_command_load_as_mass13k(tmp_path):
     for split, seed in (("train", "1"), ("val", "2")):
         assert (
             run(tmp_path / "data", "--count", "1", "--processes", "1", "--split", split, "--seed", seed).exit_code == 0
@@ -257,7 +258,7 @@ def test_command_s_files_load_as_mass13k(tmp_path):
     np.testing.assert_array_equal(loaded["validation"][0]["label"], render_scene(2, 0, (96, 64)).label)
 
 
-def test_command_goes_on_where_it_ended(tmp_path):
+def test_command_resumes(tmp_path):
     arguments = ("--count", "2", "--processes", "1")
     run(tmp_path, *arguments)
     before = contents(tmp_path)
@@ -265,7 +266,7 @@ def test_command_goes_on_where_it_ended(tmp_path):
     missing = tmp_path / "annotations" / "train" / "scene_0000_000001.png"
     missing.unlink()
     result = run(tmp_path, *arguments)
-    assert "1 of 2 are done already" in result.output
+    assert "1 of 2 scenes are finished already" in result.output
     assert contents(tmp_path) == before
     written = {path for path, then in times.items() if path.stat().st_mtime_ns != then}
     assert written == {missing, tmp_path / "images" / "train" / "scene_0000_000001.jpg"}
@@ -276,12 +277,12 @@ def test_command_goes_on_where_it_ended(tmp_path):
     (["--count", "0"], "--count 0"),
     (["--processes", "0"], "--processes 0"),
     (["--seed", "-3"], "--seed -3"),
-    (["--split", "dev"], "no split dev"),
-    (["--size", "12x"], "12x is no size"),
-    (["--size", "64x20000"], "64x20000 is no size"),
-    (["--size", "ten"], "ten is no size"),
+    (["--split", "dev"], "Unknown split dev"),
+    (["--size", "12x"], "'12x' is not a size"),
+    (["--size", "64x20000"], "'64x20000' is not a size"),
+    (["--size", "ten"], "'ten' is not a size"),
 ])  # fmt: skip
-def test_command_names_what_is_wrong(tmp_path, arguments, message):
+def test_command_names_wrong_arguments(tmp_path, arguments, message):
     result = run(tmp_path, *arguments)
     assert result.exit_code == 1
     assert message in result.output

@@ -1,4 +1,4 @@
-"""A folder in the layout of MaSS13K's release, with photographs that can be recognised."""
+"""A data set in the layout of MaSS13K's release, with photographs that can be recognised."""
 
 from pathlib import Path
 
@@ -10,14 +10,14 @@ ORIENTATION = 0x0112
 
 
 def checkered_labels(width: int, height: int, seed: int) -> np.ndarray:
-    """Class ids in blocks, some of them ignored, no two maps alike."""
+    """Returns class ids in blocks, some of them ignored, different for each seed."""
     blocks = np.random.default_rng(seed).choice([0, 1, 2, 3, 4, 5, 6, 255], size=(7, 9)).astype(np.uint8)
     rows, columns = np.arange(height) * 7 // height, np.arange(width) * 9 // width
     return blocks[rows][:, columns]
 
 
 def stored_as(upright: np.ndarray, orientation: int) -> np.ndarray:
-    """The pixels as a camera stores them which is held so that the orientation tag turns them upright again."""
+    """Returns the pixels as a camera stores them, so that the orientation tag turns them upright."""
     turns = {
         2: lambda x: x[:, ::-1],
         3: lambda x: x[::-1, ::-1],
@@ -40,7 +40,7 @@ def write_pair(
     seed: int = 0,
     folder: str = "images_pad",
 ) -> np.ndarray:
-    """Writes a photograph and its label map, upright or as the photograph is stored; returns the upright map."""
+    """Writes a photograph and its label map, upright or stored like the photograph; returns the upright map."""
     labels = checkered_labels(*size, seed)
     colours = np.stack([labels * 30 % 251, labels * 70 % 241, labels * 110 % 239], axis=2).astype(np.uint8)
     exif = PIL.Image.Exif()
@@ -56,7 +56,7 @@ def write_pair(
 
 
 def write_replica(root: Path, size: tuple[int, int] = (48, 36), **options) -> dict[str, np.ndarray]:
-    """Three splits with photographs upright and turned; returns the upright label maps by id."""
+    """Writes three splits with upright and turned photographs; returns the upright label maps by id."""
     width, height = size
     return {
         "plain": write_pair(root, "train", "plain", (width, height), seed=1, **options),

@@ -30,23 +30,23 @@ TINY_SWIN = {
 }
 TINY_SEMASK = {**TINY_SWIN, "model_type": "semask_swin"}
 TINY_TIMM = {"model_type": "timm_backbone", "backbone": "test_resnet", "out_indices": [1, 2, 3, 4]}
+TINY_FIELDS = {
+    "backbone_config": TINY_RESNET,
+    "pixel_decoder_hidden_size": 16,
+    "cross_semantic_num_attention_heads": 2,
+    "cross_semantic_intermediate_size": 24,
+    "window_size": 4,
+    "num_queries": 9,
+    "hidden_size": 16,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "train_num_points": 64,
+}
 
 
 def tiny_config(**overrides) -> MaSSFormerConfig:
-    fields = {
-        "backbone_config": TINY_RESNET,
-        "pixel_decoder_hidden_size": 16,
-        "cross_semantic_num_attention_heads": 2,
-        "cross_semantic_intermediate_size": 24,
-        "window_size": 4,
-        "num_queries": 9,
-        "hidden_size": 16,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 2,
-        "intermediate_size": 32,
-        "train_num_points": 64,
-    }
-    return MaSSFormerConfig(**{**fields, **overrides})
+    return MaSSFormerConfig(**{**TINY_FIELDS, **overrides})
 
 
 def tiny_model(**overrides) -> MaSSFormerForSemanticSegmentation:

@@ -1,4 +1,4 @@
-"""Small detectors and segmenters with random weights, as folders of models, and stand-ins that know the answer."""
+"""Save tiny detectors and segmenters with random weights, and define stand-ins that know the answer."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "car", "bicycle", "a
 
 
 def save_grounding_dino(folder: Path) -> Path:
-    """Grounding DINO with twelve queries, on images of at most 192 pixels."""
+    """Save a Grounding DINO with twelve queries for images of at most 192 pixels."""
     torch.manual_seed(0)
     config = transformers.GroundingDinoConfig(
         backbone_config=transformers.SwinConfig(
@@ -95,7 +95,7 @@ def sam_image_processor() -> transformers.SamImageProcessor:
 
 
 def lively(model: torch.nn.Module) -> torch.nn.Module:
-    """With weights through which an image can be told from another; SAM's initial ones are next to nothing."""
+    """Draw larger weights, so that outputs depend on the image; SAM's initial weights are too small for that."""
     for parameter in model.parameters():
         if parameter.dim() > 1:
             torch.nn.init.xavier_normal_(parameter)
@@ -103,7 +103,7 @@ def lively(model: torch.nn.Module) -> torch.nn.Module:
 
 
 def save_sam_hq(folder: Path) -> Path:
-    """HQ-SAM on images of 64 pixels."""
+    """Save an HQ-SAM for images of 64 pixels."""
     torch.manual_seed(0)
     lively(transformers.SamHQModel(sam_hq_config())).save_pretrained(folder)
     transformers.SamHQProcessor(sam_image_processor()).save_pretrained(folder)
@@ -111,7 +111,7 @@ def save_sam_hq(folder: Path) -> Path:
 
 
 def save_sam(folder: Path) -> Path:
-    """SAM on images of 64 pixels."""
+    """Save a SAM for images of 64 pixels."""
     torch.manual_seed(0)
     parts = sam_hq_config().to_dict()
     config = transformers.SamConfig(**{name: parts[name] for name in parts if name.endswith("_config")})
@@ -121,7 +121,7 @@ def save_sam(folder: Path) -> Path:
 
 
 def save_sam2(folder: Path) -> Path:
-    """SAM 2 on images of 128 pixels."""
+    """Save a SAM 2 for images of 128 pixels."""
     torch.manual_seed(0)
     config = transformers.Sam2Config(
         vision_config={
@@ -158,7 +158,7 @@ def save_sam2(folder: Path) -> Path:
 
 
 def save_owlv2(folder: Path) -> Path:
-    """OWLv2 on images of 64 pixels."""
+    """Save an OWLv2 for images of 64 pixels."""
     torch.manual_seed(0)
     text = {"vocab_size": 600, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
     vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "image_size": 64, "patch_size": 16}
@@ -176,7 +176,7 @@ def save_owlv2(folder: Path) -> Path:
 
 
 class DarkThings:
-    """Finds dark spots, whatever is asked for, with the share of their box that they fill as score."""
+    """Detector of dark spots, whatever the prompt; the score is the fraction of the box that a spot fills."""
 
     def __call__(self, images, prompt):
         return [self.detections(np.asarray(image).mean(axis=2) < 60) for image in images]
@@ -191,7 +191,7 @@ class DarkThings:
 
 
 class DarkMasks:
-    """Masks of what is dark within boxes."""
+    """Segmenter of the dark pixels in boxes."""
 
     def __call__(self, photo, boxes):
         dark = np.asarray(photo).mean(axis=2) < 60

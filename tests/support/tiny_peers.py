@@ -13,10 +13,10 @@ from transformers_massformer import (
     PerPixelBaselineForSemanticSegmentation,
     SeMaskImageProcessor,
 )
+from transformers_massformer.training.classes import label_names
 
 
-LABELS = dict(enumerate(MASS13K_LABELS))
-NAMES = {"id2label": LABELS, "label2id": {label: index for index, label in LABELS.items()}}
+NAMES = label_names(MASS13K_LABELS)
 
 
 def massformer():
@@ -149,14 +149,14 @@ PEERS = {
 
 
 def spread(model: torch.nn.Module):
-    """Weights so large that the classes differ by more than rounding."""
+    """Draw weights large enough for scores to differ by more than rounding."""
     for parameter in model.parameters():
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=1.5 / parameter[0].numel() ** 0.5)
 
 
 def write_peer(name: str, folder: Path) -> Path:
-    """Saves a model of random weights and its image processor."""
+    """Save a model with random weights and its image processor."""
     torch.manual_seed(0)
     model, processor = PEERS[name]()
     if name != "massformer":

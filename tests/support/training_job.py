@@ -1,43 +1,32 @@
-"""
-Trains a tiny model with `MaSSFormerTrainer` and writes what happened as JSON, one file per process. Run by tests,
-alone or under `python -m torch.distributed.run`: python training_job.py DATA OUTPUT [name=value ...]
-"""
+"""Train a tiny model with `MaSSFormerTrainer` in fresh processes and collect what happened."""
 
 import json
+import multiprocessing
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
+from unittest import mock
 
 import torch
 from transformers import TrainerCallback, set_seed
 
 from support.tiny import RepeatablePoints, tiny_model
+from support.tiny_trainer import arguments, items_of, training_set
 from transformers_massformer import MaSSFormerImageProcessor
-from transformers_massformer.data.mass13k import find_splits
 from transformers_massformer.data.training_set import TrainingSet
-from transformers_massformer.data.transforms import TrainingTransform
-from transformers_massformer.training import MaSSFormerTrainer, MaSSFormerTrainingArguments
+from transformers_massformer.training import MaSSFormerTrainer
 from transformers_massformer.training.checkpoints import last_checkpoint
-from transformers_massformer.training.session import items, read_pairs
 
 
-ARGUMENTS = {
-    "use_cpu": True,
-    "disable_tqdm": True,
-    "report_to": "none",
-    "logging_steps": 1,
-    "max_steps": 5,
-    "per_device_train_batch_size": 2,
-    "dataloader_num_workers": 0,
-    "eval_strategy": "no",
-    "save_strategy": "no",
-    "load_best_model_at_end": False,
-}
+# The server has imported everything and started no threads: processes forked from it start at once.
+CONTEXT = multiprocessing.get_context("forkserver")
+TIMEOUT = 300
 
 
 class Killer(TrainerCallback):
-    """Ends this process without warning."""
+    """Kill this process after a step, without cleanup."""
 
     def __init__(self, step):
         self.step = step
@@ -48,7 +37,7 @@ class Killer(TrainerCallback):
 
 
 class GradientRecorder(TrainerCallback):
-    """Keeps the gradients of every step, as the optimiser sees them."""
+    """Keep the gradients of every step as the optimiser sees them."""
 
     def __init__(self):
         self.gradients = []
@@ -58,53 +47,102 @@ class GradientRecorder(TrainerCallback):
         self.gradients.append(torch.cat([p.grad.flatten() for p in parameters]).clone())
 
 
+class UniformLabels(TrainingSet):
+    """Training set whose samples have one label everywhere, or their own labels for `None`."""
+
+    label = None
+
+    def __getitem__(self, index):
+        sample = super().__getitem__(index)
+        if self.label is not None:
+            sample["labels"].fill_(self.label)
+        return sample
+
+
 def native_threads() -> list[str]:
-    """Names of the threads of this process, those that Python does not know included."""
+    """Return the names of this process's threads, including those unknown to Python."""
     return [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
 
 
-def main():
-    data, output = sys.argv[1], Path(sys.argv[2])
-    options = {name: json.loads(value) for name, _, value in (text.partition("=") for text in sys.argv[3:])}
-    repeatable, evaluate = options.pop("repeatable", False), options.pop("evaluate", False)
-    label, kill_at = options.pop("uniform_label", None), options.pop("kill_at", None)
-    if repeatable:
+def job(data: Path, output: Path, environment: dict, options: dict):
+    """Train in this process, and write results, gradients and log to the output folder."""
+    os.environ.update(environment)
+    rank = int(environment.get("RANK", 0))
+    with (output / f"log_{rank}.txt").open("w") as log:
+        os.dup2(log.fileno(), sys.stdout.fileno())
+        os.dup2(log.fileno(), sys.stderr.fileno())
+    # Workers of data loaders start as in a process of the user's.
+    multiprocessing.set_start_method("fork", force=True)
+    torch.set_num_threads(1)
+    if options.pop("repeatable", False):
         torch.rand = RepeatablePoints()
-    args = MaSSFormerTrainingArguments(output_dir=str(output), **{**ARGUMENTS, **options})
+    evaluate, kill_at = options.pop("evaluate", False), options.pop("kill_at", None)
+    labels = options.pop("uniform_labels", None)
+    args = arguments(output, **options)
     set_seed(args.seed)
-    transform = TrainingTransform(crop_size=64, short_sides=(96, 128))
-    splits = find_splits(data)
-    dataset = TrainingSet(items(read_pairs(splits, "train")), transform, seed=3)
-    if label is not None:
-        # This process sees one class, or only ignored pixels.
-        values = label[args.process_index]
-        original = TrainingSet.__getitem__
-
-        def uniform(self, index):
-            sample = original(self, index)
-            if values is not None:
-                sample["labels"].fill_(values)
-            return sample
-
-        TrainingSet.__getitem__ = uniform
+    dataset = training_set(data, UniformLabels)
+    dataset.label = None if labels is None else labels[rank]
     recorder = GradientRecorder()
     trainer = MaSSFormerTrainer(
         model=tiny_model(),
         args=args,
         train_dataset=dataset,
-        eval_dataset=items(read_pairs(splits, "validation")),
+        eval_dataset=items_of(data, "val"),
         processing_class=MaSSFormerImageProcessor(),
         callbacks=[recorder] if kill_at is None else [recorder, Killer(kill_at)],
     )
     checkpoint = last_checkpoint(output, args.world_size)
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     metrics = trainer.evaluate() if evaluate else {}
-    rank = int(os.environ.get("RANK", 0))
     torch.save(recorder.gradients, output / f"gradients_{rank}.pt")
     trainer.end()
     result = {"log": trainer.state.log_history, "metrics": metrics, "threads": native_threads()}
     (output / f"result_{rank}.json").write_text(json.dumps(result))
 
 
-if __name__ == "__main__":
-    main()
+def free_port() -> int:
+    """Return a port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
+
+
+def process_environments(processes: int) -> list[dict[str, str]]:
+    """Return the variables that a launcher sets for each of several processes."""
+    if processes == 1:
+        return [{}]
+    group = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(processes)}
+    return [{**group, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
+
+
+def run_job(data: Path, output: Path, processes: int = 1, code: int = 0, **options) -> list[dict]:
+    """
+    Run a job in fresh processes and return the results of each.
+
+    Args:
+        data (`Path`): Folder in the layout of MaSS13K.
+        output (`Path`): Output folder.
+        processes (`int`): Number of training processes.
+        code (`int`): Expected exit code.
+        options: `evaluate`, `kill_at` (a step), `repeatable` (the same points for every mask), `uniform_labels` (one
+            per process), or training arguments.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    CONTEXT.set_forkserver_preload([__name__])
+    with mock.patch.dict(os.environ, {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}):
+        started = [
+            CONTEXT.Process(target=job, args=(data, output, environment, options))
+            for environment in process_environments(processes)
+        ]
+        for process in started:
+            process.start()
+    try:
+        for process in started:
+            process.join(TIMEOUT)
+    finally:
+        for process in started:
+            process.kill()
+            process.join()
+    logs = "\n".join(path.read_text() for path in sorted(output.glob("log_*.txt")))
+    assert [process.exitcode for process in started] == [code] * processes, logs
+    return [json.loads(path.read_text()) for path in sorted(output.glob("result_*.json"))]

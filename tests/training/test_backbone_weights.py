@@ -31,7 +31,7 @@ def feature_maps(model, image):
 
 
 def randomized(state_dict):
-    """Other values, batch statistics included, which a network can compute with."""
+    """Replace all values, including batch statistics, by random ones with which a network stays finite."""
     generator = torch.Generator().manual_seed(0)
     return {
         name: torch.rand(value.shape, generator=generator) * 0.2 + (0.5 if name.endswith("var") else -0.1)
@@ -74,7 +74,7 @@ def test_torchvision_weights_give_torchvision_features(tmp_path):
 
 
 def original_efficientnet_names(state_dict):
-    """timm's names as EfficientNet-PyTorch had them, block by block."""
+    """Rename timm's weights to the names of EfficientNet-PyTorch, block by block."""
     blocks = list(dict.fromkeys(name.split(".")[1:3] and ".".join(name.split(".")[:3]) for name in state_dict))
     blocks = [block for block in blocks if block.startswith("blocks.")]
     plain = {"conv_stem": "_conv_stem", "bn1": "_bn0", "conv_head": "_conv_head", "bn2": "_bn1", "classifier": "_fc"}
@@ -119,7 +119,7 @@ def test_a_swin_classifier_starts_swin_and_semask(tmp_path, backbone, window_siz
     table = layer.attention.relative_position_bias.relative_position_bias_table
     original = swin.swin.encoder.layers[0].blocks[0].attention.relative_position_bias.relative_position_bias_table
     assert table.shape == ((2 * window_size - 1) ** 2, 1)
-    # The bias of a token for itself is in the middle of both.
+    # The middle entry of both tables is the bias of a token for itself.
     torch.testing.assert_close(table[len(table) // 2], original[len(original) // 2], rtol=0.2, atol=0.02)
     for name, value in model.state_dict().items():
         if "semantic_layer" in name:
@@ -141,7 +141,7 @@ def test_original_efficientnet_weights_load_one_to_one_into_timms(tmp_path):
 
 
 def test_a_name_in_timm_without_a_network_is_an_error_with_a_remedy():
-    with pytest.raises(ValueError, match=r"no weights named test_resnet.*local file"):
+    with pytest.raises(ValueError, match=r"Weights named test_resnet could not be loaded.*local file"):
         load_backbone_weights(model_with(TINY_TIMM), "test_resnet")
 
 
@@ -149,9 +149,7 @@ def test_weights_of_another_architecture_change_nothing(tmp_path):
     model = model_with(TINY_RESNET)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     torch.save(resnet18().state_dict(), tmp_path / "resnet18.pth")
-    with pytest.raises(
-        ValueError, match=re.escape(f"{tmp_path}/resnet18.pth do not fit the backbone: of another shape")
-    ):
+    with pytest.raises(ValueError, match=re.escape(f"{tmp_path}/resnet18.pth do not fit the backbone: wrong shape")):
         load_backbone_weights(model, tmp_path / "resnet18.pth")
     torch.save({"a.weight": torch.zeros(2)}, tmp_path / "a.pth")
     with pytest.raises(ValueError, match=r"missing \(\d+\)"):
@@ -164,5 +162,5 @@ def test_missing_files_are_named(tmp_path):
     model = MaSSFormerForSemanticSegmentation(MaSSFormerConfig(backbone_config=TINY_RESNET))
     with pytest.raises(FileNotFoundError, match=r"no weights at .*nothing\.pth"):
         load_backbone_weights(model, tmp_path / "nothing.pth")
-    with pytest.raises(FileNotFoundError, match="holds none of model.safetensors"):
+    with pytest.raises(FileNotFoundError, match="contains none of model.safetensors"):
         load_backbone_weights(model, tmp_path)

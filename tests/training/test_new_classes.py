@@ -1,4 +1,4 @@
-"""Training on pseudo-labels: models with more classes, and how the labels are used."""
+"""Training on pseudo-labels: extended models and label settings."""
 
 import json
 from pathlib import Path
@@ -7,24 +7,24 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-import yaml
 from huggingface_hub.errors import StrictDataclassError
 from support.tiny import TINY_SEMASK, block_labels, tiny_model
-from support.tiny_data import write_pair
-from test_training_session import TINY, train
+from support.tiny_trainer import write_data
+from support.training_command import train, write_recipe
 from transformers import AutoConfig, pipeline
 
 from transformers_massformer import MaSSFormerForSemanticSegmentation
 from transformers_massformer.data.pseudo_labels import PseudoLabelFiles
+from transformers_massformer.inference.loading import class_names
 from transformers_massformer.training import LabelSetting, add_classes
-from transformers_massformer.training.classes import apply_setting, check_new_classes, class_names
+from transformers_massformer.training.classes import apply_setting, check_new_classes
 
 
 def test_a_grown_model_keeps_its_weights():
     model = tiny_model()
     grown = add_classes(model, ["car", "bicycle"])
-    assert class_names(grown)[7:] == ["car", "bicycle"]
-    assert class_names(model)[-1] == "water"
+    assert class_names(grown.config)[7:] == ["car", "bicycle"]
+    assert class_names(model.config)[-1] == "water"
     old, new = model.state_dict(), grown.state_dict()
     for name, value in old.items():
         if not name.startswith("class_predictor."):
@@ -70,7 +70,7 @@ def test_classes_one_by_one_or_together():
     one_by_one = add_classes(add_classes(tiny_model(), ["car"]), ["bicycle"])
     assert together.config.id2label == one_by_one.config.id2label
     for names in (["sky"], ["car", "car"]):
-        with pytest.raises(ValueError, match="is known already"):
+        with pytest.raises(ValueError, match="exists already"):
             add_classes(tiny_model(), names)
     with pytest.raises(StrictDataclassError, match="Raise `num_queries`"):
         add_classes(tiny_model(), ["a", "b", "c"])
@@ -98,10 +98,8 @@ def test_classes_of_model_and_labels_must_agree():
 
 @pytest.fixture
 def data(tmp_path) -> Path:
-    """Six photographs to train on, the lower right quarter of which is called a car."""
-    for index in range(6):
-        write_pair(tmp_path / "data", "train", f"train{index}", index)
-    write_pair(tmp_path / "data", "val", "val0", 100)
+    """Write training photos whose lower right quarter is pseudo-labelled as a car."""
+    write_data(tmp_path / "data", num_eval=1)
     files = PseudoLabelFiles(tmp_path / "labels")
     for index in range(6):
         label_map = np.array(PIL.Image.open(tmp_path / "data" / "annotations" / "train" / f"train{index}.png"))
@@ -120,9 +118,7 @@ def data(tmp_path) -> Path:
 
 @pytest.fixture
 def recipe(tmp_path) -> Path:
-    path = tmp_path / "tiny.yaml"
-    path.write_text(yaml.safe_dump({**TINY, "max_steps": 2, "dataloader_num_workers": 0}))
-    return path
+    return write_recipe(tmp_path / "tiny.yaml", max_steps=2)
 
 
 @pytest.mark.parametrize("setting", LabelSetting)
@@ -141,9 +137,7 @@ def test_a_model_learns_a_class_from_the_command_line(data, recipe, tmp_path, se
 
 def test_a_trained_checkpoint_is_extended(data, recipe, tmp_path):
     train(data, recipe, tmp_path / "seven")
-    fields = yaml.safe_load(recipe.read_text())
-    del fields["model_config"]
-    recipe.write_text(yaml.safe_dump({**fields, "learning_rate": 0.0}))
+    write_recipe(recipe, max_steps=2, model_config=None, learning_rate=0.0)
     options = ["--model", str(tmp_path / "seven"), "--add-class", "car", "--pseudo-labels", str(tmp_path / "labels")]
     train(data, recipe, tmp_path / "eight", *options)
     seven, eight = (

@@ -1,9 +1,19 @@
-"""The `massformer` command: one module per subcommand."""
+"""
+The `massformer` command: one module per subcommand.
+
+The modules import only typer, rich and the standard library at the top, so that help and completion are immediate.
+Functions import what they work with.
+"""
+
+import sys
+from typing import Any
 
 import typer
+from typer.core import TyperCommand
 
 from .annotations import annotations
 from .compare import compare
+from .console import fail
 from .convert import convert
 from .demo import demo
 from .evaluate import evaluate
@@ -17,7 +27,22 @@ from .stats import stats
 from .train import train
 
 
-# Options that a command passes on.
+class Command(TyperCommand):
+    """A command that completes the import of the package, which the entry point (`_massformer`) postpones."""
+
+    def invoke(self, ctx: Any) -> Any:
+        package = sys.modules[__name__.partition(".")[0]]
+        if not hasattr(package, "__version__"):
+            package.__spec__.loader.exec_module(package)
+        from ..utils.extras import MissingExtraError
+
+        try:
+            return super().invoke(ctx)
+        except MissingExtraError as error:
+            fail(error)
+
+
+# Unknown options are passed on to transformers' argument parser.
 MORE_OPTIONS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 app = typer.Typer(
@@ -25,17 +50,17 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
 )
-app.command()(segment)
-app.command()(demo)
-app.command()(convert)
-app.command()(export)
-app.command(context_settings=MORE_OPTIONS)(train)
-app.command()(evaluate)
-app.command()(compare)
-app.command()(stats)
-app.command()(annotations)
-app.command()(scenes)
-app.command()(label)
-app.command()(refine)
-app.command(context_settings=MORE_OPTIONS)(train_hq_sam)
-app.command()(evaluate_hq_sam)
+app.command(cls=Command)(segment)
+app.command(cls=Command)(demo)
+app.command(cls=Command)(convert)
+app.command(cls=Command)(export)
+app.command(cls=Command, context_settings=MORE_OPTIONS)(train)
+app.command(cls=Command)(evaluate)
+app.command(cls=Command)(compare)
+app.command(cls=Command)(stats)
+app.command(cls=Command)(annotations)
+app.command(cls=Command)(scenes)
+app.command(cls=Command)(label)
+app.command(cls=Command)(refine)
+app.command(cls=Command, context_settings=MORE_OPTIONS)(train_hq_sam)
+app.command(cls=Command)(evaluate_hq_sam)

@@ -1,4 +1,4 @@
-"""The command as a module, for launchers: `accelerate launch -m transformers_massformer.cli`."""
+"""Run the command as a module, for launchers: `accelerate launch -m transformers_massformer.cli`."""
 
 from . import app
 

@@ -1,19 +1,27 @@
-"""massformer annotations: a data set's label maps in another format."""
+"""massformer annotations: convert a data set's label maps to another format."""
+
+from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..data.annotations import AnnotationFormat, write_label_map
-from ..data.mass13k import LABEL_FOLDER, LABELS, Pair, check_faults, read_header
-from ..data.reading import lay_on_photo, read_label
-from .console import console, fail, progress_bar
-from .stats import choose_splits
+from ..data.formats import AnnotationFormat
+from .console import console, fail, fail_interrupted, progress_bar
+from .options import AddClass, DataArgument, choose_splits
+
+
+if TYPE_CHECKING:
+    from ..data.layout import Pair
 
 
 def convert_label_map(pair: Pair, path: Path, labels: list[str]):
-    """Writes one label map as it lies on its upright photograph."""
+    """Write one label map, upright as its photograph."""
+    from ..data.annotations import write_label_map
+    from ..data.headers import read_header
+    from ..data.reading import lay_on_photo, read_label
+
     photo = read_header(pair.image)
     names = str(pair.image), str(pair.label)
     label = lay_on_photo(*read_label(pair.label, names[1]), photo.upright_size[::-1], photo.orientation or 1, names)
@@ -24,18 +32,24 @@ def convert_label_map(pair: Pair, path: Path, labels: list[str]):
 
 
 def annotations(
-    data: Annotated[Path, typer.Argument(help="Folder of MaSS13K, or of data in its layout.")],
-    output: Annotated[Path, typer.Option(help="Folder that gets annotations/SPLIT/NAME, upright.")],
+    data: DataArgument,
+    output: Annotated[Path, typer.Option(help="Folder for annotations/SPLIT/NAME, upright.")],
     annotation_format: Annotated[
         AnnotationFormat,
-        typer.Option("--format", help="png: class indices with a palette; coco-rle: JSON, a mask of each class."),
+        typer.Option("--format", help="png: class indices with a palette. coco-rle: JSON with a mask per class."),
     ],
-    split: Annotated[list[str] | None, typer.Option(help="train, validation or test; by default all.")] = None,
-    add_class: Annotated[
-        list[str] | None, typer.Option(help="A class that the data has beside MaSS13K's; ids follow in this order.")
-    ] = None,
+    split: Annotated[list[str] | None, typer.Option(help="train, validation or test. Default: all.")] = None,
+    add_class: AddClass = None,
 ):
-    """Writes a data set's label maps in another format. What is there already is skipped."""
+    """Convert a data set's label maps to another format.
+
+    Existing files are skipped.
+    """
+    from ..data.layout import LABEL_FOLDER, LABELS, check_faults
+    from ..utils.extras import require
+
+    if annotation_format is AnnotationFormat.coco_rle:
+        require("pycocotools.mask", "coco", "--format coco-rle")
     try:
         labels = [*LABELS, *(add_class or ())]
         jobs = []
@@ -51,7 +65,7 @@ def annotations(
     except (OSError, ValueError) as error:
         fail(error)
     except KeyboardInterrupt:
-        fail("interrupted. What is finished is kept; the same command goes on from there.", code=130)
+        fail_interrupted()
     console.print(f"{len(open_jobs)} of {len(jobs)} label maps written to {output / LABEL_FOLDER}", markup=False)
     if len(open_jobs) < len(jobs):
-        console.print("The others are there already; remove them to write them again.")
+        console.print("The rest exist already; remove them to write them again.")

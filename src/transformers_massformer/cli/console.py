@@ -1,4 +1,4 @@
-"""What the subcommands share."""
+"""Console output shared by the commands."""
 
 from collections.abc import Sequence
 from typing import NoReturn
@@ -14,13 +14,13 @@ error_console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def progress_bar(*more: ProgressColumn) -> Progress:
-    """A bar with the number of things done, and more, which goes away at the end."""
+    """Return a progress bar with a count and `more` columns, which disappears at the end."""
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn(), *more)
     return Progress(*columns, console=error_console, transient=True)
 
 
 def print_table(rows: Sequence[Sequence[str]]):
-    """Rows, the first of which is the header, as a table; numbers to the right."""
+    """Print rows as a table; the first row is the header, and all columns but the first are right-aligned."""
     table = Table()
     for index, title in enumerate(rows[0]):
         table.add_column(title, justify="right" if index else "left")
@@ -30,6 +30,11 @@ def print_table(rows: Sequence[Sequence[str]]):
 
 
 def fail(message: object, code: int = 1) -> NoReturn:
-    """Ends the command with a message for people, without a traceback."""
+    """End the command with an error message instead of a traceback."""
     error_console.print(f"error: {message}", style="red", markup=False)
     raise typer.Exit(code)
+
+
+def fail_interrupted(what: str = "Finished items are kept; run the same command again to resume.") -> NoReturn:
+    """End the command after Ctrl-C."""
+    fail(f"interrupted. {what}", code=130)

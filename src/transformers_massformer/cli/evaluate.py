@@ -1,38 +1,15 @@
-"""massformer evaluate: scores of a model, or of label maps from elsewhere, on a split."""
+"""massformer evaluate: score a model, or existing label maps, on a split."""
+
+from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 import typer
-from accelerate import PartialState
-from rich.progress import TextColumn
-from transformers.utils import logging
 
-from ..data.label_map_folder import LabelMapFolder
-from ..data.mass13k import LABELS, Pair, check_faults
-from ..evaluation.label_spaces import class_lookup, read_label_map_file
-from ..evaluation.panels import error_panel
-from ..evaluation.profiling import backbone_name, cost_cells, cost_note, profile
-from ..evaluation.records import ImageRecord, begin, read_image_records
-from ..evaluation.report import (
-    SCORES,
-    format_score,
-    markdown_table,
-    results,
-    score_rows,
-    worst_images,
-    write_json,
-    write_report,
-)
-from ..evaluation.run import Evaluator, describe, pair_state
-from ..inference.loading import default_device
-from ..inference.predictor import ModelPredictor, PredictionOptions, Predictor
-from ..metrics import Counts, CountSettings, class_scores
-from ..utils.files import written_whole
-from ..utils.resuming import RecordWriter
-from .console import console, fail, print_table, progress_bar
+from .console import console, fail, fail_interrupted, print_table, progress_bar
+from .options import AddClass, Device, DType, Precision, choose_splits, model_option, parse_size
 from .prediction import (
     Flip,
     Inference,
@@ -44,19 +21,31 @@ from .prediction import (
     load_predictor,
     read_prediction_options,
 )
-from .scenes import parse_size
-from .segment import DType
-from .stats import choose_splits
+
+
+if TYPE_CHECKING:
+    import torch
+    from accelerate import PartialState
+
+    from ..data.label_map_folder import LabelMapFolder
+    from ..data.layout import Pair
+    from ..evaluation.records import ImageRecord
+    from ..evaluation.run import Evaluator
+    from ..inference.predictor import ModelPredictor, PredictionOptions, Predictor
+    from ..metrics import Counts
 
 
 def is_prediction_folder(model: str) -> bool:
-    """Whether it holds label maps, not a model."""
+    """Check whether `--model` is a folder of label maps."""
     path = Path(model)
     return path.is_dir() and not (path / "config.json").exists()
 
 
 def running_scores(total: Counts | None) -> str:
-    """The scores of what has been counted so far."""
+    """Format the scores of the images counted so far."""
+    from ..evaluation.report import SCORES, format_score
+    from ..metrics import class_scores
+
     if total is None:
         return ""
     scores = class_scores(total)
@@ -66,14 +55,21 @@ def running_scores(total: Counts | None) -> str:
 
 
 def count_all(evaluator: Evaluator, pairs: list[Pair], output: Path, state: PartialState) -> list[ImageRecord]:
-    """Counts what is not in the folder yet, this process its share, and returns all records in order."""
+    """Count this process's share of the images that have no record yet, and return all records in order."""
+    from rich.progress import TextColumn
+
+    from ..evaluation.records import read_image_records
+    from ..evaluation.run import pair_state
+    from ..metrics import Counts
+    from ..utils.resuming import RecordWriter
+
     states = {pair.image_id: pair_state(pair, evaluator.predictor) for pair in pairs}
     done = read_image_records(output, states)
-    # Nobody writes before everybody has read, or the shares would differ.
+    # All processes read before any writes; otherwise their shares would differ.
     state.wait_for_everyone()
     remaining = [pair for pair in pairs if pair.image_id not in done]
     if state.is_main_process and done:
-        console.print(f"{len(done)} of {len(pairs)} are in {output} already.", markup=False)
+        console.print(f"{len(done)} of {len(pairs)} images are in {output} already.", markup=False)
     share = remaining[state.process_index :: state.num_processes]
     total = Counts.stack([record.counts for record in done.values()]).sum() if done else None
     with RecordWriter(output, state.process_index) as writer, progress_bar(TextColumn("{task.fields[scores]}")) as bar:
@@ -90,7 +86,11 @@ def count_all(evaluator: Evaluator, pairs: list[Pair], output: Path, state: Part
 
 
 def write_panels(evaluator: Evaluator, pairs: list[Pair], records: list[ImageRecord], count: int, output: Path):
-    """Pictures of the images with the worst boundaries; those of an earlier run go."""
+    """Draw the images with the worst boundaries, and remove the pictures of an earlier run."""
+    from ..evaluation.panels import error_panel
+    from ..evaluation.report import worst_images
+    from ..utils.files import written_whole
+
     folder = output / "worst"
     for old in folder.glob("*.jpg"):
         old.unlink()
@@ -104,7 +104,12 @@ def write_panels(evaluator: Evaluator, pairs: list[Pair], records: list[ImageRec
 
 
 def write_profile(predictor: ModelPredictor, title: str, size: tuple[int, int], scores: dict[str, Any], output: Path):
-    """The model's row in the form of the paper's Table 2."""
+    """Write the model's row of a table like the paper's Table 2."""
+    from ..evaluation.profiling import backbone_name, cost_cells, cost_note, profile
+    from ..evaluation.report import SCORES, format_score, write_json
+    from ..utils.files import written_whole
+    from ..utils.text import markdown_table
+
     costs = profile(predictor, *size)
     write_json(costs, output / "profile.json")
     header = ["Method", "Backbone", *SCORES.values(), "Param", "FLOPs", "Time", "Memory"]
@@ -119,6 +124,8 @@ def make_predictor(
     model: str, device: torch.device, dtype: torch.dtype, options: PredictionOptions
 ) -> Predictor | LabelMapFolder:
     """Load what `--model` names: a model, or a folder of label maps."""
+    from ..data.label_map_folder import LabelMapFolder
+
     if not is_prediction_folder(model):
         return load_predictor(model, device, dtype, options)
     if options.changed():
@@ -131,24 +138,29 @@ def lookup_of(
     predictor: Predictor | LabelMapFolder, labels: list[str], mapping: dict[str, Any] | None
 ) -> torch.Tensor:
     """Return the data's class for each of the predictor's."""
+    import torch
+
+    from ..evaluation.label_spaces import class_lookup
+    from ..inference.predictor import Predictor
+
     if isinstance(predictor, Predictor):
         return class_lookup(dict(enumerate(predictor.labels)), labels, mapping)
     if mapping is None:
         return torch.arange(len(labels))
-    # Label maps have 8 bits, and none holds all of their values.
+    # Label maps have 8 bits, and none contains all 256 values.
     return class_lookup({index: str(index) for index in range(256)}, labels, mapping, allow_missing=True)
 
 
 def evaluate(
-    model: Annotated[str, typer.Option(help="A model's folder or Hub name, or a folder of label maps.")],
+    model: Annotated[str, model_option("Model folder or Hub name, or a folder of label maps.")],
     data: Annotated[Path | None, typer.Option(help="Folder of MaSS13K, or of data in its layout.")] = None,
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "validation",
     output: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("evaluation"),
-    add_class: Annotated[
-        list[str] | None, typer.Option(help="A class that the data has beside MaSS13K's; ids follow in this order.")
+    add_class: AddClass = None,
+    title: Annotated[str | None, typer.Option(help="Name of the model in tables. Default: its folder's.")] = None,
+    label_map: Annotated[
+        Path | None, typer.Option(help="JSON file that maps the model's classes to the data's.")
     ] = None,
-    title: Annotated[str | None, typer.Option(help="What tables call the model; by default its folder.")] = None,
-    label_map: Annotated[Path | None, typer.Option(help="JSON: the model's classes to the data's.")] = None,
     tile: Tile = None,
     overlap: Overlap = None,
     scales: Scales = "1",
@@ -156,24 +168,39 @@ def evaluate(
     native_input: NativeInput = False,
     peer_postprocess: PeerPostprocess = False,
     inference: Inference = "semantic",
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by default the fastest.")] = None,
-    dtype: Annotated[DType, typer.Option(help="Precision of the weights.")] = DType.float32,
-    boundary_ratio: Annotated[float, typer.Option(help="Width of BIoU's band, per diagonal.")] = 0.001,
-    bf1_tolerance: Annotated[float, typer.Option(help="Pixels within which boundaries match.")] = 2.0,
+    device: Device = None,
+    dtype: Precision = DType.float32,
+    boundary_ratio: Annotated[float, typer.Option(help="Width of BIoU's band, as a share of the diagonal.")] = 0.001,
+    bf1_tolerance: Annotated[float, typer.Option(help="Distance in pixels within which boundaries match.")] = 2.0,
     release_compatible: Annotated[
-        bool, typer.Option("--release-compatible", help="Keep ignored pixels in predicted bands, as the release.")
+        bool, typer.Option("--release-compatible", help="Keep ignored pixels in predicted bands, as the release does.")
     ] = False,
-    worst: Annotated[int, typer.Option(help="Draw so many of the worst images.", min=0)] = 5,
+    worst: Annotated[int, typer.Option(help="Number of worst images to draw.", min=0)] = 5,
     profile_size: Annotated[
-        str, typer.Option(help="Photograph for time, memory and operations, WIDTHxHEIGHT; 0 for none.")
+        str,
+        typer.Option(help="Size at which to measure time, memory and operations, WIDTHxHEIGHT; 0: do not measure."),
     ] = "4096x3072",
-    profile_only: Annotated[bool, typer.Option("--profile-only", help="Measure costs only; no data.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew.")] = False,
+    profile_only: Annotated[bool, typer.Option("--profile-only", help="Measure costs only, without data.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Discard earlier results in the folder.")] = False,
 ):
     """
-    Scores a segmentation model of transformers, or label maps, at the photographs' own size. Several processes share
-    the images: accelerate launch (or torchrun) -m transformers_massformer.cli evaluate ...
+    Score a segmentation model of transformers, or label maps, at the photographs' own size.
+
+    Several processes share the images: accelerate launch (or torchrun) -m transformers_massformer.cli evaluate ...
     """
+    import torch
+    from accelerate import PartialState
+    from transformers.utils import logging
+
+    from ..data.layout import LABELS, check_faults
+    from ..evaluation.label_spaces import read_label_map_file
+    from ..evaluation.records import begin
+    from ..evaluation.report import results, score_rows, write_report
+    from ..evaluation.run import Evaluator, describe
+    from ..inference.loading import default_device
+    from ..inference.predictor import ModelPredictor
+    from ..metrics import CountSettings
+
     logging.disable_progress_bar()
     try:
         size = None if profile_size == "0" else parse_size(profile_size)
@@ -185,12 +212,12 @@ def evaluate(
         title = title or Path(model).name
         if profile_only:
             if not isinstance(predictor, ModelPredictor) or size is None:
-                raise ValueError("--profile-only takes a model in PyTorch, and the size of a photograph.")
+                raise ValueError("--profile-only needs a model in PyTorch and a --profile-size.")
             output.mkdir(parents=True, exist_ok=True)
             write_profile(predictor, title, size, {}, output)
             return
         if data is None:
-            raise ValueError("Name the data with --data, or measure costs alone with --profile-only.")
+            raise ValueError("Give the data with --data, or measure costs only with --profile-only.")
         mapping = None if label_map is None else read_label_map_file(label_map)
         settings = CountSettings(
             boundary_ratio=boundary_ratio, bf1_tolerance=bf1_tolerance, release_compatible=release_compatible
@@ -217,4 +244,4 @@ def evaluate(
     except (OSError, ValueError, MemoryError) as error:
         fail(error)
     except KeyboardInterrupt:
-        fail("interrupted. What is finished is kept; the same command goes on from there.", code=130)
+        fail_interrupted()

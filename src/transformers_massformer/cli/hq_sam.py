@@ -1,50 +1,66 @@
 """massformer train-hq-sam and evaluate-hq-sam: HQ-SAM on any folder of images and exact masks."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 import typer
-from transformers import AutoProcessor, HfArgumentParser, SamHQModel, set_seed
-from transformers.utils import logging
 
-from ..hq_sam import HQSamTrainer, HQSamTrainingArguments, ObjectSet, evaluate_prompts, find_objects
-from ..hq_sam.evaluation import mean_scores
-from ..inference.loading import default_device
-from ..inference.memory import out_of_memory
-from ..labeling import SamSegmenter
-from ..training.checkpoints import last_checkpoint
-from ..utils.files import written_whole
-from .console import console, fail, print_table, progress_bar
-from .segment import DType
+from .console import console, fail, fail_interrupted, print_table, progress_bar
+from .options import Device, DType, Precision
+
+
+if TYPE_CHECKING:
+    from ..hq_sam import HQSamTrainingArguments
+
+
+ObjectFolder = Annotated[
+    Path, typer.Option(help="Data in MaSS13K's layout, or folders of images (im) and binary masks (gt).")
+]
 
 
 def parse_arguments(given: list[str]) -> HQSamTrainingArguments:
     """
+    Parse the options of transformers.TrainingArguments and HQ-SAM's own.
+
     Raises:
-        ValueError: If there is no such option.
+        ValueError: If an option is unknown.
     """
+    from transformers import HfArgumentParser
+
+    from ..hq_sam import HQSamTrainingArguments
+
     groups: Any = (HQSamTrainingArguments,)
     parser = HfArgumentParser(groups, prog="massformer train-hq-sam", allow_abbrev=False)
     parsed: Any = parser.parse_args_into_dataclasses(given, return_remaining_strings=True, look_for_args_file=False)
     args, rest = parsed
     if rest:
-        raise ValueError(f"There is no option {', '.join(rest)}; those of transformers.TrainingArguments are known.")
+        raise ValueError(f"Unknown option {', '.join(rest)}; see transformers.TrainingArguments.")
     return args
 
 
 def train_hq_sam(
     context: typer.Context,
-    data: Annotated[Path, typer.Option(help="Layout of MaSS13K, or folders of images (im) and binary masks (gt).")],
-    model: Annotated[str, typer.Option(help="SamHQ: a folder or Hub name.")],
+    data: ObjectFolder,
+    model: Annotated[str, typer.Option(help="Folder or Hub name of a SamHQ model.")],
     output: Annotated[Path, typer.Option(help="Folder for checkpoints and the trained model.")],
-    split: Annotated[str, typer.Option(help="Which split to train on.")] = "train",
+    split: Annotated[str, typer.Option(help="Split to train on.")] = "train",
 ):
     """
-    Trains what HQ-SAM adds to SAM on objects with exact masks; SAM stays as it is. The same command goes on after an
-    interruption. Further options are those of transformers.TrainingArguments, and --drop_after, --drop_factor.
+    Train HQ-SAM's additions to a frozen SAM on objects with exact masks.
+
+    The same command resumes after an interruption. Further options: those of transformers.TrainingArguments,
+    --drop_after and --drop_factor.
     """
+    import torch
+    from transformers import AutoProcessor, SamHQModel, set_seed
+
+    from ..hq_sam import HQSamTrainer, ObjectSet, find_objects
+    from ..inference.memory import out_of_memory
+    from ..training.checkpoints import last_checkpoint
+
     try:
         args = parse_arguments([*context.args, "--output_dir", str(output)])
         pairs, binary = find_objects(data, split)
@@ -62,26 +78,35 @@ def train_hq_sam(
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         trainer.save_model()
         trainer.end()
-        console.print(f"Model and processor are in {output}", markup=False)
+        console.print(f"Wrote model and processor to {output}", markup=False)
     except (OSError, ValueError, MemoryError) as error:
         fail(error)
     except KeyboardInterrupt:
-        fail("interrupted. The same command goes on from the last checkpoint.", code=130)
+        fail_interrupted("Run the same command again to resume from the last checkpoint.")
 
 
 def evaluate_hq_sam(
-    data: Annotated[Path, typer.Option(help="Layout of MaSS13K, or folders of images (im) and binary masks (gt).")],
-    model: Annotated[str, typer.Option(help="SAM or HQ-SAM: a folder or Hub name.")],
+    data: ObjectFolder,
+    model: Annotated[str, typer.Option(help="Folder or Hub name of a SAM or HQ-SAM model.")],
     output: Annotated[Path, typer.Option(help="JSON file for the scores.")],
-    split: Annotated[str, typer.Option(help="Which split to evaluate on.")] = "validation",
+    split: Annotated[str, typer.Option(help="Split to evaluate on.")] = "validation",
     hq_token_only: Annotated[
-        bool, typer.Option("--hq-token-only", help="HQ-SAM's own masks, not their sum with SAM's.")
+        bool, typer.Option("--hq-token-only", help="Score HQ-SAM's own masks instead of their sum with SAM's.")
     ] = False,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by default the fastest.")] = None,
-    dtype: Annotated[DType, typer.Option(help="Precision of the weights.")] = DType.float32,
-    seed: Annotated[int, typer.Option(help="Of noise and random points.")] = 0,
+    device: Device = None,
+    dtype: Precision = DType.float32,
+    seed: Annotated[int, typer.Option(help="Random seed of noise and points.")] = 0,
 ):
-    """mIoU and mBIoU (2 % band) for boxes, noisy boxes, coarse masks and points, at the photographs' own size."""
+    """Measure mIoU and mBIoU (2 % band) for boxes, noisy boxes, coarse masks and points, at the photographs' size."""
+    import torch
+    from transformers.utils import logging
+
+    from ..hq_sam import evaluate_prompts, find_objects
+    from ..hq_sam.evaluation import mean_scores
+    from ..inference.loading import default_device
+    from ..labeling import SamSegmenter
+    from ..utils.files import written_whole
+
     logging.disable_progress_bar()
     try:
         pairs, binary = find_objects(data, split)

@@ -1,41 +1,39 @@
-"""massformer label: new classes in a data set, without drawing masks."""
+"""massformer label: add new classes to a data set without drawing masks."""
+
+from __future__ import annotations
 
 import time
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 import typer
-from accelerate import PartialState
-from transformers.utils import logging
 
-from ..data.mass13k import LABELS, check_faults
-from ..data.pseudo_labels import PseudoLabelFiles
-from ..evaluation.run import model_state
-from ..inference.loading import default_device
-from ..inference.memory import out_of_memory
-from ..labeling import Labeler, LabelOptions, SamSegmenter, ZeroShotDetector
-from ..labeling.job import REVIEW_LIST, SHEETS_FOLDER, LabelJob, Photo
-from ..labeling.review import read_review_list
-from ..utils.resuming import RecordWriter
-from .console import console, error_console, fail, progress_bar
-from .segment import DType
-from .stats import choose_splits
+from .console import console, error_console, fail, fail_interrupted, progress_bar
+from .options import DataFolder, Device, DType, Precision, choose_splits
+
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
+
+    from ..labeling import Labeler
+    from ..labeling.job import LabelJob, Photo
 
 
 class Relabel(StrEnum):
+    """Pixels that may change their class."""
+
     others = "others"
     all = "all"
 
 
 def parse_classes(texts: list[str]) -> dict[str, str]:
-    """ "car" or "car=a car seen from the street": names of classes to what is looked for."""
+    """Parse "car" or "car=a car seen from the street" to the text to detect, by the name of the class."""
     prompts = {}
     for text in texts:
         name, _, prompt = (part.strip() for part in text.partition("="))
         if not name:
-            raise ValueError(f"--class {text!r} has no name. Give NAME, or NAME=TEXT to look for another text.")
+            raise ValueError(f"--class {text!r} has no name. Give NAME, or NAME=TEXT to detect another text.")
         if name in prompts:
             raise ValueError(f"--class {name} is given twice.")
         prompts[name] = prompt or name
@@ -43,15 +41,21 @@ def parse_classes(texts: list[str]) -> dict[str, str]:
 
 
 def number_classes(prompts: dict[str, str], known: list[str]) -> dict[int, str]:
-    """Names of the new classes by id; the ids follow the known ones."""
+    """Return the names of the new classes by id; the ids follow those of the known classes."""
     for name in prompts:
         if name in known:
-            raise ValueError(f"The class {name!r} is known already ({', '.join(known)}). Name another with --class.")
+            raise ValueError(
+                f"The class {name!r} exists already ({', '.join(known)}). Choose another name for --class."
+            )
     return dict(enumerate(prompts, start=len(known)))
 
 
 def find_photos(data: Path, splits: list[str], base: Path | None) -> list[Photo]:
-    """What is to be labelled, with the data's label maps or those of earlier labelling."""
+    """Return the photographs to label, with the data's label maps or those of an earlier labelling."""
+    from ..data.layout import check_faults
+    from ..data.pseudo_labels import PseudoLabelFiles
+    from ..labeling.job import Photo
+
     photos = []
     for split, found in choose_splits(data, splits).items():
         check_faults(split, found)
@@ -61,29 +65,42 @@ def find_photos(data: Path, splits: list[str], base: Path | None) -> list[Photo]
 
 
 def known_labels(base: Path | None) -> list[str]:
-    """Names of the classes that the label maps hold already."""
+    """Return the names of the classes that the label maps contain."""
+    from ..data.layout import LABELS
+    from ..data.pseudo_labels import PseudoLabelFiles
+
     added = {} if base is None else PseudoLabelFiles(base).read_classes()
     return [*LABELS, *(added[index] for index in sorted(added))]
 
 
 def check_models(detector: str, segmenter: str) -> dict[str, Any]:
-    """By what the models are known again."""
+    """
+    Return the names and states of the models, which identify them when resuming.
+
+    Raises:
+        ValueError: If a model is not given.
+    """
+    from ..evaluation.run import model_state
+
     if not detector or not segmenter:
-        raise ValueError("Name the models with --detector and --segmenter, or give decisions with --review.")
+        raise ValueError("Give the models with --detector and --segmenter, or decisions with --review.")
     named = {"detector": detector, "segmenter": segmenter}
     return {role: [name, model_state(name)] for role, name in named.items()}
 
 
 def label_all(job: LabelJob, labeler: Labeler, prompts: dict[int, str], state: PartialState):
-    """Labels what is not in the folder yet, this process its share; ends the command if photographs failed."""
+    """Label this process's share of the photographs that have no record yet; end the command if any failed."""
+    from ..inference.memory import out_of_memory
+    from ..utils.resuming import RecordWriter
+
     done = job.done()
-    # Nobody writes before everybody has read, or the shares would differ.
+    # All processes read before any writes; otherwise their shares would differ.
     state.wait_for_everyone()
     remaining = [photo for photo in job.photos if photo.key not in done]
     if state.is_main_process and done:
-        console.print(f"{len(done)} of {len(job.photos)} are in {job.output} already.", markup=False)
+        console.print(f"{len(done)} of {len(job.photos)} photographs are in {job.output} already.", markup=False)
     share, failed = remaining[state.process_index :: state.num_processes], 0
-    remedy = "A photograph does not fit into memory. Lower --batch-size, or take a smaller --dtype."
+    remedy = "A photograph does not fit into memory. Lower --batch-size, or choose a smaller --dtype."
     writing = RecordWriter(job.output, state.process_index)
     with out_of_memory(remedy), writing as writer, progress_bar() as bar:
         task = bar.add_task("labelling", total=len(share), visible=state.is_main_process)
@@ -95,13 +112,15 @@ def label_all(job: LabelJob, labeler: Labeler, prompts: dict[int, str], state: P
     state.wait_for_everyone()
     state.destroy_process_group()
     if failed:
-        fail(f"{failed} photographs failed. Get them again or remove them, and run the same command again.")
+        fail(f"{failed} photographs failed. Replace or remove them, and run the same command again.")
     if state.is_main_process and len(job.done()) < len(job.photos):
         fail("Photographs of other processes failed; see above.")
 
 
 def report(job: LabelJob, reviewables: list[Any], seconds: float):
-    """What was found, for people."""
+    """Print what was found; end the command if a class was not."""
+    from ..labeling.job import REVIEW_LIST, SHEETS_FOLDER
+
     for class_id, name in job.classes.items():
         found = [each for each in reviewables if each.instance.class_id == class_id]
         accepted = [each for each in found if each.instance.accepted]
@@ -112,8 +131,8 @@ def report(job: LabelJob, reviewables: list[Any], seconds: float):
             markup=False,
         )
     console.print(
-        f"{seconds:.1f} s. Label maps and manifest are in {job.output}; look at {job.output / SHEETS_FOLDER}, change "
-        f"decisions in {job.output / REVIEW_LIST}, and give it back with --review.",
+        f"{seconds:.1f} s. Wrote label maps and manifest to {job.output}. Look at {job.output / SHEETS_FOLDER}, "
+        f"change decisions in {job.output / REVIEW_LIST}, and apply them with --review.",
         markup=False,
     )
     missing = [
@@ -124,42 +143,56 @@ def report(job: LabelJob, reviewables: list[Any], seconds: float):
     if missing:
         fail(
             f"No {' and no '.join(missing)} was found in {len(job.photos)} photographs. Lower --score, describe it "
-            "with other words (--class NAME=TEXT), or look in windows (--tile 1024)."
+            "in other words (--class NAME=TEXT), or detect in windows (--tile 1024)."
         )
 
 
 def label(
-    data: Annotated[Path, typer.Option(help="Folder of MaSS13K, or of data in its layout.")],
-    classes: Annotated[list[str], typer.Option("--class", help="NAME or NAME=TEXT: the new class, what to look for.")],
+    data: DataFolder,
+    classes: Annotated[
+        list[str], typer.Option("--class", help="NAME or NAME=TEXT: a new class and the text to detect. Repeatable.")
+    ],
     output: Annotated[Path, typer.Option(help="Folder for label maps, manifest and review sheets.")],
-    detector: Annotated[str, typer.Option(help="Zero-shot detector: a folder or Hub name.")] = "",
-    segmenter: Annotated[str, typer.Option(help="SAM, HQ-SAM or SAM 2: a folder or Hub name.")] = "",
-    review: Annotated[Path | None, typer.Option(help="A review list with decisions, to be followed.")] = None,
-    split: Annotated[list[str] | None, typer.Option(help="train, validation or test; by default train.")] = None,
+    detector: Annotated[str, typer.Option(help="Folder or Hub name of a zero-shot detector.")] = "",
+    segmenter: Annotated[str, typer.Option(help="Folder or Hub name of a SAM, HQ-SAM or SAM 2 model.")] = "",
+    review: Annotated[Path | None, typer.Option(help="Apply the decisions of this review list.")] = None,
+    split: Annotated[list[str] | None, typer.Option(help="train, validation or test. Default: train.")] = None,
     pseudo_labels: Annotated[
-        Path | None, typer.Option("--pseudo-labels", help="Earlier labelling, to whose label maps this is added.")
+        Path | None, typer.Option("--pseudo-labels", help="Earlier labelling to whose label maps to add the classes.")
     ] = None,
-    score: Annotated[float, typer.Option(help="Boxes with lower scores are dropped.", min=0, max=1)] = 0.3,
+    score: Annotated[float, typer.Option(help="Drop boxes with lower scores.", min=0, max=1)] = 0.3,
     presence_score: Annotated[
-        float, typer.Option(help="The class is absent from photographs whose best object scores less.")
+        float, typer.Option(help="Treat a class as absent from photographs whose best object scores less.")
     ] = 0.0,
-    mask_score: Annotated[float, typer.Option(help="Masks with lower scores are rejected.")] = 0.0,
+    mask_score: Annotated[float, typer.Option(help="Reject masks with lower scores.")] = 0.0,
     min_area: Annotated[float, typer.Option(help="Smallest object, as a share of the photograph.")] = 0.0,
     max_area: Annotated[float, typer.Option(help="Largest object, as a share of the photograph.")] = 1.0,
-    tile: Annotated[int | None, typer.Option(help="Look also in windows of so many pixels.")] = None,
-    overlap: Annotated[int, typer.Option(help="Pixels that windows have in common.")] = 256,
-    relabel: Annotated[Relabel, typer.Option(help="Which pixels may get a new class.")] = Relabel.others,
-    sheets: Annotated[int, typer.Option(help="Review sheets, of 20 objects each.", min=0)] = 10,
-    batch_size: Annotated[int, typer.Option(help="Photographs or windows that the detector gets at once.")] = 1,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by default the fastest.")] = None,
-    dtype: Annotated[DType, typer.Option(help="Precision of the weights.")] = DType.float32,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew.")] = False,
+    tile: Annotated[int | None, typer.Option(help="Detect also in windows of this many pixels.")] = None,
+    overlap: Annotated[int, typer.Option(help="Overlap of the windows in pixels.")] = 256,
+    relabel: Annotated[Relabel, typer.Option(help="Pixels that may get a new class.")] = Relabel.others,
+    sheets: Annotated[int, typer.Option(help="Number of review sheets, of 20 objects each.", min=0)] = 10,
+    batch_size: Annotated[int, typer.Option(help="Photographs or windows per detector call.")] = 1,
+    device: Device = None,
+    dtype: Precision = DType.float32,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Discard earlier results in the folder.")] = False,
 ):
     """
-    Finds objects of new classes by their names, makes masks of them, and adds these to the label maps of a data set.
-    The same command goes on after an interruption. Several processes share the photographs: accelerate launch (or
+    Detect objects of new classes by name, segment them, and add the masks to the label maps of a data set.
+
+    The same command resumes after an interruption. Several processes share the photographs: accelerate launch (or
     torchrun) -m transformers_massformer.cli label ...
     """
+    import torch
+    from accelerate import PartialState
+    from transformers.utils import logging
+
+    from ..inference.loading import default_device
+    from ..labeling import Labeler, LabelOptions, SamSegmenter, ZeroShotDetector
+    from ..labeling.job import LabelJob
+    from ..labeling.review import read_review_list
+    from ..utils.extras import require
+
+    require("pycocotools.mask", "coco", "massformer label")
     logging.disable_progress_bar()
     start = time.perf_counter()
     try:
@@ -171,7 +204,7 @@ def label(
         if review is not None:
             info = job.files.read_manifest()["info"]
             changed = job.review(read_review_list(review))
-            console.print(f"{changed} objects decided otherwise.")
+            console.print(f"{changed} decisions changed.")
         else:
             options = LabelOptions(
                 tile=tile,
@@ -204,4 +237,4 @@ def label(
     except (OSError, ValueError, MemoryError) as error:
         fail(error)
     except KeyboardInterrupt:
-        fail("interrupted. What is finished is kept; the same command goes on from there.", code=130)
+        fail_interrupted()

@@ -1,29 +1,32 @@
-"""massformer refine: sharper label maps with HQ-SAM."""
+"""massformer refine: sharpen label maps with HQ-SAM."""
+
+from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
-import torch
 import typer
-from transformers.utils import logging
 
-from ..data.label_map_folder import LabelMapFolder
-from ..data.reading import read_label
-from ..editing import label_map_image
-from ..hq_sam import Refiner
-from ..inference.loading import default_device
-from ..labeling import SamSegmenter
-from ..models.image_processing_massformer import open_image, to_rgb
-from .console import console, error_console, fail, progress_bar
-from .segment import DType, find_photos, write_image
+from .console import console, error_console, fail, fail_interrupted, progress_bar
+from .options import Device, DType, Photographs, Precision
+
+
+if TYPE_CHECKING:
+    from ..hq_sam import Refiner
 
 
 def refine_photo(refiner: Refiner, photo: Path, label_map: Path, output: Path) -> str:
-    """Refines one label map and returns its report."""
+    """Refine one label map and return its report."""
+    import numpy as np
+
+    from ..data.label_images import label_map_image
+    from ..data.reading import read_label
+    from ..images import open_image
+    from ..utils.files import written_whole
+
     start = time.perf_counter()
-    image = to_rgb(open_image(photo))
+    image = open_image(photo)
     values = read_label(label_map, str(label_map))[0].numpy()
     if values.shape != (image.height, image.width):
         raise ValueError(
@@ -31,27 +34,40 @@ def refine_photo(refiner: Refiner, photo: Path, label_map: Path, output: Path) -
             f"{image.height} (width x height)."
         )
     refined = refiner(image, values)
-    write_image(label_map_image(refined, int(refined.max()) + 1), output)
+    with written_whole(output) as partial:
+        label_map_image(refined, int(refined.max()) + 1).save(partial, format="PNG")
     changed = np.mean(refined != values)
     return f"{label_map} -> {output}: {changed:.2%} of the pixels changed, {time.perf_counter() - start:.1f} s"
 
 
 def refine(
-    paths: Annotated[list[str], typer.Argument(help="Photographs, folders of photographs, or globs in quotes.")],
+    paths: Photographs,
     label_maps: Annotated[Path, typer.Option(help="Folder of their label maps, such as massformer segment's.")],
-    model: Annotated[str, typer.Option(help="HQ-SAM: a folder or Hub name.")],
+    model: Annotated[str, typer.Option(help="Folder or Hub name of an HQ-SAM model.")],
     output: Annotated[Path, typer.Option(help="Folder for the refined label maps.")],
     class_id: Annotated[
-        list[int] | None, typer.Option("--class-id", help="Which classes; by default all but others (0).")
+        list[int] | None,
+        typer.Option("--class-id", help="Class to refine. Repeatable. Default: all but class 0, others."),
     ] = None,
-    min_area: Annotated[float, typer.Option(help="Smaller parts are left; share of the photograph.")] = 1e-3,
-    min_iou: Annotated[float, typer.Option(help="Masks that overlap less with their part are dropped.")] = 0.7,
-    band: Annotated[float, typer.Option(help="How far from its boundary a part may change, per diagonal.")] = 0.01,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by default the fastest.")] = None,
-    dtype: Annotated[DType, typer.Option(help="Precision of the weights.")] = DType.float32,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Refine again what is done already.")] = False,
+    min_area: Annotated[float, typer.Option(help="Keep smaller parts as they are; share of the photograph.")] = 1e-3,
+    min_iou: Annotated[float, typer.Option(help="Drop masks that overlap less with their part.")] = 0.7,
+    band: Annotated[
+        float, typer.Option(help="Distance from its boundary within which a part may change, per diagonal.")
+    ] = 0.01,
+    device: Device = None,
+    dtype: Precision = DType.float32,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")] = False,
 ):
-    """Prompts HQ-SAM with the parts of label maps and merges its masks back where both agree on what is meant."""
+    """Prompt HQ-SAM with the parts of label maps and merge its masks back where both agree."""
+    import torch
+    from transformers.utils import logging
+
+    from ..data.label_map_folder import LabelMapFolder
+    from ..hq_sam import Refiner
+    from ..images import find_photos
+    from ..inference.loading import default_device
+    from ..labeling import SamSegmenter
+
     logging.disable_progress_bar()
     try:
         photos = [found for argument in paths for found in find_photos(argument, output)]
@@ -73,7 +89,7 @@ def refine(
             for photo, relative in progress.track(photos, description="refining"):
                 target = (output / relative).with_suffix(".png")
                 if target.exists() and not overwrite:
-                    console.print(f"{target} is there already; --overwrite makes it again.", markup=False)
+                    console.print(f"{target} exists already; --overwrite replaces it.", markup=False)
                     continue
                 try:
                     console.print(refine_photo(refiner, photo, maps.file(photo.stem), target), markup=False)
@@ -81,6 +97,6 @@ def refine(
                     failed += 1
                     error_console.print(f"failed: {photo}: {error}", style="red", markup=False)
         except KeyboardInterrupt:
-            fail("interrupted. What is finished is kept; the same command goes on from there.", code=130)
+            fail_interrupted()
     if failed:
         fail(f"{failed} of {len(photos)} photographs failed.")

@@ -1,6 +1,7 @@
-"""massformer scenes: procedural scenes as files in the layout of MaSS13K."""
+"""massformer scenes: write procedural scenes in the layout of MaSS13K."""
 
-import contextlib
+from __future__ import annotations
+
 import multiprocessing
 import os
 import signal
@@ -10,12 +11,16 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..scenes import SceneFiles, check_size, render_scene, split_folder
-from .console import console, fail, progress_bar
+from .console import console, fail, fail_interrupted, progress_bar
+from .options import parse_size
+
+
+if TYPE_CHECKING:
+    from ..scenes import SceneFiles
 
 
 @dataclass(frozen=True)
@@ -28,17 +33,13 @@ class Job:
     files: SceneFiles
 
 
-def parse_size(text: str) -> tuple[int, int]:
-    """ "4096x3072" to (4096, 3072), width first."""
-    with contextlib.suppress(ValueError):
-        width, height = (int(side) for side in text.split("x"))
-        check_size((width, height))
-        return width, height
-    raise ValueError(f"{text} is no size: give WIDTHxHEIGHT, each side from 16 to 16384, such as 4096x3072.")
-
-
 def check_other_splits(output: Path, files: SceneFiles):
-    """Raises a ValueError if a scene is in another split already: scenes of one seed are the same ones."""
+    """
+    Check that a scene is in no other split: the same seed gives the same scenes.
+
+    Raises:
+        ValueError: If it is.
+    """
     for path in (output / "annotations").glob(f"*/{files.label.name}"):
         if path != files.label:
             raise ValueError(
@@ -47,7 +48,9 @@ def check_other_splits(output: Path, files: SceneFiles):
 
 
 def plan_jobs(output: Path, count: int, size: tuple[int, int], seed: int, split: str, alpha: bool) -> list[Job]:
-    """The scenes that are not finished."""
+    """Return the scenes that are not finished."""
+    from ..scenes import SceneFiles
+
     jobs = []
     for index in range(count):
         files = SceneFiles(output, split, seed, index, alpha)
@@ -58,25 +61,28 @@ def plan_jobs(output: Path, count: int, size: tuple[int, int], seed: int, split:
 
 
 def do_job(job: Job):
+    """Render one scene and write its files."""
+    from ..scenes import render_scene
+
     job.files.write(render_scene(job.seed, job.index, job.size))
 
 
 def start_worker():
-    # At Ctrl-C a worker ends at once and silently: its scene is rendered again the next time.
+    """Let Ctrl-C end a worker at once and silently; its scene is rendered again the next time."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def run_jobs(jobs: list[Job], processes: int) -> Iterator[None]:
-    """Does the jobs, and yields whenever one is done."""
+    """Run the jobs, yielding after each."""
     processes = min(processes, len(jobs))
     if processes == 1:
         for job in jobs:
             yield do_job(job)
         return
-    # Where it can, one process imports the package and the workers are copies of it.
+    # Where the system can fork, one process imports the package and the workers are copies of it.
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-    context.set_forkserver_preload([__name__])
+    context.set_forkserver_preload([__name__, "transformers_massformer.scenes"])
     executor = ProcessPoolExecutor(processes, context, start_worker)
     try:
         for future in as_completed([executor.submit(do_job, job) for job in jobs]):
@@ -90,36 +96,43 @@ def run_jobs(jobs: list[Job], processes: int) -> Iterator[None]:
 
 
 def scenes(
-    output: Annotated[Path, typer.Option(help="Folder of the data set; made if it does not exist.")],
-    count: Annotated[int, typer.Option(help="How many scenes.")] = 100,
+    output: Annotated[Path, typer.Option(help="Folder of the data set; created if missing.")],
+    count: Annotated[int, typer.Option(help="Number of scenes.")] = 100,
     size: Annotated[str, typer.Option(help="WIDTHxHEIGHT in pixels.")] = "4096x3072",
-    seed: Annotated[int, typer.Option(help="Source of all scenes; give each split another.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of all scenes; use a different one for each split.")] = 0,
     split: Annotated[str, typer.Option(help="train, val (or validation) or test.")] = "train",
     alpha: Annotated[
-        bool, typer.Option("--alpha", help="Also write the alpha of every class, and of bicycles.")
+        bool, typer.Option("--alpha", help="Also write the alpha matte of every class, and of bicycles.")
     ] = False,
-    processes: Annotated[int | None, typer.Option(help="By default one per core; each takes up to 2 GB.")] = None,
+    processes: Annotated[
+        int | None, typer.Option(help="Number of processes, each of which takes up to 2 GB. Default: one per core.")
+    ] = None,
 ):
-    """Writes procedural scenes with exact labels, in the layout of MaSS13K. What is finished already is skipped.
+    """Write procedural scenes with exact labels, in the layout of MaSS13K.
 
-    The files are images/SPLIT/NAME.jpg and annotations/SPLIT/NAME.png, and with --alpha alphas/SPLIT/NAME/CLASS.png.
+    Finished scenes are skipped. The files are images/SPLIT/NAME.jpg and annotations/SPLIT/NAME.png, and with --alpha
+    alphas/SPLIT/NAME/CLASS.png.
     """
+    from ..scenes import split_folder
+    from ..utils.extras import require
+
+    require("aggdraw", "scenes", "massformer scenes")
     processes = os.cpu_count() or 1 if processes is None else processes
     try:
         if count < 1 or seed < 0 or processes < 1:
             raise ValueError(
-                f"--count {count}, --seed {seed}, --processes {processes}: the seed must be 0 or more, the others "
-                "1 or more."
+                f"--count {count}, --seed {seed}, --processes {processes}: the seed must be 0 or more, the other "
+                "numbers 1 or more."
             )
         split_folder(split)
         jobs = plan_jobs(output, count, parse_size(size), seed, split, alpha)
         output.mkdir(parents=True, exist_ok=True)
         if not os.access(output, os.W_OK):
-            raise PermissionError(f"{output} cannot be written to. Choose another --output.")
+            raise PermissionError(f"{output} is not writable. Choose another --output.")
     except (OSError, ValueError) as error:
         fail(error)
     if len(jobs) < count:
-        console.print(f"{count - len(jobs)} of {count} are done already.")
+        console.print(f"{count - len(jobs)} of {count} scenes are finished already.")
     if not jobs:
         return
     start = time.perf_counter()
@@ -129,18 +142,18 @@ def scenes(
                 pass
         except KeyboardInterrupt:
             remove_partial_files(jobs)
-            fail("interrupted. What is finished is kept; the same command goes on from there.", code=130)
+            fail_interrupted()
         except BrokenProcessPool:
             remove_partial_files(jobs)
             fail("A process ended unexpectedly, perhaps for lack of memory. Run again with fewer --processes.")
         except OSError as error:
             fail(error)
     seconds = time.perf_counter() - start
-    console.print(f"{len(jobs)} scenes in {output}, {seconds:.1f} s", markup=False)
+    console.print(f"{len(jobs)} scenes written to {output}, {seconds:.1f} s", markup=False)
 
 
 def remove_partial_files(jobs: list[Job]):
-    """What ended workers left behind."""
+    """Remove the incomplete files of ended workers."""
     for job in jobs:
         for path in job.files.partial_paths:
             path.unlink(missing_ok=True)

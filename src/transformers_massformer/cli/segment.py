@@ -1,32 +1,19 @@
-"""massformer segment: label maps for photographs."""
+"""massformer segment: write label maps of photographs."""
 
-import glob
-import itertools
+from __future__ import annotations
+
 import shutil
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
-import PIL.Image
-import torch
 import typer
-from transformers.utils import logging
 
-from ..data.annotations import AnnotationFormat, write_label_map
-from ..editing import bokeh as out_of_focus
-from ..editing import cut_out, firm_matte, joined_matte, overlay_image, priors_image, refine_matte, with_legend
-from ..editing.lens_blur import check_strength
-from ..editing.matting import matting_library
-from ..inference.mattes import as_array
-from ..inference.segmenter import Segmenter
-from ..models.image_processing_massformer import open_image
-from ..utils.files import file_name, partial_path, written_whole
-from ..utils.text import format_bytes
-from .console import console, error_console, fail, progress_bar
+from ..data.formats import AnnotationFormat
+from .console import console, error_console, fail, fail_interrupted, progress_bar
+from .options import Device, DType, Photographs, Precision, model_option
 from .prediction import (
     Flip,
     Inference,
@@ -40,30 +27,29 @@ from .prediction import (
 )
 
 
-PHOTO_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+if TYPE_CHECKING:
+    import numpy as np
+    import PIL.Image
 
-
-class DType(StrEnum):
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
+    from ..inference.segmenter import Segmenter
 
 
 @dataclass(frozen=True)
 class Job:
-    """One photograph and the files made from it."""
+    """A photograph and the files to write for it."""
 
     photo: Path
     label_map: Path
     overlay: Path | None = None
     priors: Path | None = None
     bokeh: Path | None = None
-    # Folders with a picture for each class that the photograph shows.
+    # Folders with a picture of each class in the photograph.
     mattes: Path | None = None
     cutouts: Path | None = None
 
     @property
     def outputs(self) -> list[Path]:
+        """Return all files and folders to write."""
         found = (self.label_map, self.overlay, self.priors, self.bokeh, self.mattes, self.cutouts)
         return [path for path in found if path is not None]
 
@@ -71,16 +57,16 @@ class Job:
 @dataclass(frozen=True)
 class Extras:
     """
-    What is written beside label maps.
+    Pictures to write beside label maps.
 
     Args:
-        overlay (`bool`): The classes' colours over the photograph, with a legend.
-        priors (`bool`): The semantic maps of a SeMask backbone.
+        overlay (`bool`): Class colours over the photograph, with a legend.
+        priors (`bool`): Semantic maps of a SeMask backbone.
         mattes (`bool`): A matte of each class.
-        cutouts (`bool`): Each class by itself, transparent elsewhere.
+        cutouts (`bool`): A cut-out of each class, transparent elsewhere.
         bokeh (`tuple[str, ...]`): Classes that stay in focus.
         strength (`float`): See [`bokeh`].
-        refine (`bool`): Whether mattes follow the photograph's colours.
+        refine (`bool`): Whether the edges of mattes follow the photograph's colours.
     """
 
     overlay: bool = False
@@ -93,10 +79,11 @@ class Extras:
 
     @property
     def need_mattes(self) -> bool:
+        """Return whether the segmenter has to compute mattes."""
         return self.mattes or self.cutouts or bool(self.bokeh)
 
     def job(self, photo: Path, label_map: Path) -> Job:
-        """The files for a photograph, named like its label map."""
+        """Return the job of a photograph, whose files are named after its label map."""
 
         def beside(name: str, wanted: object, suffix: str = ".png") -> Path | None:
             return label_map.with_name(f"{label_map.stem}_{name}{suffix}") if wanted else None
@@ -112,50 +99,36 @@ class Extras:
         )
 
 
-def find_photos(argument: str, output: Path) -> list[tuple[Path, Path]]:
-    """The photographs that an argument names, each with its path relative to the folder given."""
-    path = Path(argument)
-    if path.is_file():
-        return [(path, Path(path.name))]
-    if path.is_dir():
-        if path.resolve() == output.resolve():
-            raise ValueError(f"{path} holds the photographs; give the results a folder of their own with --output.")
-        root, found = path, sorted(path.rglob("*"))
-    elif glob.has_magic(argument):
-        fixed = itertools.takewhile(lambda part: not glob.has_magic(part), path.parts)
-        root, found = Path(*fixed), sorted(Path(name) for name in glob.glob(argument, recursive=True))
-    else:
-        raise FileNotFoundError(f"There is no file or folder {argument}.")
-    # What an earlier run wrote into a folder among the photographs is not a photograph.
-    results = output.resolve() if root.resolve() in output.resolve().parents else None
-    photos = [
-        photo
-        for photo in found
-        if photo.is_file() and photo.suffix.lower() in PHOTO_SUFFIXES and results not in photo.resolve().parents
-    ]
-    if not photos:
-        raise FileNotFoundError(f"{argument} names no photographs ({', '.join(sorted(PHOTO_SUFFIXES))}).")
-    return [(photo, photo.relative_to(root)) for photo in photos]
-
-
 def check_extras(extras: Extras, labels: list[str]):
     """
+    Check the pictures asked for before any photograph is segmented.
+
     Raises:
-        ImportError: If the library for them is missing.
-        ValueError: If a class in focus is none of the model's, or options do not go together.
+        MissingExtraError: If their library is not installed.
+        ValueError: If the model lacks a class to keep in focus, or options contradict each other.
     """
+    from ..editing.lens_blur import check_strength
+    from ..editing.matting import matting_library
+
     if extras.refine and not extras.need_mattes:
-        raise ValueError("--refine-mattes goes with --mattes, --cutouts or --bokeh, which have mattes to refine.")
+        raise ValueError("--refine-mattes needs --mattes, --cutouts or --bokeh, which produce mattes to refine.")
     check_strength(extras.strength)
     unknown = [name for name in extras.bokeh if name not in labels]
     if unknown:
-        raise ValueError(f"The model knows no {', '.join(unknown)} to keep in focus; it knows {', '.join(labels)}.")
+        raise ValueError(f"--bokeh {', '.join(unknown)}: the model has no such class, only {', '.join(labels)}.")
     if extras.cutouts or extras.bokeh or extras.refine:
         matting_library()
 
 
 def plan_jobs(arguments: list[str], output: Path, extras: Extras, suffix: str = ".png") -> list[Job]:
-    """One job per photograph; raises a ValueError if two files of the whole run would be one."""
+    """
+    Return a job for each photograph.
+
+    Raises:
+        ValueError: If two photographs share an output file, or an output would replace a photograph.
+    """
+    from ..images import find_photos
+
     jobs = {}
     for argument in arguments:
         for photo, relative in find_photos(argument, output):
@@ -177,13 +150,17 @@ def plan_jobs(arguments: list[str], output: Path, extras: Extras, suffix: str = 
 
 
 def write_image(image: PIL.Image.Image, path: Path):
-    """Writes a PNG that is either whole or absent, also when interrupted."""
+    """Write a PNG that is either complete or absent, even when interrupted."""
+    from ..utils.files import written_whole
+
     with written_whole(path) as partial:
         image.save(partial, format="PNG")
 
 
 def write_folder(pictures: Iterable[tuple[str, PIL.Image.Image]], folder: Path):
-    """A folder with a PNG for each name, whole or absent."""
+    """Write a folder with a PNG for each name, which is either complete or absent."""
+    from ..utils.files import partial_path
+
     partial = partial_path(folder)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -201,14 +178,22 @@ def write_edits(
     labels: list[str],
     extras: Extras,
 ):
-    """Mattes of the classes that the label map has, and what is made with them."""
+    """Write mattes, cut-outs and bokeh of the classes in the label map."""
+    import numpy as np
+    import PIL.Image
+
+    from ..editing import bokeh as out_of_focus
+    from ..editing import cut_out, firm_matte, joined_matte, refine_matte
+    from ..inference.mattes import as_array
+    from ..utils.files import file_name
+
     present = [index for index in np.unique(label_map).tolist() if index < len(labels)]
     mattes = {labels[index]: PIL.Image.fromarray(class_mattes[index]) for index in present}
     if extras.refine:
         mattes = {name: refine_matte(photo, matte) for name, matte in mattes.items()}
     if job.mattes is not None:
         write_folder(((file_name(name), matte) for name, matte in mattes.items()), job.mattes)
-    # Refined ones are firm already.
+    # Refined mattes are firm already.
     firm = as_array if extras.refine else firm_matte
     if job.cutouts is not None:
         write_folder(((file_name(name), cut_out(photo, firm(matte))) for name, matte in mattes.items()), job.cutouts)
@@ -218,7 +203,12 @@ def write_edits(
 
 
 def segment_photo(segmenter: Segmenter, job: Job, extras: Extras) -> str:
-    """Does one job and returns its report."""
+    """Segment one photograph, write its files and return a line of report."""
+    from ..data.annotations import write_label_map
+    from ..editing import overlay_image, priors_image, with_legend
+    from ..images import open_image
+    from ..utils.text import format_bytes
+
     photo = open_image(job.photo)
     result = segmenter(photo)
     labels = segmenter.labels
@@ -231,7 +221,7 @@ def segment_photo(segmenter: Segmenter, job: Job, extras: Extras) -> str:
         write_image(
             priors_image(photo, result.semantic_priors or [], segmenter.predictor.num_semantic_labels or 0), job.priors
         )
-    # Last, because it marks the job as done.
+    # Last, because it marks the job as finished.
     write_label_map(result.label_map, job.label_map, labels, job.photo.name)
     return (
         f"{job.photo} -> {job.label_map}: {photo.width} x {photo.height}, {segmenter.device}, "
@@ -241,24 +231,25 @@ def segment_photo(segmenter: Segmenter, job: Job, extras: Extras) -> str:
 
 
 def segment(
-    paths: Annotated[list[str], typer.Argument(help="Photographs, folders of photographs, or globs in quotes.")],
-    model: Annotated[str, typer.Option(help="Folder (or Hub name) of the model, or an ONNX file.")],
-    output: Annotated[Path, typer.Option(help="Folder for the results: one file per photograph, named like it.")],
+    paths: Photographs,
+    model: Annotated[str, model_option("Model folder, Hub name, massformer-demo, or an ONNX file.")],
+    output: Annotated[Path, typer.Option(help="Folder for the results; files are named after the photographs.")],
     annotation_format: Annotated[
         AnnotationFormat,
-        typer.Option("--format", help="png: class indices with a palette; coco-rle: JSON, a mask of each class."),
+        typer.Option("--format", help="png: class indices with a palette. coco-rle: JSON with a mask per class."),
     ] = AnnotationFormat.png,
     overlay: Annotated[bool, typer.Option("--overlay", help="Also write NAME_overlay.png, with a legend.")] = False,
-    mattes: Annotated[bool, typer.Option("--mattes", help="Also write NAME_mattes/CLASS.png, soft masks.")] = False,
+    mattes: Annotated[bool, typer.Option("--mattes", help="Also write soft masks, NAME_mattes/CLASS.png.")] = False,
     cutouts: Annotated[
         bool, typer.Option("--cutouts", help="Also write NAME_cutouts/CLASS.png, transparent elsewhere.")
     ] = False,
     bokeh: Annotated[
-        list[str] | None, typer.Option(help="Also write NAME_bokeh.png, in which all but this class is out of focus.")
+        list[str] | None,
+        typer.Option(help="Also write NAME_bokeh.png, blurred outside this class. Repeatable for several classes."),
     ] = None,
     bokeh_strength: Annotated[float, typer.Option(help="Radius of the blur, as a share of the diagonal.")] = 0.01,
     refine_mattes: Annotated[
-        bool, typer.Option("--refine-mattes", help="Let edges of mattes follow the photograph's colours; slow.")
+        bool, typer.Option("--refine-mattes", help="Fit the edges of mattes to the photograph's colours; slow.")
     ] = False,
     show_semantic_priors: Annotated[
         bool,
@@ -267,9 +258,9 @@ def segment(
             help="Also write NAME_semantic_priors.png: the classes of a SeMask backbone's four stages.",
         ),
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Segment again what is done already.")] = False,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by default the fastest.")] = None,
-    dtype: Annotated[DType, typer.Option(help="Precision of the weights.")] = DType.float32,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")] = False,
+    device: Device = None,
+    dtype: Precision = DType.float32,
     tile: Tile = None,
     overlap: Overlap = None,
     scales: Scales = "1",
@@ -278,7 +269,16 @@ def segment(
     peer_postprocess: PeerPostprocess = False,
     inference: Inference = "semantic",
 ):
-    """Writes a label map of each photograph, at its size and upright."""
+    """Write a label map of each photograph, upright and at its own size.
+
+    Finished photographs are skipped.
+    """
+    import torch
+    from transformers.utils import logging
+
+    from ..inference.segmenter import Segmenter
+    from ..utils.extras import require
+
     logging.disable_progress_bar()
     try:
         extras = Extras(
@@ -291,17 +291,19 @@ def segment(
         fail(error)
     open_jobs = [job for job in jobs if overwrite or not all(path.exists() for path in job.outputs)]
     if len(open_jobs) < len(jobs):
-        console.print(f"{len(jobs) - len(open_jobs)} of {len(jobs)} are done already; --overwrite does them again.")
+        console.print(f"{len(jobs) - len(open_jobs)} of {len(jobs)} are finished already; --overwrite replaces them.")
     if not open_jobs:
         return
+    if annotation_format is AnnotationFormat.coco_rle:
+        require("pycocotools.mask", "coco", "--format coco-rle")
     try:
         predictor = load_predictor(model, device, getattr(torch, dtype), options)
         segmenter = Segmenter(predictor, semantic_priors=extras.priors, mattes=extras.need_mattes)
         check_extras(extras, segmenter.labels)
-    except (ImportError, OSError, ValueError, RuntimeError, AssertionError) as error:
+    except (OSError, ValueError, RuntimeError, AssertionError) as error:
         fail(error)
     precision = str(segmenter.dtype).removeprefix("torch.")
-    console.print(f"{len(open_jobs)} to do on {segmenter.device} in {precision}", markup=False)
+    console.print(f"Segmenting {len(open_jobs)} photographs on {segmenter.device} in {precision}", markup=False)
 
     failed, start = 0, time.perf_counter()
     with progress_bar() as progress:
@@ -313,7 +315,7 @@ def segment(
                     failed += 1
                     error_console.print(f"failed: {job.photo}: {error}", style="red", markup=False)
         except KeyboardInterrupt:
-            fail("interrupted. What is finished is kept; the same command goes on from there.", code=130)
+            fail_interrupted()
     done = len(open_jobs) - failed
     console.print(f"{done} segmented, {failed} failed, {time.perf_counter() - start:.1f} s")
     if failed:

@@ -1,4 +1,6 @@
-"""massformer stats: the statistics of a data set, or what is wrong with it."""
+"""massformer stats: measure or verify a data set."""
+
+from __future__ import annotations
 
 import csv
 import json
@@ -7,30 +9,21 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..data.mass13k import (
-    LABELS,
-    Fault,
-    Pair,
-    Split,
-    check_faults,
-    choose_split,
-    describe_faults,
-    find_splits,
-    full_split_name,
-)
-from ..data.statistics import StatisticsTable, summarize
-from ..data.statistics_plot import plot_distributions
-from ..data.verification import verify
-from .console import console, fail, print_table, progress_bar
+from .console import console, error_console, fail, fail_interrupted, print_table, progress_bar
+from .options import DataArgument, choose_splits
+
+
+if TYPE_CHECKING:
+    from ..data.layout import Fault, Pair, Split
 
 
 @contextmanager
 def worker_threads(count: int) -> Generator[Callable[[Callable, Iterable[Any]], Iterator[Any]]]:
-    """`map` over threads; what has not begun is dropped when the block ends early."""
+    """Provide a `map` over threads; items that have not started are dropped when the block ends early."""
     executor = ThreadPoolExecutor(count)
     try:
         yield executor.map
@@ -38,14 +31,8 @@ def worker_threads(count: int) -> Generator[Callable[[Callable, Iterable[Any]], 
         executor.shutdown(cancel_futures=True)
 
 
-def choose_splits(directory: Path, names: list[str]) -> dict[str, Split]:
-    """The splits asked for, by default all."""
-    splits = find_splits(directory)
-    chosen = {full_split_name(name): choose_split(splits, name) for name in names}
-    return chosen or splits
-
-
 def write_faults(faults: list[Fault], notes: list[Fault], path: Path):
+    """Write faults and notes as a CSV file."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["severity", "kind", "name", "detail"])
@@ -54,7 +41,10 @@ def write_faults(faults: list[Fault], notes: list[Fault], path: Path):
 
 
 def run_verification(splits: dict[str, Split], output: Path, threads: int):
-    """Checks everything and ends the command with code 1 if something is wrong."""
+    """Check every file and write the findings; end the command with code 1 if there are faults."""
+    from ..data.layout import describe_faults
+    from ..data.verification import verify
+
     faults: list[Fault] = []
     notes: list[Fault] = []
     total = sum(len(split.pairs) for split in splits.values())
@@ -66,14 +56,16 @@ def run_verification(splits: dict[str, Split], output: Path, threads: int):
     for name, split in splits.items():
         console.print(f"{name}: {len(split.pairs):,} images from {split.image_folder}", markup=False)
     if notes:
-        console.print(f"to know: {describe_faults(notes)}", markup=False)
+        console.print(f"notes: {describe_faults(notes)}", markup=False)
     if faults:
-        fail(f"{len(faults)} faults. {describe_faults(faults)}. All are in {output / 'verification.csv'}.")
+        fail(f"{len(faults)} faults. {describe_faults(faults)}. All are listed in {output / 'verification.csv'}.")
     console.print("No faults.")
 
 
 def summary_table(summaries: dict[str, dict[str, Any]]) -> list[list[str]]:
-    """Table 1 and Figure 8 of the paper in one: a header, and a row for each quantity; splits beside each other."""
+    """Return a table with a column per split and a row per quantity of the paper's Table 1 and Figure 8."""
+    from ..data.layout import LABELS
+
     columns = list(summaries.values())
     rows = [["", *summaries], ["images", *(f"{summary['images']:,}" for summary in columns)]]
     for title, quantity in (("diagonal", "diagonal"), ("mIPQ", "mipq")):
@@ -89,15 +81,33 @@ def summary_table(summaries: dict[str, dict[str, Any]]) -> list[list[str]]:
     return rows
 
 
+def draw_distributions(rows: list[dict[str, str]], path: Path) -> bool:
+    """Draw the distributions and return True, or print a note and return False where matplotlib is not installed."""
+    from ..data.statistics_plot import plot_distributions
+    from ..utils.extras import MissingExtraError
+
+    try:
+        plot_distributions(rows, path)
+    except MissingExtraError as error:
+        error_console.print(f"{path.name} was not drawn. {error}", markup=False)
+        return False
+    return True
+
+
 def run_statistics(splits: dict[str, Split], output: Path, threads: int):
-    """Writes the table of images, the summaries and the picture."""
+    """Write the table of images, the summaries and the picture."""
+    from ..data.layout import check_faults
+    from ..data.statistics import StatisticsTable, summarize
+
     for name, split in splits.items():
         check_faults(name, split)
     table = StatisticsTable(output / "images.csv")
     pairs: list[tuple[str, Pair]] = [(name, pair) for name, split in splits.items() for pair in split.pairs]
     open_pairs = [item for item in pairs if not table.is_current(*item)]
     if len(open_pairs) < len(pairs):
-        console.print(f"{len(pairs) - len(open_pairs)} of {len(pairs)} are in {table.path} already.", markup=False)
+        console.print(
+            f"{len(pairs) - len(open_pairs)} of {len(pairs)} images are in {table.path} already.", markup=False
+        )
     with worker_threads(threads) as map_function, progress_bar() as progress:
         for _ in progress.track(
             table.compute(open_pairs, map_function), total=len(open_pairs), description="measuring"
@@ -110,19 +120,21 @@ def run_statistics(splits: dict[str, Split], output: Path, threads: int):
     if len(splits) > 1:
         summaries["all"] = summarize(rows)
     (output / "statistics.json").write_text(json.dumps(summaries, indent=2) + "\n")
-    plot_distributions(rows, output / "distributions.png")
+    written = ["images.csv", "statistics.json"]
+    if draw_distributions(rows, output / "distributions.png"):
+        written.append("distributions.png")
     print_table(summary_table(summaries))
-    console.print(f"Written to {output}: images.csv, statistics.json, distributions.png", markup=False)
+    console.print(f"Written to {output}: {', '.join(written)}", markup=False)
 
 
 def stats(
-    directory: Annotated[Path, typer.Argument(help="Folder of MaSS13K, or of data in its layout.")],
+    directory: DataArgument,
     output: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("statistics"),
-    split: Annotated[list[str] | None, typer.Option(help="train, validation or test; by default all.")] = None,
+    split: Annotated[list[str] | None, typer.Option(help="train, validation or test. Default: all.")] = None,
     verify_files: Annotated[bool, typer.Option("--verify", help="Check every file instead.")] = False,
-    threads: Annotated[int, typer.Option(help="Images at a time.", min=1)] = os.cpu_count() or 1,
+    threads: Annotated[int, typer.Option(help="Number of images to process at a time.", min=1)] = os.cpu_count() or 1,
 ):
-    """Measures sizes, complexity and pixel shares of a data set, or checks every file of it."""
+    """Measure sizes, complexity and pixel shares of a data set, or check all its files."""
     try:
         splits = choose_splits(directory, split or [])
         output.mkdir(parents=True, exist_ok=True)
@@ -130,4 +142,4 @@ def stats(
     except (OSError, ValueError) as error:
         fail(error)
     except KeyboardInterrupt:
-        fail("interrupted. What is finished is kept; the same command goes on from there.", code=130)
+        fail_interrupted()

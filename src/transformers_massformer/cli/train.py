@@ -1,55 +1,82 @@
-"""massformer train: training and fine-tuning."""
+"""massformer train: train or fine-tune a model."""
 
 import re
+from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import yaml
-from huggingface_hub.errors import StrictDataclassError
-from transformers import HfArgumentParser
 
-from ..inference.memory import out_of_memory
-from ..training.arguments import DataArguments, MaSSFormerTrainingArguments, ModelArguments
-from ..training.session import TrainingSession
-from .console import console, fail
+from .console import console, fail, fail_interrupted
+from .options import model_option
+
+
+if TYPE_CHECKING:
+    from transformers import HfArgumentParser
 
 
 OUT_OF_MEMORY_REMEDY = (
     "The training does not fit into memory. Lower --per_device_train_batch_size (--total_train_batch_size keeps the "
-    "images per step), add --gradient_checkpointing or --bf16, or take smaller crops (--crop_size)."
+    "images per step), add --gradient_checkpointing or --bf16, or use smaller crops (--crop_size)."
 )
 
 
-def read_recipe(path: Path | None) -> dict[str, Any]:
+def recipe_names() -> list[str]:
+    """Return the names of the recipes in the package, such as `"finetune-24gb"` and `"benchmark/eomt-l"`."""
+    folder = Path(str(files("transformers_massformer") / "recipes"))
+    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
+
+
+def find_recipe(recipe: str) -> Path:
     """
-    The defaults that a recipe sets.
+    Return the file of a recipe.
+
+    Args:
+        recipe (`str`): Path of a YAML file, or the name of a recipe in the package.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it holds no mapping.
+        FileNotFoundError: If there is neither. The message lists the names.
     """
-    if path is None:
-        return {}
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no recipe at {path}.")
+    if Path(recipe).is_file():
+        return Path(recipe)
+    names = recipe_names()
+    if recipe not in names:
+        raise FileNotFoundError(
+            f"There is no recipe {recipe}. Give a YAML file or one of these names: {', '.join(names)}."
+        )
+    return Path(str(files("transformers_massformer") / "recipes" / f"{recipe}.yaml"))
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """
+    Read the options of a recipe.
+
+    Raises:
+        ValueError: If the file does not map options to values.
+    """
+    import yaml
+
     try:
         recipe = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
-        raise ValueError(f"{path} is no YAML: {error}") from error
+        raise ValueError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(recipe, dict):
-        raise ValueError(f"{path} holds no options by name.")
+        raise ValueError(f"{path} does not map options to values.")
     return recipe
 
 
-def option_parser() -> HfArgumentParser:
-    """All options but those of the command itself."""
+def option_parser() -> "HfArgumentParser":
+    """Return the parser of all options but the command's own."""
+    from transformers import HfArgumentParser
+
+    from ..training.arguments import DataArguments, MaSSFormerTrainingArguments, ModelArguments
+
     groups: Any = (ModelArguments, DataArguments, MaSSFormerTrainingArguments)
     return HfArgumentParser(groups, prog="massformer train", allow_abbrev=False)
 
 
 def list_options(wanted: bool):
-    """Prints them, and that is all."""
+    """Print the other options and end the command."""
     if wanted:
         option_parser().print_help()
         raise typer.Exit
@@ -57,17 +84,17 @@ def list_options(wanted: bool):
 
 def parse_arguments(recipe: dict[str, Any], given: list[str], name: str) -> tuple[Any, ...]:
     """
-    Options of the command line over those of a recipe over the defaults: [`ModelArguments`], [`DataArguments`] and
-    [`MaSSFormerTrainingArguments`].
+    Parse [`ModelArguments`], [`DataArguments`] and [`MaSSFormerTrainingArguments`]. The command line overrides the
+    recipe, which overrides the defaults.
 
     Raises:
-        ValueError: If the recipe or the command line has an option that there is not.
+        ValueError: If the recipe or the command line contains an unknown option.
     """
     parser = option_parser()
     known = {action.dest for action in parser._actions}
     unknown = sorted(recipe.keys() - known)
     if unknown:
-        raise ValueError(f"The recipe {name} has options that there are not: {', '.join(unknown)}.")
+        raise ValueError(f"The recipe {name} contains unknown options: {', '.join(unknown)}.")
     parser.set_defaults(**recipe)
     for action in parser._actions:
         if action.dest in recipe:
@@ -76,12 +103,12 @@ def parse_arguments(recipe: dict[str, Any], given: list[str], name: str) -> tupl
     *arguments, rest = parsed
     unknown = [text for text in rest if text.startswith("--")] or rest
     if unknown:
-        raise ValueError(f"There is no option {', '.join(unknown)}; --help-all lists them.")
+        raise ValueError(f"Unknown option {', '.join(unknown)}; --help-all lists all options.")
     return tuple(arguments)
 
 
-def in_few_words(error: Exception) -> str:
-    """An error's own message; those from workers carry tracebacks."""
+def short_message(error: Exception) -> str:
+    """Return an error's own message, without the traceback that errors from workers carry."""
     text = str(error)
     match = re.search(
         rf"Caught {type(error).__name__} in DataLoader worker.*\n{type(error).__name__}: (.*)", text, re.S
@@ -95,30 +122,37 @@ def train(
     data: Annotated[Path | None, typer.Option(help="Folder of MaSS13K, or of data in its layout.")] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="r50, r18-lite, swin-t, swin-b, semask-swin-t (-s, -b, -l), or the folder of a model."),
+        model_option("r50, r18-lite, swin-t, swin-b, semask-swin-t (-s, -b, -l), massformer-demo, or a model folder."),
     ] = None,
     recipe: Annotated[
-        Path | None, typer.Option(help="YAML file with options, such as those in src/transformers_massformer/recipes.")
+        str | None,
+        typer.Option(help="Recipe of the package, such as finetune-24gb, or a YAML file with options."),
     ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Forget what is in the folder and begin anew.")
-    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Discard an earlier training in the folder.")] = False,
     help_all: Annotated[
         bool, typer.Option("--help-all", help="List all other options.", callback=list_options, is_eager=True)
     ] = False,
 ):
     """
-    Trains or fine-tunes a model on the training split of a folder in the layout of MaSS13K, and keeps the checkpoint
-    with the best Boundary IoU on the validation split. The same command goes on after an interruption.
+    Train or fine-tune a model on MaSS13K or data in its layout.
+
+    The checkpoint with the best Boundary IoU on the validation split is kept. The same command resumes after an
+    interruption.
 
     Further options, such as --learning_rate 1e-4 --max_steps 20000 --bf16, are those of transformers.TrainingArguments
     and the package's own; --help-all lists them. Several GPUs: accelerate launch -m transformers_massformer.cli train
     """
+    from huggingface_hub.errors import StrictDataclassError
+
+    from ..inference.memory import out_of_memory
+    from ..training.session import TrainingSession
+
     given = [*context.args, "--output_dir", str(output)]
     given += [] if data is None else ["--data", str(data)]
     given += [] if model is None else ["--model", model]
     try:
-        arguments = parse_arguments(read_recipe(recipe), given, str(recipe))
+        defaults = {} if recipe is None else read_recipe(find_recipe(recipe))
+        arguments = parse_arguments(defaults, given, str(recipe))
         session = TrainingSession(*arguments, overwrite=overwrite)
         with out_of_memory(OUT_OF_MEMORY_REMEDY):
             metrics = session.run()
@@ -126,12 +160,12 @@ def train(
             for title, name in (("mIoU", "mean_iou"), ("BIoU", "mean_boundary_iou"), ("BF1", "mean_bf1")):
                 if f"eval_{name}" in metrics:
                     console.print(f"{title} {metrics[f'eval_{name}']:.4f}")
-            console.print(f"Model, processor and card are in {output}", markup=False)
+            console.print(f"Wrote model, processor and card to {output}", markup=False)
         session.end()
     except StrictDataclassError as error:
-        # A configuration that cannot be.
+        # An invalid configuration.
         fail(error.__cause__ or error)
     except (OSError, ValueError, MemoryError) as error:
-        fail(in_few_words(error))
+        fail(short_message(error))
     except KeyboardInterrupt:
-        fail("interrupted. The same command goes on from the last checkpoint.", code=130)
+        fail_interrupted("Run the same command again to resume from the last checkpoint.")

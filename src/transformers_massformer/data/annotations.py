@@ -1,86 +1,83 @@
-"""Label maps as files: PNG with the class indices, or COCO's format with a run-length encoded mask of each class."""
+"""Read and write label maps: PNG with class indices, or COCO format with a run-length encoded mask per class."""
 
 import json
 import os
 import re
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import PIL.Image
 import torch
-from pycocotools import mask as coco
 
-from ..editing.overlay import label_map_image
+from ..utils.extras import require
 from ..utils.files import written_whole
-from .mass13k import IGNORE_INDEX, read_annotation
+from .formats import AnnotationFormat
+from .headers import read_annotation
+from .label_images import label_map_image
+from .layout import IGNORE_INDEX
 
 
-# What run-length encodings are made of: characters of six bits, the last without the bit that says that more follows.
+# Run-length encodings consist of six-bit characters, the last without the bit for continuation.
 COUNTS = re.compile("[0-o]*[0-O]")
 
 
-class AnnotationFormat(StrEnum):
-    """How label maps are written."""
-
-    png = "png"
-    coco_rle = "coco-rle"
-
-    @property
-    def suffix(self) -> str:
-        """Of its files."""
-        return ".png" if self == AnnotationFormat.png else ".json"
+def coco_masks() -> Any:
+    """Import pycocotools' functions for run-length encoded masks."""
+    return require("pycocotools.mask", "coco", "COCO format")
 
 
 def encode_mask(mask: np.ndarray) -> dict[str, Any]:
     """
-    A mask as COCO's compressed run-length encoding, of what JSON can hold.
+    Encode a mask as COCO's compressed run-length encoding, in types that JSON can hold.
 
     Args:
         mask (`np.ndarray` of shape `(height, width)`): Boolean.
     """
-    encoded = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
+    encoded = coco_masks().encode(np.asfortranarray(mask, dtype=np.uint8))
     return {"size": list(encoded["size"]), "counts": encoded["counts"].decode()}
 
 
 def decode_mask(encoded: dict[str, Any]) -> np.ndarray:
     """
-    The mask again.
+    Decode the result of [`encode_mask`].
 
     Returns:
         `np.ndarray` of shape `(height, width)`: Boolean.
     """
-    return coco.decode(encoded).astype(bool)
+    return coco_masks().decode(encoded).astype(bool)
 
 
 def coco_annotation(label_map: np.ndarray, labels: Sequence[str], file_name: str) -> dict[str, Any]:
     """
-    A label map in COCO's format: one image; the classes as categories, whose ids are the class indices; and one
-    annotation for each class that is there. Pixels of no class are in none.
+    Convert a label map to COCO format: one image; the classes as categories, whose ids are the class indices; and one
+    annotation per class present. Pixels without a class belong to no annotation.
 
     Args:
-        label_map (`np.ndarray` of shape `(height, width)`): Class indices in uint8, or 255 where there is none.
+        label_map (`np.ndarray` of shape `(height, width)`): Class indices in uint8, or 255 for pixels without a class.
         labels (`Sequence[str]`): Names of the classes, at most 255.
         file_name (`str`): Name of the photograph.
 
     Returns:
-        `dict`: Of what JSON can hold.
+        `dict`: The annotation, in types that JSON can hold.
 
     Raises:
-        ValueError: If there are more classes than indices, or the map has an index of none.
+        ValueError: If there are more classes than indices, or the map has an index without a class.
     """
     if len(labels) > IGNORE_INDEX:
         raise ValueError(
-            f"A label map holds {IGNORE_INDEX} classes, since {IGNORE_INDEX} means none; got {len(labels)}."
+            f"A label map holds at most {IGNORE_INDEX} classes, since {IGNORE_INDEX} marks pixels without a class; "
+            f"{len(labels)} are named."
         )
     found = np.flatnonzero(PIL.Image.fromarray(np.ascontiguousarray(label_map, np.uint8)).histogram()).tolist()
     unknown = [index for index in found if index >= len(labels) and index != IGNORE_INDEX]
     if unknown:
-        raise ValueError(f"The label map has {unknown}, which are none of the {len(labels)} classes. Name them all.")
-    annotations = []
-    # In the order of run-length encodings, column after column, once instead of for each class.
+        raise ValueError(
+            f"The label map has the values {unknown}, but only {len(labels)} classes are named. Name all classes."
+        )
+    masks, annotations = coco_masks(), []
+    # Column by column, the order of run-length encodings, once instead of per class.
     columns = np.asfortranarray(label_map)
     for index in found:
         if index == IGNORE_INDEX:
@@ -92,8 +89,8 @@ def coco_annotation(label_map: np.ndarray, labels: Sequence[str], file_name: str
                 "image_id": 1,
                 "category_id": index,
                 "segmentation": mask,
-                "area": int(coco.area(mask)),
-                "bbox": coco.toBbox(mask).tolist(),
+                "area": int(masks.area(mask)),
+                "bbox": masks.toBbox(mask).tolist(),
                 "iscrowd": 0,
             }
         )
@@ -107,17 +104,17 @@ def coco_annotation(label_map: np.ndarray, labels: Sequence[str], file_name: str
 
 def write_label_map(label_map: np.ndarray, path: Path, labels: Sequence[str], file_name: str):
     """
-    Writes a label map that is either whole or absent: in COCO's format if the file is to end in `.json`, else as a PNG
-    with a palette.
+    Write a label map, so that the file is either complete or absent: in COCO format if its suffix is `.json`, else as
+    a PNG with a palette.
 
     Args:
-        label_map (`np.ndarray` of shape `(height, width)`): Class indices, or 255 where there is none.
+        label_map (`np.ndarray` of shape `(height, width)`): Class indices, or 255 for pixels without a class.
         path (`Path`): The file.
         labels (`Sequence[str]`): Names of the classes.
         file_name (`str`): Name of the photograph.
 
     Raises:
-        ValueError: If it does not fit the format.
+        ValueError: If the format cannot hold the label map.
     """
     with written_whole(path) as partial:
         if path.suffix == AnnotationFormat.coco_rle.suffix:
@@ -128,16 +125,16 @@ def write_label_map(label_map: np.ndarray, path: Path, labels: Sequence[str], fi
 
 def checked_mask(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
     """
-    A mask whose encoding is as it should be. The library checks hardly anything: of what a short encoding leaves open
-    it makes whatever was in memory.
+    Decode a mask after checking its encoding. pycocotools checks hardly anything: it fills what a short encoding
+    leaves open with uninitialized memory.
 
     Raises:
-        ValueError: If it is no encoding of a mask of this height and width.
+        ValueError: If it does not encode a mask of this height and width.
     """
     if not isinstance(segmentation, dict) or not isinstance(segmentation.get("counts"), str):
         raise ValueError(
-            "its segmentation is no compressed run-length encoding, {size, counts}. Make it one with pycocotools.mask "
-            "(frPyObjects, merge, encode)"
+            "its segmentation is not a compressed run-length encoding, {size, counts}. Convert it with "
+            "pycocotools.mask (frPyObjects, merge, encode)"
         )
     if segmentation.get("size") != list(size):
         raise ValueError(
@@ -150,22 +147,23 @@ def checked_mask(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
             mask = None
         if mask is not None and encode_mask(mask)["counts"] == segmentation["counts"]:
             return mask
-    raise ValueError("its counts are damaged: they encode no mask of this size. Write it again")
+    raise ValueError("its counts are damaged: they do not encode a mask of this size. Write it again")
 
 
 def read_coco_annotation(path: str | os.PathLike) -> torch.Tensor:
     """
-    The label map of a photograph's annotation in COCO's format, which lies on the upright photograph.
+    Read the label map of a photograph's annotation in COCO format, which describes the upright photograph.
 
     Args:
         path (`str` or `os.PathLike`): The file.
 
     Returns:
-        `torch.Tensor` of shape `(height, width)`: The categories' ids in uint8, 255 where there is no annotation.
+        `torch.Tensor` of shape `(height, width)`: The categories' ids in uint8, 255 for pixels without an
+        annotation.
 
     Raises:
-        FileNotFoundError: If there is no file.
-        ValueError: If it is damaged, has annotations of an unknown category, or of two at one place.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it is damaged, or has annotations of unknown or overlapping categories.
     """
     path = Path(path)
     content = read_annotation(path)
@@ -178,19 +176,19 @@ def read_coco_annotation(path: str | os.PathLike) -> torch.Tensor:
             "file, raise `PIL.Image.MAX_IMAGE_PIXELS`."
         )
     known = {category["id"]: category["name"] for category in content["categories"]}
-    # Column after column, as well.
+    # Column by column, as run-length encodings.
     label_map = np.full(size, IGNORE_INDEX, np.uint8, order="F")
     for number, annotation in enumerate(content["annotations"]):
         category = annotation.get("category_id") if isinstance(annotation, dict) else None
         if type(category) is not int or category not in known:
             raise ValueError(
-                f"{path}: annotation {number} is of category {category}, which is none of its `categories`, "
+                f"{path}: annotation {number} has category {category}, which is missing from its `categories`, "
                 f"{', '.join(map(str, known))}. Add it there, or remove the annotation."
             )
         if not 0 <= category < IGNORE_INDEX:
             raise ValueError(
-                f"{path}: annotation {number} is of category {category}. Ids are class indices, from 0 to "
-                f"{IGNORE_INDEX - 1}; leave pixels of no class without an annotation."
+                f"{path}: annotation {number} has category {category}. Ids are class indices, from 0 to "
+                f"{IGNORE_INDEX - 1}; do not annotate pixels without a class."
             )
         try:
             mask = checked_mask(annotation.get("segmentation"), size)
@@ -200,9 +198,9 @@ def read_coco_annotation(path: str | os.PathLike) -> torch.Tensor:
         if clash.any():
             others = ", ".join(known[index] for index in np.unique(label_map[clash]).tolist())
             raise ValueError(
-                f"{path}: {known[category]} (annotation {number}) lies over {others} at {np.count_nonzero(clash)} "
-                "pixels. Give each pixel to one class."
+                f"{path}: {known[category]} (annotation {number}) overlaps {others} at {np.count_nonzero(clash)} "
+                "pixels. Assign each pixel to one class."
             )
         np.copyto(label_map, np.uint8(category), where=mask)
-    # NumPy takes several times as long for it.
+    # NumPy would take several times as long.
     return torch.from_numpy(label_map).contiguous()

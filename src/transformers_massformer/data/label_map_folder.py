@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from .mass13k import LABEL_SUFFIXES
+from .layout import LABEL_SUFFIXES
 from .reading import read_label
 
 

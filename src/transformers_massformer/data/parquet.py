@@ -1,4 +1,4 @@
-"""MaSS13K, or data in its layout, as Parquet files that hold the images themselves."""
+"""Write MaSS13K, or data in its layout, as Parquet files that contain the images."""
 
 import json
 from collections.abc import Iterator
@@ -8,32 +8,25 @@ from typing import Any
 import datasets
 
 from ..utils.files import written_whole
-from .mass13k import (
-    MaSS13K,
-    Pair,
-    Split,
-    check_faults,
-    check_pictures,
-    fingerprint,
-    label_orientation,
-    read_header,
-    turned_png,
-)
+from .headers import label_orientation, read_header, turned_png
+from .layout import Pair, Split, check_faults, check_pictures, fingerprint
+from .mass13k import MaSS13K
 
 
-# Images of 4K photographs in a row group, the part of a file that is read at once.
+# 4K photographs in a row group, the part of a file that is read at once.
 ROW_GROUP_IMAGES = 8
-# Hidden, because `datasets` would take it for data.
+# Hidden, because `datasets` would read it as data.
 MANIFEST = ".preparation.json"
 
 
 def embedded(path: Path, orientation: int = 1) -> dict[str, Any]:
-    """An image as the file's own bytes, a label map with the orientation tag that it needs."""
+    """Return an image as the bytes of its file; a label map gets the orientation tag that it needs."""
     data = path.read_bytes() if orientation in (0, 1) else turned_png(path, orientation)
     return {"path": path.name, "bytes": data}
 
 
 def embedded_example(pair: Pair) -> dict[str, Any]:
+    """Return the row of a pair."""
     orientation = label_orientation(read_header(pair.image), read_header(pair.label))
     return {
         "image": embedded(pair.image),
@@ -43,21 +36,21 @@ def embedded_example(pair: Pair) -> dict[str, Any]:
 
 
 def check_manifest(folder: Path, manifest: dict[str, Any]):
-    """Files of another preparation are not gone on with; the first of this one is noted."""
+    """Refuse a folder with files of another preparation; record this one in a new folder."""
     path = folder / MANIFEST
     if path.exists() and json.loads(path.read_text()) != manifest:
         raise ValueError(
-            f"{folder} holds files made from other data or with another number of images in each. Choose another "
+            f"{folder} holds files made from other data or with another number of images per file. Choose another "
             "folder or remove this one."
         )
     if not path.exists():
         if any(folder.rglob("*.parquet")):
-            raise ValueError(f"{folder} holds Parquet files that were not made here. Choose another folder.")
+            raise ValueError(f"{folder} holds Parquet files of unknown origin. Choose another folder.")
         path.write_text(json.dumps(manifest, indent=2) + "\n")
 
 
 def write_shard(pairs: list[Pair], path: Path):
-    """Writes a Parquet file that is either whole or absent."""
+    """Write a Parquet file, so that it is either complete or absent."""
     with written_whole(path) as partial:
         examples = datasets.Dataset.from_list([embedded_example(pair) for pair in pairs], features=MaSS13K.features())
         examples.to_parquet(str(partial), batch_size=ROW_GROUP_IMAGES)
@@ -67,19 +60,19 @@ def write_parquet(
     splits: dict[str, Split], output: str | Path, images_per_file: int = 64
 ) -> Iterator[tuple[Path, bool]]:
     """
-    Writes Parquet files with the bytes of every image, which `load_dataset(output)` loads and streams without this
-    package. Files that are there are kept, so that an interrupted preparation goes on.
+    Write Parquet files with the bytes of every image, which `load_dataset(output)` loads and streams without this
+    package. Existing files are kept, so that an interrupted preparation can be resumed.
 
     Args:
         splits (`dict[str, Split]`): From [`find_splits`].
-        output (`str` or `Path`): The folder; files go to `data` in it.
+        output (`str` or `Path`): The folder; files are written to its subfolder `data`.
         images_per_file (`int`, *optional*, defaults to 64): About half a gigabyte of 4K photographs.
 
     Yields:
-        `tuple[Path, bool]`: Each file, and whether it was written now.
+        `tuple[Path, bool]`: Each file, and whether this call wrote it.
 
     Raises:
-        ValueError: If a split is not whole or has label maps that are no PNG, or the folder holds other files.
+        ValueError: If a split has faults or label maps that are not PNG files, or the folder holds other files.
     """
     for name, split in splits.items():
         check_faults(name, split)

@@ -1,54 +1,19 @@
-"""Photographs and label maps from files: upright, and one on the other."""
+"""Read photographs with their label maps: upright, one lying on the other."""
 
-import contextlib
-import os
-import warnings
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
-import PIL.ImageOps
 import torch
 from torchvision import tv_tensors
 
+from ..images import ImageSource, opened, read_photo, stored_orientation
 from .annotations import AnnotationFormat, read_coco_annotation
-from .mass13k import ORIENTATION_TAG, QUARTER_TURNS, Header, label_orientation
-
-
-@contextlib.contextmanager
-def allowing_large_pictures():
-    """Pillow warns from half of what it refuses; a photograph of that size is welcome here."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
-        yield
-
-
-def picture_size(image: torch.Tensor | PIL.Image.Image) -> tuple[int, int]:
-    """Height and width."""
-    if isinstance(image, PIL.Image.Image):
-        return image.height, image.width
-    return image.shape[-2], image.shape[-1]
-
-
-@contextlib.contextmanager
-def naming(name: str):
-    """Turns what decoders raise into errors that name the file."""
-    try:
-        with allowing_large_pictures():
-            yield
-    except FileNotFoundError:
-        raise FileNotFoundError(f"There is no file at {name}.") from None
-    except PIL.Image.DecompressionBombError as error:
-        raise ValueError(
-            f"{name} is too large to be decoded safely: {error} Make it smaller, or, if you trust the file, raise "
-            "`PIL.Image.MAX_IMAGE_PIXELS`."
-        ) from error
-    except (OSError, SyntaxError, ValueError, EOFError, RuntimeError) as error:
-        raise ValueError(f"{name} cannot be read as an image ({error}). Get it again.") from error
+from .headers import QUARTER_TURNS, Header, label_orientation
 
 
 def turned_upright(picture: torch.Tensor, orientation: int) -> torch.Tensor:
-    """Applies an EXIF orientation to the last two dimensions."""
+    """Apply an EXIF orientation to the last two dimensions."""
     if orientation in QUARTER_TURNS:
         picture = picture.transpose(-1, -2)
     # After the transposition, the stored picture is mirrored in these dimensions.
@@ -56,55 +21,31 @@ def turned_upright(picture: torch.Tensor, orientation: int) -> torch.Tensor:
     return picture.flip(dims) if dims else picture
 
 
-def stored_orientation(image: PIL.Image.Image) -> int:
-    """The EXIF orientation of a picture whose pixels have not been turned by it; 0 without one."""
-    orientation = image.getexif().get(ORIENTATION_TAG, 0)
-    return orientation if orientation in range(1, 9) else 0
-
-
-def read_photo(source: str | os.PathLike | PIL.Image.Image, name: str) -> tuple[PIL.Image.Image, int]:
+def read_label(source: ImageSource, name: str) -> tuple[torch.Tensor, int]:
     """
-    A photograph, upright and decoded, and the EXIF orientation that it was turned by.
-
-    Args:
-        source (`str`, `os.PathLike` or `PIL.Image.Image`): The file, or an image.
-        name (`str`): What errors call it.
-
-    Raises:
-        FileNotFoundError: If there is no file.
-        ValueError: If it cannot be decoded, or has more than 8 bits.
-    """
-    with naming(name), contextlib.ExitStack() as stack:
-        if not isinstance(source, PIL.Image.Image):
-            source = stack.enter_context(PIL.Image.open(source))
-        orientation = stored_orientation(source) or 1
-        if source.mode.startswith(("I", "F")):
-            raise ValueError(f"mode {source.mode}; save it with 8 bits")
-        source.load()
-        return source if orientation == 1 else PIL.ImageOps.exif_transpose(source), orientation
-
-
-def read_label(source: str | os.PathLike | PIL.Image.Image, name: str) -> tuple[torch.Tensor, int]:
-    """
-    A label map as it is stored, `(height, width)` in uint8, and its EXIF orientation, 0 without one.
+    Read a label map as it is stored.
 
     Args:
         source (`str`, `os.PathLike` or `PIL.Image.Image`):
-            A picture of class indices, or a `.json` in COCO's format, which lies on the upright photograph.
-        name (`str`): What errors about pictures call it.
+            A picture of class indices, or a `.json` in COCO format, which describes the upright photograph.
+        name (`str`): Name of the picture in errors.
+
+    Returns:
+        `tuple[torch.Tensor, int]`: The map of shape `(height, width)` in uint8, and its EXIF orientation, 0 without
+        one.
 
     Raises:
-        FileNotFoundError: If there is no file.
-        ValueError: If it cannot be decoded, or holds no class indices.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file cannot be decoded, or does not hold class indices.
     """
     if not isinstance(source, PIL.Image.Image) and Path(source).suffix.lower() == AnnotationFormat.coco_rle.suffix:
         return read_coco_annotation(source), 1
-    with naming(name), contextlib.ExitStack() as stack:
-        if not isinstance(source, PIL.Image.Image):
-            source = stack.enter_context(PIL.Image.open(source))
-        mode, orientation, values = source.mode, stored_orientation(source), np.array(source)
+    with opened(source, name) as image:
+        mode, orientation, values = image.mode, stored_orientation(image), np.array(image)
     if mode not in ("L", "P"):
-        raise ValueError(f"{name} has mode {mode}, not class indices: save it in grey (L) or with a palette (P).")
+        raise ValueError(
+            f"{name} has mode {mode}, which does not hold class indices. Save it in grey (L) or with a palette (P)."
+        )
     return torch.from_numpy(values), orientation
 
 
@@ -116,14 +57,14 @@ def lay_on_photo(
     names: tuple[str, str],
 ) -> tv_tensors.Mask:
     """
-    Turns a label map so that it lies on the upright photograph, by the rule of [`label_orientation`].
+    Turn a label map so that it lies on the upright photograph, by the rule of [`label_orientation`].
 
     Args:
-        label (`torch.Tensor` of shape `(height, width)`): As it is stored.
+        label (`torch.Tensor` of shape `(height, width)`): The map as it is stored.
         orientation (`int`): Its EXIF orientation, 0 without one.
-        photo_size (`tuple[int, int]`): Upright height and width.
-        photo_orientation (`int`): The EXIF orientation that the photograph was turned by.
-        names (`tuple[str, str]`): What errors call the photograph and the label map.
+        photo_size (`tuple[int, int]`): Upright height and width of the photograph.
+        photo_orientation (`int`): The EXIF orientation that was applied to the photograph.
+        names (`tuple[str, str]`): Names of the photograph and the label map in errors.
 
     Raises:
         ValueError: If the label map has another size.
@@ -140,20 +81,22 @@ def lay_on_photo(
     return tv_tensors.Mask(turned_upright(turned_upright(label, orientation), turn).contiguous())
 
 
-def read_pair(
-    image: str | os.PathLike | PIL.Image.Image, label: str | os.PathLike | PIL.Image.Image, names: tuple[str, str]
-) -> tuple[PIL.Image.Image, torch.Tensor]:
+def read_pair(image: ImageSource, label: ImageSource, names: tuple[str, str]) -> tuple[PIL.Image.Image, torch.Tensor]:
     """
-    A photograph, upright, and the label map that lies on it, `(height, width)` in uint8.
+    Read a photograph as [`open_image`] does, and the label map that lies on it.
 
     Args:
         image (`str`, `os.PathLike` or `PIL.Image.Image`): The photograph.
         label (`str`, `os.PathLike` or `PIL.Image.Image`): Its label map.
-        names (`tuple[str, str]`): What errors call the two.
+        names (`tuple[str, str]`): Names of the two in errors.
+
+    Returns:
+        `tuple[PIL.Image.Image, torch.Tensor]`: The photograph in mode RGB, and the map of shape `(height, width)` in
+        uint8.
 
     Raises:
-        FileNotFoundError: If a file is missing.
+        FileNotFoundError: If a file does not exist.
         ValueError: If a file cannot be decoded, or the sizes differ.
     """
     photo, orientation = read_photo(image, names[0])
-    return photo, lay_on_photo(*read_label(label, names[1]), picture_size(photo), orientation, names)
+    return photo, lay_on_photo(*read_label(label, names[1]), (photo.height, photo.width), orientation, names)

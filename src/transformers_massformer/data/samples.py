@@ -1,4 +1,4 @@
-"""Photographs and label maps as items of a data set."""
+"""Read photographs and label maps from the items of a data set."""
 
 import os
 from typing import Any, Protocol
@@ -11,7 +11,7 @@ from .reading import read_pair
 
 
 class Samples(Protocol):
-    """Anything with a length whose items are mappings, such as a `datasets.Dataset` or a list of dictionaries."""
+    """A sized collection of mappings, such as a `datasets.Dataset` or a list of dictionaries."""
 
     def __len__(self) -> int: ...
 
@@ -19,19 +19,22 @@ class Samples(Protocol):
 
 
 def source_name(source: str | os.PathLike | PIL.Image.Image, what: str, index: int) -> str:
-    """What an error calls a part of a sample: its file where it is known."""
+    """Return the name of an image in errors: its file if known."""
     path = getattr(source, "filename", "") if isinstance(source, PIL.Image.Image) else os.fspath(source)
     return os.fspath(path) if path else f"The {what} of sample {index}"
 
 
 def read_sample(dataset: Samples, index: int) -> tuple[PIL.Image.Image, torch.Tensor, str]:
     """
-    The photograph of an item, upright, the label map that lies on it, `(height, width)` in uint8, and what errors are
-    to call the label map.
+    Read the photograph and the label map of an item.
 
     Args:
         dataset (`Samples`): Its items have an `"image"` and a `"label"`, each a PIL image or the path of a file.
-        index (`int`): Which item.
+        index (`int`): Index of the item.
+
+    Returns:
+        `tuple[PIL.Image.Image, torch.Tensor, str]`: The upright photograph in mode RGB; the label map that lies on it,
+        of shape `(height, width)` in uint8; and the name of the label map in errors.
 
     Raises:
         FileNotFoundError: If a file is missing.
@@ -44,7 +47,7 @@ def read_sample(dataset: Samples, index: int) -> tuple[PIL.Image.Image, torch.Te
 
 class EvaluationSet(Dataset):
     """
-    Photographs with label maps at their own size.
+    Data set of photographs with label maps, both at their own size.
 
     Args:
         dataset (`Samples`): Its items have an `"image"` and a `"label"`, each a PIL image or the path of a file, such
@@ -59,15 +62,17 @@ class EvaluationSet(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """
+        Read an item.
+
         Args:
-            index (`int`): Which item; negative ones count from the end.
+            index (`int`): Index of the item; negative ones count from the end.
 
         Returns:
-            `dict`: `image`, an upright `PIL.Image.Image`; `label`, a uint8 `torch.Tensor` of shape `(height, width)`;
-            `name`, what errors are to call the label map.
+            `dict`: `image`, an upright `PIL.Image.Image` in mode RGB; `label`, a uint8 `torch.Tensor` of shape
+            `(height, width)`; `name`, the name of the label map in errors.
 
         Raises:
-            IndexError: If there is no such item.
+            IndexError: If the index is out of range.
             FileNotFoundError: If a file is missing.
             ValueError: If a file cannot be decoded, or the sizes differ.
         """

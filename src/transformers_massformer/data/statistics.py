@@ -1,4 +1,4 @@
-"""Statistics of label maps: complexity, pixel shares and sizes (paper, Table 1 and Figure 8)."""
+"""Compute statistics of label maps: complexity, pixel shares and sizes (paper, Table 1 and Figure 8)."""
 
 import csv
 import math
@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from ..utils.files import written_whole
-from .mass13k import IGNORE_INDEX, LABELS, Pair, Split
+from ..utils.files import file_state, written_whole
+from .layout import IGNORE_INDEX, LABELS, Pair, Split
 from .reading import read_label
 
 
-# Steps from pixel to pixel in eight directions, sorted by angle. By Crofton's formula the length of a curve is half
-# the integral over directions of its crossings with parallel lines, times the distance between these.
+# Steps from pixel to pixel in eight directions, sorted by angle. By Crofton's formula, the length of a curve is half
+# the integral over directions of its crossings with parallel lines, times the distance between these lines.
 STEPS = ((0, 1), (1, 2), (1, 1), (2, 1), (1, 0), (2, -1), (1, -1), (1, -2))
 MARGIN = 2
 
@@ -55,7 +55,7 @@ class ImageStatistics:
 
 
 def crofton_weights() -> list[float]:
-    """What a change of class along each of the steps adds to a length, in pixels."""
+    """Return the length in pixels that a change of class along each of the steps contributes."""
     angles = [math.atan2(down, right) for down, right in STEPS]
     gaps = np.diff([*angles, angles[0] + math.pi])
     shares = (gaps + np.roll(gaps, 1)) / 2
@@ -63,7 +63,7 @@ def crofton_weights() -> list[float]:
 
 
 def crossings(padded: np.ndarray, step: tuple[int, int]) -> np.ndarray:
-    """How often each label's boundary is crossed by the lines that go from pixel to pixel with a step."""
+    """Count how often the lines from pixel to pixel with a step cross the boundary of each label."""
     height, width = padded.shape
     left, right, down = max(0, -step[1]), max(0, step[1]), step[0]
 
@@ -74,7 +74,8 @@ def crossings(padded: np.ndarray, step: tuple[int, int]) -> np.ndarray:
     changes = start != end
     found = [start[changes], end[changes]]
     if abs(step[1]) + down == 3:
-        # A long step leads between two pixels. What has both, but neither end, is crossed twice: so is a thin wire.
+        # A long step passes between two pixels. A label on both of them, but on neither end, such as a thin wire, is
+        # crossed twice.
         middle = (step[0] // 2, int(step[1] / 2))
         one, other = shifted(*middle), shifted(step[0] - middle[0], step[1] - middle[1])
         bridge = one[(one == other) & (one != start) & (one != end)]
@@ -85,15 +86,15 @@ def crossings(padded: np.ndarray, step: tuple[int, int]) -> np.ndarray:
 
 def class_perimeters(label_map: np.ndarray, num_labels: int) -> np.ndarray:
     """
-    Length of the boundary of each class, by Crofton's formula in eight directions: right for a large disc, and within
-    1.5 % for straight edges of any direction. The border of the image, and of what is ignored, is boundary.
+    Compute the boundary length of each class by Crofton's formula in eight directions: exact for a large disc, and
+    within 1.5 % for straight edges of any direction. Borders of the image and of ignored pixels count as boundary.
 
     Args:
-        label_map (`np.ndarray` of shape `(height, width)`): Class ids. What is not below `num_labels` is no class.
+        label_map (`np.ndarray` of shape `(height, width)`): Class ids. Values from `num_labels` on are ignored.
         num_labels (`int`): Number of classes.
 
     Returns:
-        `np.ndarray` of shape `(num_labels,)`: Pixels.
+        `np.ndarray` of shape `(num_labels,)`: Lengths in pixels.
     """
     padded = np.full([side + 2 * MARGIN for side in label_map.shape], IGNORE_INDEX, dtype=np.uint8)
     padded[MARGIN:-MARGIN, MARGIN:-MARGIN] = np.where(label_map < num_labels, label_map, IGNORE_INDEX)
@@ -105,7 +106,7 @@ def class_perimeters(label_map: np.ndarray, num_labels: int) -> np.ndarray:
 
 def image_statistics(label_map: np.ndarray, num_labels: int = len(LABELS)) -> ImageStatistics:
     """
-    Statistics of one label map.
+    Compute the statistics of one label map.
 
     Args:
         label_map (`np.ndarray` of shape `(height, width)`): Class ids in `uint8`; 255 is ignored.
@@ -115,7 +116,7 @@ def image_statistics(label_map: np.ndarray, num_labels: int = len(LABELS)) -> Im
         [`ImageStatistics`]
 
     Raises:
-        ValueError: If there are other labels, or the map is no two-dimensional array of `uint8`.
+        ValueError: If there are unknown labels, or the map is not a two-dimensional array of `uint8`.
     """
     if label_map.ndim != 2 or label_map.dtype != np.uint8:
         raise ValueError(
@@ -125,28 +126,22 @@ def image_statistics(label_map: np.ndarray, num_labels: int = len(LABELS)) -> Im
     unknown = np.flatnonzero(counts[num_labels:IGNORE_INDEX]) + num_labels
     if len(unknown):
         raise ValueError(
-            f"Labels must be 0 to {num_labels - 1}, or {IGNORE_INDEX} where there is none; got "
-            f"{', '.join(map(str, unknown))} too."
+            f"Labels must be 0 to {num_labels - 1}, or {IGNORE_INDEX} for pixels without a class; also got "
+            f"{', '.join(map(str, unknown))}."
         )
     height, width = label_map.shape
     return ImageStatistics(width, height, counts[:num_labels], class_perimeters(label_map, num_labels))
 
 
-def file_state(path: Path) -> str:
-    """Another text once a file was written again."""
-    status = path.stat()
-    return f"{status.st_size}-{status.st_mtime_ns}"
-
-
 def columns(labels: Iterable[str] = LABELS) -> list[str]:
-    """Columns of the table of images."""
+    """Return the columns of the table of images."""
     fixed = ["split", "image_id", "label_state", "width", "height", "diagonal", "num_labels", "mipq"]
     return [*fixed, *(f"{kind}_{label}" for kind in ("area", "perimeter", "ipq") for label in labels)]
 
 
 def table_row(split: str, pair: Pair) -> dict[str, str]:
     """
-    The row of one image in the table of images; classes that are absent have an area of 0 and no quotient.
+    Compute the row of one image in the table of images; absent classes have an area of 0 and no quotient.
 
     Raises:
         ValueError: If the label map cannot be read, or has unknown labels.
@@ -174,27 +169,27 @@ def table_row(split: str, pair: Pair) -> dict[str, str]:
 
 class StatisticsTable:
     """
-    The table of images in a file. Rows are appended as they come, so that an interrupted run goes on where it stopped;
-    at the end they are sorted.
+    Table of images in a CSV file. Rows are appended as they are computed, so that an interrupted run can be resumed;
+    `write` sorts them.
     """
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self.rows: dict[tuple[str, str], dict[str, str]] = {}
         if self.path.exists():
-            # The last row of an interrupted run may not be whole.
+            # The last row of an interrupted run may be incomplete.
             with self.path.open(newline="") as file:
                 for row in csv.DictReader(file):
                     if list(row) == columns() and None not in row.values():
                         self.rows[row["split"], row["image_id"]] = row
 
     def is_current(self, split: str, pair: Pair) -> bool:
-        """Whether the table has the image's row, and its label map is the same file still."""
+        """Return whether the table has the image's row and the label map has not changed since."""
         row = self.rows.get((split, pair.image_id))
         return row is not None and row["label_state"] == file_state(pair.label)
 
     def compute(self, pairs: Iterable[tuple[str, Pair]], map_function: Any = map) -> Iterator[dict[str, str]]:
-        """Computes the rows of pairs, with `map` or what shares the work among threads, and appends them."""
+        """Compute the rows of pairs, with `map` or a parallel equivalent, and append them to the file."""
         self.write()
         with self.path.open("a", newline="") as file:
             writer = csv.DictWriter(file, columns())
@@ -205,12 +200,12 @@ class StatisticsTable:
                 yield row
 
     def drop_missing(self, splits: dict[str, Split]):
-        """Drops the rows of images that these splits no longer have; rows of other splits stay."""
+        """Drop the rows of images that these splits no longer have; rows of other splits stay."""
         present = {(name, pair.image_id) for name, split in splits.items() for pair in split.pairs}
         self.rows = {key: row for key, row in self.rows.items() if key in present or key[0] not in splits}
 
     def write(self):
-        """Writes all rows in order, so that the file is as before or whole."""
+        """Write all rows in order; if interrupted, the file stays as it was."""
         with written_whole(self.path) as partial, partial.open("w", newline="") as file:
             writer = csv.DictWriter(file, columns())
             writer.writeheader()
@@ -219,14 +214,15 @@ class StatisticsTable:
 
 def summarize(rows: Iterable[dict[str, str]]) -> dict[str, Any]:
     """
-    What the paper reports of a data set: Table 1 (count; mean and standard deviation of diagonal and mIPQ; number of
-    classes) and Figure 8 (share of each class among labelled pixels), and the mean quotient of each class where it is.
+    Summarize a data set as the paper does: Table 1 (count; mean and standard deviation of diagonal and mIPQ; number of
+    classes) and Figure 8 (share of each class among labelled pixels), and the mean quotient of each class over the
+    images that show it.
 
     Args:
         rows (`Iterable[dict[str, str]]`): Rows of the table of images.
 
     Returns:
-        `dict`: Numbers by name.
+        `dict`: Figures by name.
     """
     rows = list(rows)
     diagonals, mipq = (np.array([float(row[name]) for row in rows]) for name in ("diagonal", "mipq"))

@@ -1,17 +1,21 @@
-"""A picture of a data set's statistics."""
+"""Plot the statistics of a data set."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from .mass13k import LABELS
+from ..utils.extras import require
+from .layout import LABELS
 from .statistics import summarize
 
 
-def plot_pixel_shares(axes: Axes, rows: list[dict[str, str]]):
-    """The share of each class among all labelled pixels (paper, Figure 8)."""
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def plot_pixel_shares(axes: "Axes", rows: list[dict[str, str]]):
+    """Plot the share of each class among all labelled pixels (paper, Figure 8)."""
     shares = summarize(rows)["pixel_share"]
     bars = axes.bar(LABELS, [100 * shares[label] for label in LABELS])
     axes.bar_label(bars, fmt="%.1f")
@@ -19,7 +23,8 @@ def plot_pixel_shares(axes: Axes, rows: list[dict[str, str]]):
     axes.set(title="Pixels of each class", ylabel="% of labelled pixels")
 
 
-def plot_histogram(axes: Axes, values: np.ndarray, title: str, label: str, logarithmic: bool = False):
+def plot_histogram(axes: "Axes", values: np.ndarray, title: str, label: str, logarithmic: bool = False):
+    """Plot a histogram with its mean; values that are not finite are left out."""
     values = values[np.isfinite(values)]
     if logarithmic:
         values = values[values > 0]
@@ -35,8 +40,8 @@ def plot_histogram(axes: Axes, values: np.ndarray, title: str, label: str, logar
     axes.set(title=title, xlabel=label, ylabel="images")
 
 
-def plot_quotients(axes: Axes, rows: list[dict[str, str]]):
-    """The complexity of each class where it is."""
+def plot_quotients(axes: "Axes", rows: list[dict[str, str]]):
+    """Plot the complexity of each class over the images that show it."""
     quotients = [[float(row[f"ipq_{label}"]) for row in rows if row[f"ipq_{label}"]] or [np.nan] for label in LABELS]
     axes.boxplot(quotients, tick_labels=list(LABELS), whis=(5, 95), showfliers=False)
     axes.set_yscale("log")
@@ -46,13 +51,18 @@ def plot_quotients(axes: Axes, rows: list[dict[str, str]]):
 
 def plot_distributions(rows: list[dict[str, str]], path: str | Path):
     """
-    Draws pixel shares, complexity and sizes of a data set.
+    Plot pixel shares, complexity and sizes of a data set.
 
     Args:
         rows (`list[dict[str, str]]`): Rows of the table of images.
         path (`str` or `Path`): The PNG to write.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
     """
-    figure = Figure(figsize=(12, 8), layout="constrained")
+    figure = require("matplotlib.figure", "stats", "A plot of statistics").Figure(
+        figsize=(12, 8), layout="constrained"
+    )
     shares, mipq, quotients, diagonals = figure.subplots(2, 2).flat
     plot_pixel_shares(shares, rows)
     plot_histogram(mipq, np.array([float(row["mipq"]) for row in rows]), "Complexity of images", "mIPQ", True)

@@ -1,4 +1,4 @@
-"""The training samples of a data set, epoch by epoch."""
+"""Training samples of a data set, epoch by epoch."""
 
 from collections.abc import Iterator
 
@@ -12,30 +12,29 @@ from .transforms import TrainingTransform
 
 class TrainingSet(Dataset):
     """
-    Training samples of a data set. A sample is a function of seed, epoch and index alone, whatever the order, the
-    number of workers or the number of processes.
+    Training samples of a data set. A sample depends on seed, epoch and index alone, not on the order, the number of
+    workers or the number of processes.
 
-    `set_epoch` is to be called at the beginning of each epoch; it reaches workers that are running already
-    (`persistent_workers=True`). [`MaSSFormerTrainer`] calls it. `transformers.Trainer` does so through accelerate if
-    there is one process.
+    Call `set_epoch` at the beginning of each epoch; it also reaches running workers (`persistent_workers=True`).
+    [`MaSSFormerTrainer`] calls it. `transformers.Trainer` does so through accelerate if there is one process.
 
     Args:
         dataset (`Samples`): Its items have an `"image"` and a `"label"`, each a PIL image or the path of a file, such
             as those of a `datasets.Dataset`.
-        transform (`TrainingTransform`): Makes the samples.
-        seed (`int`): From 0 to 2^64 - 1; another seed gives other samples.
+        transform (`TrainingTransform`): The transform that makes the samples.
+        seed (`int`): From 0 to 2^64 - 1; different seeds give different samples.
 
     Raises:
-        ValueError: If the seed is out of its range.
+        ValueError: If the seed is out of range.
     """
 
     def __init__(self, dataset: Samples, transform: TrainingTransform, seed: int = 0):
         if not 0 <= seed < 2**64:
-            raise ValueError(f"seed is {seed}; it must be 0 to 2^64 - 1.")
+            raise ValueError(f"seed is {seed}; it must lie between 0 and 2^64 - 1.")
         self.dataset = dataset
         self.transform = transform
         self.seed = seed
-        # In memory that worker processes share.
+        # In memory shared with worker processes.
         self.shared_epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     @property
@@ -44,8 +43,10 @@ class TrainingSet(Dataset):
 
     def set_epoch(self, epoch: int):
         """
+        Select the samples of an epoch.
+
         Args:
-            epoch (`int`): From 0; each has samples of its own.
+            epoch (`int`): From 0; each epoch has its own samples.
         """
         self.shared_epoch.fill_(epoch)
 
@@ -54,14 +55,16 @@ class TrainingSet(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         """
+        Make a training sample.
+
         Args:
-            index (`int`): Which sample; negative ones count from the end.
+            index (`int`): Index of the sample; negative ones count from the end.
 
         Returns:
-            `dict[str, torch.Tensor]`: What the transform returns: `pixel_values` and `labels`.
+            `dict[str, torch.Tensor]`: The output of the transform: `pixel_values` and `labels`.
 
         Raises:
-            IndexError: If there is no such sample.
+            IndexError: If the index is out of range.
             FileNotFoundError: If a file is missing.
             ValueError: If a file cannot be decoded, the sizes differ, or there are unknown labels.
         """
@@ -70,27 +73,27 @@ class TrainingSet(Dataset):
         return self.transform(image, label, self.generator(index), name)
 
     def generator(self, index: int) -> np.random.Generator:
-        """The random numbers of a sample in the present epoch."""
+        """Return the random generator of a sample in the current epoch."""
         return np.random.Generator(np.random.Philox(key=[self.seed, self.epoch], counter=[0, 0, 0, index]))
 
     def order(self) -> list[int]:
-        """The indices in the random order of the present epoch."""
+        """Return the indices in the random order of the current epoch."""
         rng = np.random.Generator(np.random.Philox(key=[self.seed, self.epoch], counter=[0, 0, 1, 0]))
         return rng.permutation(len(self)).tolist()
 
 
 class EpochSampler(Sampler):
     """
-    The order of a [`TrainingSet`], which is a function of its seed and its epoch: the same in all processes, and the
-    same again when a training is resumed.
+    Sampler of a [`TrainingSet`], whose order depends on its seed and epoch alone: the same in all processes, and the
+    same when training is resumed.
 
     Args:
-        dataset ([`TrainingSet`]): What is gone through.
-        batch_size (`int`, *optional*, defaults to 1): Images of all processes that belong together. What is left over
-            at the end of an epoch is dropped.
+        dataset ([`TrainingSet`]): The data set.
+        batch_size (`int`, *optional*, defaults to 1): Images per step, of all processes. An incomplete step at the end
+            of an epoch is dropped.
 
     Raises:
-        ValueError: If there are fewer images than belong together.
+        ValueError: If there are fewer images than one step takes.
     """
 
     def __init__(self, dataset: TrainingSet, batch_size: int = 1):

@@ -1,6 +1,6 @@
 """
-Training samples: a random window of a randomly resized photograph, mirrored, distorted in colour and normalised, as
-the release trains. Only the window is resized, never the photograph.
+Make training samples as the release does: a random window of a randomly resized photograph, mirrored, distorted in
+colour and normalised. Only the window is resized, never the complete photograph.
 """
 
 import math
@@ -12,17 +12,18 @@ import PIL.Image
 import torch
 from torchvision import tv_tensors
 
-from .reading import allowing_large_pictures, picture_size
+from ..images import allowing_large_pictures
+from ..models.image_processing_massformer import to_rgb
 
 
 # Short sides that photographs are resized to at random (release).
 SHORT_SIDES = tuple(int(307.2 * step) for step in range(5, 21))
-# No side of a resized photograph is longer (release).
+# Upper limit of the longer side of a resized photograph (release).
 MAX_LONG_SIDE = 8192
-# Of the red, green and blue of ImageNet, in 0 to 255 (release).
+# Red, green and blue of ImageNet, in 0 to 255 (release).
 IMAGE_MEAN = (123.675, 116.28, 103.53)
 IMAGE_STD = (58.395, 57.12, 57.375)
-# A window is drawn again, at most so often, until no class has so large a share of it (release).
+# A window is redrawn, at most this often, until no class has a larger share of it (release).
 MAX_REDRAWS = 10
 MAX_CLASS_SHARE = 0.75
 # Ranges of the photometric distortion (release), in steps of 0 to 255 and, the hue, of two degrees.
@@ -30,13 +31,13 @@ BRIGHTNESS_DELTA = 32
 CONTRAST_RANGE = (0.5, 1.5)
 SATURATION_RANGE = (0.5, 1.5)
 HUE_DELTA = 18
-# Rows that are worked on together: few enough for the processor's cache, enough to make few calls.
+# Rows processed together: few enough for the CPU's cache, enough to keep the number of calls small.
 BAND_ROWS = 128
 
 
 @dataclass(frozen=True)
 class Window:
-    """A rectangle of a resized picture: what it is resized from and to, in pixels, and whether it is mirrored."""
+    """A rectangle of a resized picture: sizes before and after resizing, in pixels, and whether it is mirrored."""
 
     source_size: tuple[int, int]
     resized_size: tuple[int, int]
@@ -50,17 +51,17 @@ class Window:
 @dataclass(frozen=True)
 class Distortion:
     """
-    A change of colours, by default none.
+    A change of colours, the identity by default.
 
     Args:
-        brightness (`float`): Added to every value (0 to 255).
+        brightness (`float`): Offset of every value (0 to 255).
         contrast (`float`): Factor of every value.
-        contrast_first (`bool`): Whether contrast comes before saturation and hue, or after them.
+        contrast_first (`bool`): Whether contrast is applied before saturation and hue, or after them.
         saturation (`float`): Factor of the saturation in HSV.
-        hue (`float`): Turn of the hue in HSV, in degrees, at most 60 either way.
+        hue (`float`): Rotation of the hue in HSV, in degrees, at most 60 in either direction.
 
     Raises:
-        ValueError: If the hue is turned further.
+        ValueError: If the hue is rotated further.
     """
 
     brightness: float = 0.0
@@ -71,17 +72,17 @@ class Distortion:
 
     def __post_init__(self):
         if abs(self.hue) > 60:
-            raise ValueError(f"hue is {self.hue}; it must be -60 to 60 degrees.")
+            raise ValueError(f"hue is {self.hue}; it must lie between -60 and 60 degrees.")
 
 
 def resized_size(size: tuple[int, int], short_side: int, max_long_side: int = MAX_LONG_SIDE) -> tuple[int, int]:
     """
-    The size of a picture resized to a short side with its proportions kept (release: `ResizeShortestEdge`).
+    Return the size of a picture resized to a short side with its aspect ratio kept (release: `ResizeShortestEdge`).
 
     Args:
         size (`tuple[int, int]`): Height and width.
-        short_side (`int`): Wanted for the shorter of the two.
-        max_long_side (`int`): The longer is not to exceed this; the shorter then falls short.
+        short_side (`int`): Target for the shorter of the two.
+        max_long_side (`int`): Limit of the longer, for which the shorter may stay below its target.
 
     Returns:
         `tuple[int, int]`: Height and width, rounded to whole pixels.
@@ -92,16 +93,16 @@ def resized_size(size: tuple[int, int], short_side: int, max_long_side: int = MA
 
 
 def nearest_indices(source: int, resized: int, start: int, length: int) -> np.ndarray:
-    """Which source pixels the resized pixels from `start` on show (OpenCV's INTER_NEAREST, as the release)."""
-    # Rounded as OpenCV does it; source / resized would differ where the product is all but whole.
+    """Return the source pixels of the resized pixels from `start` on (OpenCV's INTER_NEAREST, as in the release)."""
+    # Rounded as in OpenCV; source / resized would differ where the product is almost an integer.
     step = 1 / (resized / source)
     return np.minimum(np.floor(np.arange(start, start + length) * step).astype(np.int64), source - 1)
 
 
 def bilinear_indices(source: int, resized: int, start: int, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """
-    The two source pixels that each of the resized pixels from `start` on lies between, and the weight of the second
-    (half-pixel centres, borders repeated, no antialiasing: OpenCV's INTER_LINEAR, as the release).
+    Return the two source pixels around each resized pixel from `start` on, and the weight of the second one
+    (half-pixel centres, borders repeated, no antialiasing: OpenCV's INTER_LINEAR, as in the release).
     """
     position = (np.arange(start, start + length) + 0.5) * (source / resized) - 0.5
     position = position.clip(0, source - 1)
@@ -111,11 +112,11 @@ def bilinear_indices(source: int, resized: int, start: int, length: int) -> tupl
 
 def resize_label(label: torch.Tensor, window: Window) -> torch.Tensor:
     """
-    The window of a label map that is resized to nearest neighbours.
+    Resize a window of a label map by nearest neighbours.
 
     Args:
         label (`torch.Tensor` of shape `(source_height, source_width)`): uint8 class indices.
-        window (`Window`): What to take.
+        window (`Window`): The window.
 
     Returns:
         `torch.Tensor` of shape `(height, width)`: uint8.
@@ -127,24 +128,24 @@ def resize_label(label: torch.Tensor, window: Window) -> torch.Tensor:
     first = columns.min()
     band = label.numpy()[:, first : columns.max() + 1]
     if window.resized_size[0] >= window.source_size[0]:
-        # Fewer source rows than window rows: columns first, then rows are repeated.
+        # Fewer source rows than window rows: take columns first, then repeat rows.
         band = band[rows[0] : rows[-1] + 1].take(columns - first, axis=1)
         return torch.from_numpy(band[rows - rows[0]])
     return torch.from_numpy(band[rows].take(columns - first, axis=1))
 
 
 def read_region(image: torch.Tensor | PIL.Image.Image, rows: slice, columns: slice) -> np.ndarray:
-    """A rectangle of a picture, `(height, width, 3)` in uint8."""
+    """Read a rectangle of a picture as 8-bit RGB, `(height, width, 3)` in uint8."""
     if isinstance(image, torch.Tensor):
         return image[:, rows, columns].permute(1, 2, 0).numpy()
     with allowing_large_pictures():
         region = image.crop((columns.start, rows.start, columns.stop, rows.stop))
-    return np.asarray(region if region.mode == "RGB" else region.convert("RGB"))
+    return np.asarray(to_rgb(region))
 
 
 @dataclass(frozen=True)
 class Interpolation:
-    """One side of a window: what it needs of the source, and which two elements of that each pixel is between."""
+    """One side of a window: the range of the source that it needs, and the two elements around each of its pixels."""
 
     first: int
     stop: int
@@ -154,21 +155,24 @@ class Interpolation:
 
 
 def plan_interpolation(source: int, resized: int, start: int, length: int) -> Interpolation:
-    """For the pixels of one side from `start` on."""
+    """Plan the interpolation of `length` pixels of one side from `start` on."""
     lower, upper, weight = bilinear_indices(source, resized, start, length)
     first = int(lower[0])
     return Interpolation(first, int(upper[-1]) + 1, lower - first, upper - first, weight)
 
 
 def column_indices(columns: np.ndarray) -> torch.Tensor:
-    """Where a row of pixels holds those columns: all reds, then all greens, then all blues."""
+    """Return the places of columns in a row of RGB pixels: all reds, then all greens, then all blues."""
     return torch.from_numpy((columns * 3 + np.arange(3)[:, None]).reshape(-1).astype(np.int32))
 
 
 def resize_bands(image: torch.Tensor | PIL.Image.Image, window: Window) -> Iterator[tuple[slice, torch.Tensor]]:
     """
-    The window of a bilinearly resized picture, in bands of rows: their place in the window, and their values as floats
-    in 0 to 255, `(3, rows, width)`.
+    Resize a window of a picture bilinearly, in bands of rows.
+
+    Yields:
+        `tuple[slice, torch.Tensor]`: The band's rows in the window, and its values of shape `(3, rows, width)`,
+        floating-point in 0 to 255.
     """
     y = plan_interpolation(window.source_size[0], window.resized_size[0], window.top, window.height)
     x = plan_interpolation(window.source_size[1], window.resized_size[1], window.left, window.width)
@@ -186,7 +190,7 @@ def resize_bands(image: torch.Tensor | PIL.Image.Image, window: Window) -> Itera
         weights = torch.from_numpy(np.stack([1 - y.weight[rows], y.weight[rows]], axis=1))
         region = read_region(image, slice(y.first + first, y.first + stop), slice(x.first, x.stop))
         band = torch.from_numpy(region.reshape(stop - first, -1).astype(np.float32))
-        # The direction that leaves less to do comes first.
+        # The direction that leaves less work comes first.
         enlarged = window.resized_size[0] >= window.source_size[0]
         band = resize_columns(band) if enlarged else band
         # A weighted sum of rows, which is what an embedding bag computes.
@@ -201,16 +205,16 @@ def change_contrast(image: torch.Tensor, contrast: float):
 
 
 def change_colours(image: torch.Tensor, saturation: float, hue: float):
-    """Changes saturation and hue in HSV, whose value (the largest channel) stays, in place."""
+    """Change saturation and hue in HSV in place, keeping the value (the largest channel)."""
     if saturation == 1 and hue == 0:
         return
     red, green, blue = image
     larger, smaller = torch.maximum(green, blue), torch.minimum(green, blue)
     value = torch.maximum(red, larger)
     chroma = value - torch.minimum(red, smaller)
-    # Greys have no hue and keep their colour, whatever is multiplied with their chroma of zero.
+    # Greys have no hue; with a chroma of zero they keep their colour.
     per_chroma = chroma.clamp_min(torch.finfo(chroma.dtype).tiny).reciprocal_()
-    # The saturation, chroma / value, ends at 1.
+    # The saturation, chroma / value, is at most 1.
     chroma = torch.minimum(chroma.mul_(saturation), value)
     if hue == 0:
         image.sub_(value).mul_(per_chroma.mul_(chroma)).add_(value)
@@ -220,20 +224,20 @@ def change_colours(image: torch.Tensor, saturation: float, hue: float):
     angle = distance.copysign_(green - blue).add_(hue / 60)
     lowest = value.sub_(chroma)
     for channel, centre in ((red, 0), (green, 2), (blue, -2)):
-        # Full within a sixth of the channel's own hue, none from two sixths on, either way around the circle.
+        # Full within a sixth of the circle around the channel's own hue, none from two sixths on.
         share = (angle - centre).abs_().sub_(3).abs_().sub_(1).clamp_(0, 1)
         torch.addcmul(lowest, share, chroma, out=channel)
 
 
 def distort(image: torch.Tensor, distortion: Distortion) -> torch.Tensor:
     """
-    Changes the colours of a picture in place: brightness, contrast (if it comes first), saturation, hue, contrast (if
-    it comes last), values being clipped to 0 to 255 after each (release: `PhotoMetricDistortion`, which also truncates
-    them to whole numbers; here they stay fractions).
+    Change the colours of a picture in place: brightness, contrast (if it comes first), saturation, hue, contrast (if
+    it comes last). Values are clipped to 0 to 255 after each step (release: `PhotoMetricDistortion`, which also
+    truncates them to integers; here they stay fractional).
 
     Args:
         image (`torch.Tensor` of shape `(3, height, width)`): Red, green and blue in 0 to 255, floating-point.
-        distortion (`Distortion`): What to change.
+        distortion (`Distortion`): The changes.
 
     Returns:
         `torch.Tensor`: `image`.
@@ -249,14 +253,14 @@ def distort(image: torch.Tensor, distortion: Distortion) -> torch.Tensor:
 
 
 def normalize(image: torch.Tensor, out: torch.Tensor):
-    """Writes values of 0 to 255, less the mean and by the standard deviation, to `out`."""
+    """Normalize values in 0 to 255 by mean and standard deviation, and write them to `out`."""
     for channel, mean, deviation, normalized in zip(image, IMAGE_MEAN, IMAGE_STD, out, strict=True):
         torch.mul(channel, 1 / deviation, out=normalized).sub_(mean / deviation)
 
 
 def draw_distortion(rng: np.random.Generator) -> Distortion:
     """
-    A random photometric distortion: each part with probability 1/2, contrast first or last (release).
+    Draw a random photometric distortion: each part with probability 1/2, contrast first or last (release).
 
     Args:
         rng (`np.random.Generator`): Source of the random numbers.
@@ -271,13 +275,13 @@ def draw_distortion(rng: np.random.Generator) -> Distortion:
         contrast=sometimes(*CONTRAST_RANGE, 1.0),
         contrast_first=bool(rng.random() < 0.5),
         saturation=sometimes(*SATURATION_RANGE, 1.0),
-        # Whole steps of OpenCV's hue, and never the last, as the release draws them.
+        # Integer steps of OpenCV's hue, excluding the last one, as in the release.
         hue=2.0 * math.floor(sometimes(-HUE_DELTA, HUE_DELTA, 0)),
     )
 
 
 def is_varied(labels: torch.Tensor, ignore_index: int) -> bool:
-    """Whether there are several classes, none with too large a share of the pixels that have one."""
+    """Return whether there are several classes, none with too large a share of the labelled pixels."""
     counts = torch.bincount(labels.flatten(), minlength=256)
     counts[ignore_index] = 0
     return bool((counts > 0).sum() > 1 and counts.max() / counts.sum() < MAX_CLASS_SHARE)
@@ -286,16 +290,16 @@ def is_varied(labels: torch.Tensor, ignore_index: int) -> bool:
 @dataclass(frozen=True)
 class TrainingTransform:
     """
-    Makes a training sample as the release does: random resize, random window in which no class fills three quarters
-    (as far as one is found), random mirroring, photometric distortion, normalisation. A window that is larger than the
-    resized picture is filled up on the right and below, with zeros and `ignore_index`.
+    Training transform of the release: random resize, random window in which no class fills three quarters (if one is
+    found), random mirroring, photometric distortion, normalisation. A window larger than the resized picture is padded
+    on the right and at the bottom, with zeros and `ignore_index`.
 
     Args:
         crop_size (`int`): Height and width of the sample; 1024 in the paper, 2048 with new classes.
         num_labels (`int`): Number of classes.
         ignore_index (`int`): Label of pixels without a class.
-        short_sides (`Sequence[int]`): Short sides to resize to, one of which is drawn.
-        max_long_side (`int`): No side of a resized picture is longer.
+        short_sides (`Sequence[int]`): Short sides to resize to, one of which is drawn at random.
+        max_long_side (`int`): Upper limit of the longer side of a resized picture.
 
     Raises:
         ValueError: If a number is out of its range.
@@ -318,7 +322,7 @@ class TrainingTransform:
         if not self.short_sides or min(self.short_sides) < 1 or self.max_long_side < 1:
             raise ValueError(
                 f"short_sides, {list(self.short_sides)}, and max_long_side, {self.max_long_side}, must be at least 1, "
-                "and there must be a short side."
+                "and short_sides must not be empty."
             )
 
     def __call__(
@@ -329,32 +333,35 @@ class TrainingTransform:
         name: str = "the label map",
     ) -> dict[str, torch.Tensor]:
         """
+        Make a training sample.
+
         Args:
-            image (`torch.Tensor` of shape `(3, height, width)`, or `PIL.Image.Image`): The upright photograph, uint8.
+            image (`torch.Tensor` of shape `(3, height, width)`, or `PIL.Image.Image`):
+                The upright photograph, uint8, or an image of any mode, which is converted as by [`open_image`].
             label (`torch.Tensor` of shape `(height, width)` or `(1, height, width)`): Its class indices, uint8.
             rng (`np.random.Generator`): Source of all random numbers.
-            name (`str`): What errors call the label map.
+            name (`str`): Name of the label map in errors.
 
         Returns:
             `dict[str, torch.Tensor]`: `pixel_values` of shape `(3, crop_size, crop_size)`, float32, and `labels` of
             shape `(crop_size, crop_size)`, int64.
 
         Raises:
-            ValueError: If the sizes differ, the types are others, or there are unknown labels.
+            ValueError: If the sizes differ, the types are wrong, or there are unknown labels.
         """
         image, label = self.check(image, label, name)
         window, labels = self.draw_window(label, rng)
         return {
             "pixel_values": self.normalized(image, window, draw_distortion(rng)),
-            "labels": self.filled_up(labels),
+            "labels": self.padded(labels),
         }
 
     def check(
         self, image: torch.Tensor | PIL.Image.Image, label: torch.Tensor, name: str
     ) -> tuple[torch.Tensor | PIL.Image.Image, torch.Tensor]:
-        """Returns both as plain tensors (or the PIL image), and raises what `__call__` does."""
+        """Check the arguments of `__call__` and return them as plain tensors (or the PIL image)."""
         if isinstance(image, torch.Tensor):
-            # Wrapping every step's result as a tv_tensor would only take time.
+            # Wrapping every step's result as a tv_tensor would only cost time.
             image = image.as_subclass(torch.Tensor)
             if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
                 raise ValueError(f"The image is {image.dtype} of shape {tuple(image.shape)}, not uint8 of (3, H, W).")
@@ -362,10 +369,10 @@ class TrainingTransform:
         if label.dtype != torch.uint8 or label.ndim not in (2, 3) or label.numel() != math.prod(label.shape[-2:]):
             raise ValueError(f"{name} is {label.dtype} of shape {tuple(label.shape)}, not uint8 of (H, W).")
         label = label.reshape(label.shape[-2:])
-        height, width = picture_size(image)
-        if label.shape != (height, width):
+        size = (image.height, image.width) if isinstance(image, PIL.Image.Image) else tuple(image.shape[1:])
+        if tuple(label.shape) != size:
             raise ValueError(
-                f"{name} is {label.shape[1]} x {label.shape[0]}, the image {width} x {height} (width x height): "
+                f"{name} is {label.shape[1]} x {label.shape[0]}, the image {size[1]} x {size[0]} (width x height): "
                 "they must have the same size."
             )
         self.check_labels(label, name)
@@ -373,19 +380,19 @@ class TrainingTransform:
 
     def check_labels(self, label: torch.Tensor, name: str):
         values = label.numpy()
-        # Most label maps pass this, which takes a tenth of the time.
+        # Most label maps pass this test, which takes a tenth of the time.
         if values.max() < self.num_labels:
             return
         unknown = (values >= self.num_labels) & (values != self.ignore_index)
         if unknown.any():
             raise ValueError(
                 f"{name} has the unknown labels {np.unique(values[unknown]).tolist()}: with {self.num_labels} classes "
-                f"they are 0 to {self.num_labels - 1} and {self.ignore_index} for pixels without one. Mend the label "
-                "map, or change num_labels."
+                f"labels are 0 to {self.num_labels - 1}, and {self.ignore_index} for pixels without a class. Fix the "
+                "label map, or change num_labels."
             )
 
     def draw_window(self, label: torch.Tensor, rng: np.random.Generator) -> tuple[Window, torch.Tensor]:
-        """A window of the resized picture and its labels; the last one drawn if none is varied (release)."""
+        """Draw a window of the resized picture and its labels; the last one drawn if none is varied (release)."""
         source_size = (label.shape[0], label.shape[1])
         short_side = self.short_sides[int(rng.integers(len(self.short_sides)))]
         height, width = resized_size(source_size, short_side, self.max_long_side)
@@ -408,19 +415,19 @@ class TrainingTransform:
     def normalized(
         self, image: torch.Tensor | PIL.Image.Image, window: Window, distortion: Distortion
     ) -> torch.Tensor:
-        """The window's pixel values, `(3, crop_size, crop_size)`."""
+        """Return the window's pixel values, padded to `(3, crop_size, crop_size)`."""
         pixel_values = torch.empty(3, self.crop_size, self.crop_size)
         pixel_values[:, window.height :] = 0
         pixel_values[:, :, window.width :] = 0
-        # Bands are not for autograd, which takes time even where it has nothing to do.
+        # Autograd would cost time even though nothing here needs gradients.
         with torch.inference_mode():
             for rows, band in resize_bands(image, window):
                 distort(band, distortion)
                 normalize(band, out=pixel_values[:, rows, : window.width])
         return pixel_values
 
-    def filled_up(self, labels: torch.Tensor) -> torch.Tensor:
-        """Labels as int64, `(crop_size, crop_size)`."""
+    def padded(self, labels: torch.Tensor) -> torch.Tensor:
+        """Return labels as int64, padded to `(crop_size, crop_size)`."""
         height, width = labels.shape
         filled = torch.empty(self.crop_size, self.crop_size, dtype=torch.int64)
         filled[height:] = self.ignore_index

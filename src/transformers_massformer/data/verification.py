@@ -1,24 +1,26 @@
-"""Checks every file of a data set in MaSS13K's layout."""
+"""Check every file of a data set in MaSS13K's layout."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from .mass13k import LABELS, PUBLISHED_COUNTS, Fault, Pair, Split, is_ambiguous, read_header
-from .reading import read_label, read_photo
+from ..images import read_photo
+from .headers import is_ambiguous, read_header
+from .layout import LABELS, PUBLISHED_COUNTS, Fault, Pair, Split
+from .reading import read_label
 from .statistics import image_statistics
 
 
 @dataclass
 class Report:
-    """What is wrong with a data set, and what to know about it."""
+    """Faults of a data set, and notes on what may be wrong."""
 
     faults: list[Fault] = field(default_factory=list)
     notes: list[Fault] = field(default_factory=list)
 
 
 def verify_pair(pair: Pair) -> Report:
-    """Decodes both files of a pair, and checks labels."""
+    """Decode both files of a pair, and check the labels."""
     report = Report()
     try:
         read_photo(pair.image, str(pair.image))
@@ -37,7 +39,7 @@ def verify_pair(pair: Pair) -> Report:
 
 
 def orientation_notes(pair: Pair) -> list[Fault]:
-    """Whether the pair's sizes leave open how the label map lies."""
+    """Return a note if the sizes of a pair leave open how the label map lies."""
     try:
         image, label = read_header(pair.image), read_header(pair.label)
     except (OSError, ValueError):
@@ -49,7 +51,7 @@ def orientation_notes(pair: Pair) -> list[Fault]:
 
 
 def count_notes(splits: dict[str, Split]) -> list[Fault]:
-    """Splits that have another number of images than the release."""
+    """Return a note per split whose number of images differs from the release."""
     notes = []
     for name, published in PUBLISHED_COUNTS.items():
         found = len(splits[name].pairs) if name in splits else 0
@@ -62,21 +64,21 @@ def verify(
     splits: dict[str, Split], map_function: Callable[[Callable, Iterable[Any]], Iterable[Report]] = map
 ) -> Iterator[Report]:
     """
-    Checks a data set, pair by pair.
+    Check a data set, pair by pair.
 
     Args:
         splits (`dict[str, Split]`): From [`find_splits`].
-        map_function (`Callable`, *optional*): `map`, or what shares the work among threads in the same order.
+        map_function (`Callable`, *optional*): `map`, or a parallel equivalent that keeps the order.
 
     Yields:
-        [`Report`]: First what is wrong with names and sizes, then of each pair.
+        [`Report`]: First a report on names and sizes, then one per pair.
     """
     first = Report([fault for split in splits.values() for fault in split.faults], count_notes(splits))
     pairs = [pair for split in splits.values() for pair in split.pairs]
     for pair in pairs:
         first.notes += orientation_notes(pair)
     yield first
-    # What cannot be opened is reported already.
+    # Unreadable files have been reported already.
     unreadable = {fault.name for fault in first.faults}
     yield from map_function(
         verify_pair, [pair for pair in pairs if not unreadable & {str(pair.image), str(pair.label)}]

@@ -1,1 +1,1 @@
-"""The web page on which photographs are segmented. It needs the extra `demo`."""
+"""Serve a web page that segments photos. Requires the extra `demo`."""

@@ -1,4 +1,4 @@
-"""An end for work that takes too long."""
+"""Stop work that takes too long."""
 
 import contextlib
 import math
@@ -11,19 +11,19 @@ from torch import nn
 
 class Deadline:
     """
-    A time by which work must be done, one piece of work after the other. A thread cannot be ended from outside, so the
-    work asks: a model, once it is watched, before each of its modules.
+    Time limit for each of several pieces of work, which run one after the other. A thread cannot be stopped from
+    outside, so the work checks the limit itself: a watched model does so before each of its modules.
 
     Args:
-        seconds (`float`): Time for each piece of work.
+        seconds (`float`): Time limit of each piece of work.
 
     Raises:
-        ValueError: If there is no time.
+        ValueError: If `seconds` is not above 0.
     """
 
     def __init__(self, seconds: float):
         if not seconds > 0:
-            raise ValueError(f"The time for a photograph must be above 0 seconds, got {seconds}.")
+            raise ValueError(f"The time limit must be above 0 seconds, got {seconds}.")
         self.seconds = seconds
         self.end = math.inf
         self.stopped = False
@@ -31,7 +31,7 @@ class Deadline:
 
     @contextlib.contextmanager
     def running(self) -> Generator[None]:
-        """A piece of work. The next one waits for it, and its time begins when it does."""
+        """Run a piece of work as a `with` block. It first waits for the current one; only then its time starts."""
         with self.lock:
             self.end = time.monotonic() + self.seconds
             try:
@@ -42,19 +42,21 @@ class Deadline:
 
     def check(self, *_):
         """
+        Check the time limit. Works as a forward pre-hook too.
+
         Raises:
-            TimeoutError: If the time is over, or all work has been stopped.
+            TimeoutError: If the time limit is exceeded or all work has been stopped.
         """
         if self.stopped:
-            raise TimeoutError("The server is being stopped.")
+            raise TimeoutError("The server is shutting down.")
         if time.monotonic() > self.end:
-            raise TimeoutError(f"This took longer than {self.seconds:g} seconds. Take a smaller photograph.")
+            raise TimeoutError(f"This took longer than {self.seconds:g} seconds. Use a smaller photo.")
 
     def watch(self, model: nn.Module):
-        """Lets a model ask before each of its modules."""
+        """Make a model check the time limit before each of its modules."""
         for module in model.modules():
             module.register_forward_pre_hook(self.check)
 
     def stop(self):
-        """Ends all work, now and later."""
+        """Stop all current and future work."""
         self.stopped = True

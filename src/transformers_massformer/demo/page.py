@@ -1,4 +1,4 @@
-"""The page itself: Gradio's components around the viewer, and the server that shows it."""
+"""Build the page from Gradio components around the viewer, and serve it."""
 
 import contextlib
 import html
@@ -17,53 +17,54 @@ from .studio import FoundClass, Result, Studio
 
 
 VIEWER = Path(__file__).parent
-# Seconds after which a visitor's files and state go, and between looking for such.
+# Seconds after which a visitor's files and state are deleted, and seconds between checks.
 KEPT_SECONDS, SWEEP_SECONDS = 3300, 300
-# Visitors that wait; the next ones are told to come back.
+# Maximum number of waiting visitors; further ones are rejected.
 QUEUE_SIZE = 16
-# Bytes of a file per pixel that may be in it: 8-bit RGBA, uncompressed.
+# Maximum file size in bytes per allowed pixel: uncompressed 8-bit RGBA.
 BYTES_PER_PIXEL = 4
-# What the studio raises for people.
+# Exceptions of the studio whose messages are shown to visitors.
 ERRORS = (ImportError, MemoryError, TimeoutError, ValueError)
 
-# Classes that photographs are of, the likeliest first, and the share of the pixels that it takes.
+# Likely subjects of photos, likeliest first, and the fraction of the pixels that a subject must cover.
 SUBJECTS, LEAST_SHARE = ("human", "building", "vegetation"), 0.01
 
 TITLE = "MaSSFormer"
 INTRODUCTION = """# MaSSFormer
-Sharp segmentation of whole photographs, at their own size. Within an hour, what you send is removed."""
+Sharp segmentation of complete photos at their original size. Your files are deleted within an hour."""
 DEMO_CHECKPOINT, DEMO_NOTE = (
     "massformer-demo",
-    " This model has learned from **drawn scenes** only: on photographs it finds edges, and often the wrong classes.",
+    " This model was trained on **drawn scenes** only: on photos it finds edges, but often the wrong classes.",
 )
 
 
 @contextlib.contextmanager
 def shown_errors() -> Generator[None]:
-    """Shows what the studio raises to the visitor."""
+    """Show the studio's errors to the visitor."""
     try:
         yield
     except ERRORS as error:
-        # The page takes messages for HTML.
+        # The page renders messages as HTML.
         raise gr.Error(html.escape(str(error), quote=False), duration=None, print_exception=False) from error
 
 
 def served_file(path: Path) -> dict[str, Any]:
-    """A file as Gradio sends it to the page, where it gets a `url`."""
+    """Describe a file in the way in which Gradio sends it to the page, where it gets a `url`."""
     return gr.FileData(path=str(path), orig_name=path.name).model_dump()
 
 
 def shown_class(found: FoundClass) -> dict[str, Any]:
+    """Convert a class to the format of `viewer.js`."""
     return {"index": found.index, "name": found.name, "colour": found.colour, "share": found.share}
 
 
 def viewer_value(result: Result, shown: str | None = None) -> dict[str, Any]:
     """
-    What `viewer.js` shows.
+    Build the value that `viewer.js` shows.
 
     Args:
-        result (`Result`): A photograph.
-        shown (`str`, *optional*): The edit to begin with; by default the classes.
+        result (`Result`): The segmented photo.
+        shown (`str`, *optional*): Name of the edit to show first; the classes by default.
     """
     return {
         "photo": served_file(result.photo),
@@ -77,13 +78,13 @@ def viewer_value(result: Result, shown: str | None = None) -> dict[str, Any]:
 
 
 def likely_subject(result: Result) -> str:
-    """What a photograph is probably of, which is rarely its largest class."""
+    """Guess the subject of a photo, which is rarely its largest class."""
     large = [found.name for found in result.classes if found.share >= LEAST_SHARE]
     return next((name for name in SUBJECTS if name in large), result.names[0])
 
 
 def viewer() -> gr.HTML:
-    """The viewer, without a photograph."""
+    """Create the viewer without a photo."""
     return gr.HTML(
         html_template=(VIEWER / "viewer.html").read_text(),
         js_on_load=(VIEWER / "viewer.js").read_text(),
@@ -94,11 +95,11 @@ def viewer() -> gr.HTML:
 
 class Page:
     """
-    The page.
+    The page and its event handlers.
 
     Args:
-        studio (`Studio`): What does the work.
-        introduction (`str`): Markdown at its top.
+        studio (`Studio`): Studio that segments and edits the photos.
+        introduction (`str`): Markdown at the top of the page.
     """
 
     def __init__(self, studio: Studio, introduction: str = INTRODUCTION):
@@ -110,7 +111,7 @@ class Page:
             gr.Markdown(introduction)
             with gr.Row(equal_height=True):
                 self.upload = gr.File(
-                    label=f"Photograph, up to {studio.max_megapixels:g} megapixels",
+                    label=f"Photo, up to {studio.max_megapixels:g} megapixels",
                     file_types=["image"],
                     height=150,
                     scale=5,
@@ -126,12 +127,14 @@ class Page:
             self.connect()
 
     def add_downloads(self):
+        """Add the column of downloads."""
         with gr.Column(min_width=280):
             gr.Markdown("### Download")
             self.label_map = gr.DownloadButton("Label map (PNG)", elem_id="label-map")
             self.mattes = gr.File(label="Mattes (PNG)", file_count="multiple", interactive=False, elem_id="mattes")
 
     def add_cut_out(self):
+        """Add the column that cuts out a class."""
         with gr.Column(min_width=280):
             gr.Markdown("### Cut out")
             self.cut_class = gr.Dropdown(label="Class", interactive=True, elem_id="cut-class")
@@ -139,17 +142,18 @@ class Page:
             self.cut_file = gr.File(label="Cut-out (PNG with alpha)", interactive=False, visible=False)
 
     def add_bokeh(self):
+        """Add the column that blurs the background."""
         with gr.Column(min_width=280):
             gr.Markdown("### Blur the background")
             self.focus = gr.Dropdown(label="In focus", multiselect=True, interactive=True, elem_id="focus")
             self.strength = gr.Slider(
-                0.1, 5, 1, step=0.1, label="Strength", info="Radius, in percent of the diagonal", elem_id="strength"
+                0.1, 5, 1, step=0.1, label="Strength", info="Radius in percent of the diagonal", elem_id="strength"
             )
             self.blur_button = gr.Button("Blur", elem_id="blur")
-            self.blur_file = gr.File(label="Blurred photograph (JPEG)", interactive=False, visible=False)
+            self.blur_file = gr.File(label="Blurred photo (JPEG)", interactive=False, visible=False)
 
     def connect(self):
-        """Lets the components act. All work is in one queue, because it has one model and one memory."""
+        """Connect components and handlers. All work shares a queue because it shares one model and one memory."""
         queue: dict[str, Any] = {"concurrency_id": "studio", "concurrency_limit": 1, "show_progress_on": self.viewer}
         segmented = [
             *(self.result, self.viewer, self.report, self.results, self.label_map, self.mattes),
@@ -163,12 +167,12 @@ class Page:
         self.blur_button.click(self.blur, [self.result, self.focus, self.strength], blurred, api_name="blur", **queue)
 
     def forget(self, result: Result | None):
-        """Removes a visitor's result."""
+        """Delete a visitor's result."""
         if result is not None:
             self.studio.shelf.drop(result.folder)
 
     def segmented(self, result: Result, former: Result | None) -> tuple[Any, ...]:
-        """A new photograph's place on the page."""
+        """Return the component values that show a new photo."""
         self.forget(former)
         subject = likely_subject(result)
         return (
@@ -185,22 +189,26 @@ class Page:
         )
 
     def segment(self, path: str, former: Result | None) -> tuple[Any, ...]:
+        """Segment an uploaded photo."""
         with shown_errors():
             return self.segmented(self.studio.segment(path, Path(path).name), former)
 
     def segment_scene(self, former: Result | None) -> tuple[Any, ...]:
+        """Draw and segment a scene."""
         with shown_errors():
             return self.segmented(self.studio.segment_scene(), former)
 
     def edited(self, result: Result, name: str) -> tuple[Any, ...]:
-        """An edit's place on the page."""
+        """Return the component values that show an edit."""
         return result, viewer_value(result, name), result.report, gr.File(str(result.edits[name]), visible=True)
 
     def cut_out(self, result: Result | None, name: str) -> tuple[Any, ...]:
+        """Cut out a class."""
         with shown_errors():
             return self.edited(self.studio.cut_out(segmented_first(result), name), "Cut-out")
 
     def blur(self, result: Result | None, focus: list[str], strength: float) -> tuple[Any, ...]:
+        """Blur everything but some classes; the strength is in percent of the diagonal."""
         with shown_errors():
             check_strength(strength / 100)
             return self.edited(self.studio.blur(segmented_first(result), focus, strength / 100), "Bokeh")
@@ -208,22 +216,24 @@ class Page:
 
 def segmented_first(result: Result | None) -> Result:
     """
+    Return the result.
+
     Raises:
-        ValueError: If there is no result, or it has been removed meanwhile.
+        ValueError: If there is no result, or if it has been deleted.
     """
     if result is None:
-        raise ValueError("There is no photograph, or it is no longer kept here. Send it first.")
+        raise ValueError("There is no photo, or it has been deleted. Upload a photo first.")
     return result
 
 
 def theme() -> gr.Theme:
-    """Gradio's, with the system's fonts: nothing comes from elsewhere."""
+    """Return Gradio's default theme with system fonts, so that nothing is loaded from other servers."""
     return gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
 
 
 @contextlib.contextmanager
 def temporary_uploads() -> Generator[Path]:
-    """A folder for all that visitors send and get, which goes at the end."""
+    """Create a folder for all of the visitors' files, which is deleted at the end of the block."""
     former = os.environ.get("GRADIO_TEMP_DIR")
     with tempfile.TemporaryDirectory(prefix="massformer-demo-", ignore_cleanup_errors=True) as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
@@ -246,20 +256,21 @@ def serving(
     timeout: float = 600,
 ) -> Generator[str]:
     """
-    Serves the page while the block runs; no other server is asked for anything.
+    Serve the page while the block runs. No requests go to other servers.
 
     Args:
         segmenter (`Segmenter`): A model that makes mattes.
-        name (`str`): What it is called.
-        host (`str`, *optional*): Address to listen on; by default `GRADIO_SERVER_NAME`, else this machine's only.
-        port (`int`, *optional*): By default `GRADIO_SERVER_PORT`, else the first free one from 7860.
-        max_megapixels, timeout (`float`, *optional*): See [`Studio`].
+        name (`str`): Name of the model.
+        host (`str`, *optional*): Address to listen on; `GRADIO_SERVER_NAME` by default, else only this machine.
+        port (`int`, *optional*): Port; `GRADIO_SERVER_PORT` by default, else the first free port from 7860.
+        max_megapixels (`float`, *optional*, defaults to 50): Maximum size of a photo, see [`Studio`].
+        timeout (`float`, *optional*, defaults to 600): Time limit in seconds, see [`Studio`].
 
     Yields:
         `str`: The page's address.
 
     Raises:
-        OSError: If the port is taken.
+        OSError: If the port is in use.
         ValueError: If a limit is not above 0.
     """
     with temporary_uploads() as folder:
@@ -291,11 +302,10 @@ def serving(
 
 def serve(model: str | Path):
     """
-    Serves the page until it is interrupted, where and at which address Gradio's environment variables say: what a
-    Space runs.
+    Serve the page until interrupted, at the address set by Gradio's environment variables. This is what a Space runs.
 
     Args:
-        model (`str` or `Path`): A folder (or Hub name) with the model and its image processor.
+        model (`str` or `Path`): Folder (or Hub name) of the model and its image processor.
     """
     with contextlib.suppress(KeyboardInterrupt), serving(Segmenter(model, mattes=True), Path(model).name):
         threading.Event().wait()

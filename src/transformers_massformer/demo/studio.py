@@ -1,4 +1,4 @@
-"""What the page does with a photograph. Of pages it knows nothing."""
+"""Segment and edit photos for the page, and store the results. Independent of the user interface."""
 
 import gzip
 import os
@@ -15,11 +15,13 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
-from ..editing import bokeh, class_palette, cut_out, firm_matte, joined_matte, label_map_image
+from ..data.label_images import class_palette, label_map_image
+from ..editing import bokeh, cut_out, firm_matte
+from ..images import open_image
+from ..inference.mattes import joined_matte
 from ..inference.memory import PeakMemory
 from ..inference.predictor import ModelPredictor
 from ..inference.segmenter import Segmentation, Segmenter
-from ..models.image_processing_massformer import open_image
 from ..scenes import render_scene
 from ..scenes.photograph import encode_jpeg
 from ..utils.files import file_name
@@ -29,19 +31,19 @@ from .uploads import read_upload
 
 
 JPEG_QUALITY = 92
-# A drawn scene, for who has no photograph at hand.
+# Size and name of the drawn scene, for visitors without a photo at hand.
 SCENE_SIZE, SCENE_NAME = (2048, 1536), "scene.jpg"
-# Results that are kept. One of a 4K photograph takes about 25 MB on disk.
+# Number of results kept. The result of a 4K photo takes about 25 MB on disk.
 KEPT_RESULTS = 32
 
 
 class Shelf:
     """
-    Folders of results, of which the newest are kept.
+    Folders of results, of which only the newest are kept.
 
     Args:
-        root (`Path`): The folder that they are made in.
-        kept (`int`): How many.
+        root (`Path`): Parent folder of the results.
+        kept (`int`): Number of folders to keep.
     """
 
     def __init__(self, root: Path, kept: int = KEPT_RESULTS):
@@ -51,7 +53,7 @@ class Shelf:
         root.mkdir(parents=True, exist_ok=True)
 
     def new(self) -> Path:
-        """An empty folder whose name cannot be guessed; the oldest goes if there are too many."""
+        """Create an empty folder with an unguessable name; delete the oldest folders if there are too many."""
         folder = Path(tempfile.mkdtemp(dir=self.root))
         with self.lock:
             self.folders[folder] = None
@@ -61,7 +63,7 @@ class Shelf:
         return folder
 
     def drop(self, folder: Path):
-        """Removes a folder, if it is still there."""
+        """Delete a folder if it still exists."""
         with self.lock:
             self.folders.pop(folder, None)
         shutil.rmtree(folder, ignore_errors=True)
@@ -70,13 +72,13 @@ class Shelf:
 @dataclass(frozen=True)
 class FoundClass:
     """
-    A class that a photograph shows.
+    A class present in a photo.
 
     Attributes:
-        index (`int`): Its id.
-        name (`str`): Its name.
-        colour (`str`): Its colour, as `#rrggbb`.
-        share (`float`): Its share of the pixels.
+        index (`int`): Id of the class.
+        name (`str`): Name of the class.
+        colour (`str`): Colour of the class as `#rrggbb`.
+        share (`float`): Fraction of the pixels that have the class.
     """
 
     index: int
@@ -88,15 +90,16 @@ class FoundClass:
 @dataclass(frozen=True)
 class Result:
     """
-    A segmented photograph; its files lie in a folder of its own.
+    A segmented photo, whose files are in a folder of its own.
 
     Attributes:
         folder (`Path`): The folder.
-        stem (`str`): What the photograph is called, without suffix.
-        width, height (`int`): Its size in pixels, upright.
-        classes (`tuple[FoundClass, ...]`): What it shows, the largest first.
-        report (`str`): Time and memory that the last step took, for people.
-        edits (`Mapping[str, Path]`): Pictures made of it since, by what they are.
+        stem (`str`): Name of the photo without suffix.
+        width (`int`): Width of the upright photo in pixels.
+        height (`int`): Height of the upright photo in pixels.
+        classes (`tuple[FoundClass, ...]`): The classes present, largest first.
+        report (`str`): Time and memory of the last step, for display.
+        edits (`Mapping[str, Path]`): Files of the edited photos by name of the edit.
     """
 
     folder: Path
@@ -109,40 +112,41 @@ class Result:
 
     @property
     def original(self) -> Path:
-        """The photograph as it was sent."""
+        """Return the path of the photo as uploaded."""
         return self.folder / "original"
 
     @property
     def photo(self) -> Path:
-        """The photograph as the model saw it: upright, without metadata; JPEG."""
+        """Return the path of the photo as the model saw it: a JPEG file, upright, without metadata."""
         return self.folder / f"{self.stem}.jpg"
 
     @property
     def label_map(self) -> Path:
-        """PNG with a palette, 8 bits per pixel, whose pixel values are the class indices."""
+        """Return the path of the label map: an 8-bit PNG file with a palette, whose pixel values are class ids."""
         return self.folder / f"{self.stem}_label_map.png"
 
     @property
     def labels(self) -> Path:
-        """The class indices alone, a byte each, row by row; gzip."""
+        """Return the path of the raw class ids: one byte per pixel, row by row, gzip-compressed."""
         return self.folder / "labels.gz"
 
     def matte(self, name: str) -> Path:
-        """A class's soft mask: PNG, 8 bits grey."""
+        """Return the path of a class's matte: a PNG file, 8-bit grey."""
         return self.folder / f"{file_name(name)}_matte_{self.stem}.png"
 
     @property
     def mattes(self) -> list[Path]:
+        """Return the paths of the mattes of all classes, largest class first."""
         return [self.matte(found.name) for found in self.classes]
 
     @property
     def names(self) -> list[str]:
-        """Names of the classes, the largest first."""
+        """Return the names of the classes, largest first."""
         return [found.name for found in self.classes]
 
 
 def found_classes(label_map: np.ndarray, labels: Sequence[str]) -> tuple[FoundClass, ...]:
-    """The classes that a label map has, the largest first."""
+    """Find the classes present in a label map, largest first."""
     counts = np.bincount(label_map.ravel(), minlength=len(labels))[: len(labels)]
     palette = class_palette(len(labels))
     return tuple(
@@ -154,13 +158,13 @@ def found_classes(label_map: np.ndarray, labels: Sequence[str]) -> tuple[FoundCl
 
 class Studio:
     """
-    Segments photographs and edits them, one after the other, and keeps the results as files.
+    Segments and edits photos, one after the other, and stores the results as files.
 
     Args:
         segmenter (`Segmenter`): A model that makes mattes.
         root (`Path`): Folder for the results.
-        max_megapixels (`float`, *optional*, defaults to 50): Larger photographs are refused, in millions of pixels.
-        timeout (`float`, *optional*, defaults to 300): Seconds of computing for a photograph or an edit.
+        max_megapixels (`float`, *optional*, defaults to 50): Maximum size of a photo in millions of pixels.
+        timeout (`float`, *optional*, defaults to 300): Time limit in seconds for segmenting or editing a photo.
 
     Raises:
         ValueError: If a limit is not above 0.
@@ -168,7 +172,7 @@ class Studio:
 
     def __init__(self, segmenter: Segmenter, root: Path, max_megapixels: float = 50, timeout: float = 300):
         if not max_megapixels > 0:
-            raise ValueError(f"The largest photograph must have more than 0 megapixels, got {max_megapixels}.")
+            raise ValueError(f"max_megapixels must be above 0, got {max_megapixels}.")
         self.segmenter, self.max_megapixels = segmenter, max_megapixels
         self.shelf, self.deadline = Shelf(root), Deadline(timeout)
         if isinstance(segmenter.predictor, ModelPredictor):
@@ -176,16 +180,16 @@ class Studio:
 
     def segment(self, path: str | Path, name: str) -> Result:
         """
-        Segments a photograph.
+        Segment a photo.
 
         Args:
-            path (`str` or `Path`): The file; it stays as it is.
-            name (`str`): What its owner calls it.
+            path (`str` or `Path`): The file, which is not modified.
+            name (`str`): Name of the uploaded file.
 
         Raises:
-            MemoryError: If it does not fit into memory.
-            TimeoutError: If it takes too long.
-            ValueError: If it is no photograph, too large or damaged.
+            MemoryError: If the photo does not fit into memory.
+            TimeoutError: If segmentation exceeds the time limit.
+            ValueError: If the file is not a photo, too large or damaged.
         """
         with self.deadline.running():
             photo = read_upload(path, name, self.max_megapixels)
@@ -199,10 +203,10 @@ class Studio:
                 raise
 
     def write(self, photo: PIL.Image.Image, segmentation: Segmentation, folder: Path, stem: str) -> Result:
-        """Writes a photograph's files."""
+        """Write the files of a result."""
         labels, label_map, mattes = self.segmenter.labels, segmentation.label_map, segmentation.mattes
         if mattes is None:
-            raise ValueError("The page shows mattes; make the segmenter with mattes=True.")
+            raise ValueError("The page needs mattes: create the segmenter with mattes=True.")
         report = (
             f"{photo.width} x {photo.height} pixels, {segmentation.seconds:.1f} s on {self.segmenter.device}, "
             f"peak memory {format_bytes(segmentation.peak_bytes)}"
@@ -218,7 +222,7 @@ class Studio:
         return result
 
     def segment_scene(self) -> Result:
-        """Draws a scene that nobody has seen, and segments it."""
+        """Draw a random scene and segment it."""
         image = render_scene(random.randrange(2**31), 0, SCENE_SIZE).image
         descriptor, path = tempfile.mkstemp(dir=self.shelf.root)
         try:
@@ -230,18 +234,18 @@ class Studio:
 
     def cut_out(self, result: Result, name: str) -> Result:
         """
-        Cuts a class out of its photograph: a PNG with alpha, see [`cut_out`].
+        Cut a class out of its photo and store it as a PNG file with alpha, see [`cut_out`].
 
         Args:
-            result (`Result`): The photograph.
-            name (`str`): The class.
+            result (`Result`): The segmented photo.
+            name (`str`): Name of the class.
 
         Returns:
-            `Result`: The same, with the edit `"Cut-out"`.
+            `Result`: The result with the edit `"Cut-out"` added.
 
         Raises:
             ImportError: If pymatting is not installed.
-            ValueError: If the photograph does not show the class, or is no longer kept.
+            ValueError: If the photo does not contain the class or has been deleted.
         """
 
         def make(photo: PIL.Image.Image, mattes: list[PIL.Image.Image]):
@@ -252,29 +256,29 @@ class Studio:
 
     def blur(self, result: Result, focus: Sequence[str], strength: float) -> Result:
         """
-        Puts all but some classes out of focus: a JPEG, see [`bokeh`].
+        Blur everything but some classes and store the photo as a JPEG file, see [`bokeh`].
 
         Args:
-            result (`Result`): The photograph.
-            focus (`Sequence[str]`): The classes that stay in focus.
-            strength (`float`): Radius of the blur, as a share of the diagonal.
+            result (`Result`): The segmented photo.
+            focus (`Sequence[str]`): Names of the classes that stay in focus.
+            strength (`float`): Radius of the blur, as a fraction of the diagonal.
 
         Returns:
-            `Result`: The same, with the edit `"Bokeh"`.
+            `Result`: The result with the edit `"Bokeh"` added.
 
         Raises:
             ImportError: If pymatting is not installed.
-            ValueError: If there is no class to focus on or the photograph does not show it, if the strength is not
-                between 0 and 0.1, or the photograph is no longer kept.
+            ValueError: If `focus` is empty or the photo does not contain one of its classes, if the strength is not
+                above 0 and at most 0.1, or if the photo has been deleted.
         """
         if not focus:
-            raise ValueError("Choose a class that stays in focus.")
+            raise ValueError("Select at least one class to keep in focus.")
 
         def make(photo: PIL.Image.Image, mattes: list[PIL.Image.Image]):
             in_focus = joined_matte([firm_matte(matte) for matte in mattes], photo.size)
             bokeh(photo, in_focus, strength).save(path, quality=JPEG_QUALITY)
 
-        # A name of its own for each, so that a page does not show an older one.
+        # The name is unique to the settings; otherwise browsers would show a cached, older file.
         path = result.folder / f"{result.stem}_bokeh_{file_name('_'.join(focus))}_{strength:g}.jpg"
         return self.edit(result, "Bokeh", path, focus, make)
 
@@ -286,7 +290,7 @@ class Studio:
         classes: Sequence[str],
         make: Callable[[PIL.Image.Image, list[PIL.Image.Image]], None],
     ) -> Result:
-        """Lets a function write a picture, from a photograph and mattes of its classes."""
+        """Let a function write an edited photo from the photo and the mattes of some classes."""
         start = time.perf_counter()
         with self.deadline.running(), PeakMemory("cpu") as memory:
             mattes = self.open_mattes(result, classes)
@@ -296,9 +300,15 @@ class Studio:
         return replace(result, edits={**result.edits, name: path}, report=report)
 
     def open_mattes(self, result: Result, names: Sequence[str]) -> list[PIL.Image.Image]:
+        """
+        Open the mattes of some classes.
+
+        Raises:
+            ValueError: If the photo does not contain a class or has been deleted.
+        """
         unknown = [name for name in names if name not in result.names]
         if unknown:
-            raise ValueError(f"The photograph shows no {', '.join(unknown)}; it shows {', '.join(result.names)}.")
+            raise ValueError(f"The photo contains no {', '.join(unknown)}. Choose from {', '.join(result.names)}.")
         if not result.folder.exists():
-            raise ValueError("The result is no longer kept here. Send the photograph again.")
+            raise ValueError("The result has been deleted. Upload the photo again.")
         return [PIL.Image.open(result.matte(name)) for name in names]

@@ -1,20 +1,19 @@
-"""Files that strangers send."""
+"""Read untrusted files."""
 
 from pathlib import Path
 
 import PIL.Image
 
-from ..data.reading import allowing_large_pictures
-from ..models.image_processing_massformer import open_image
+from ..images import allowing_large_pictures, read_photo
 
 
-# What cameras and photo editors write. Pillow's other formats start programs or draw vectors.
+# Formats of cameras and photo editors. Some of Pillow's other formats start programs or render vector graphics.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 
 
 def check_size(path: Path, name: str, max_megapixels: float):
-    """Refuses what is no photograph or has too many pixels, by its header; nothing is decoded."""
-    too_large = f"at most {max_megapixels:g} megapixels are taken here. Make it smaller."
+    """Reject files that are not photos or have too many pixels. Reads only the header, decodes nothing."""
+    too_large = f"at most {max_megapixels:g} megapixels are allowed. Resize it."
     try:
         with allowing_large_pictures(), PIL.Image.open(path, formats=FORMATS) as image:
             width, height = image.size
@@ -22,7 +21,7 @@ def check_size(path: Path, name: str, max_megapixels: float):
         raise ValueError(f"{name} is far too large: {too_large}") from error
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"{name} is not a photograph that can be read here. Send a JPEG, PNG, WebP, TIFF, BMP or GIF file."
+            f"{name} is not a supported image file. Use a JPEG, PNG, WebP, TIFF, BMP or GIF file."
         ) from error
     if width * height > max_megapixels * 1e6:
         raise ValueError(f"{name} has {width} x {height} pixels; {too_large}")
@@ -30,18 +29,16 @@ def check_size(path: Path, name: str, max_megapixels: float):
 
 def read_upload(path: str | Path, name: str, max_megapixels: float) -> PIL.Image.Image:
     """
-    A photograph that a stranger has sent, upright and in RGB, see [`open_image`].
+    Read an uploaded photo, upright and in RGB, see [`open_image`].
 
     Args:
-        path (`str` or `Path`): Where it is.
-        name (`str`): What its sender calls it.
-        max_megapixels (`float`): Size above which it is not even decoded, in millions of pixels.
+        path (`str` or `Path`): Path of the file on the server.
+        name (`str`): Name of the uploaded file.
+        max_megapixels (`float`): Size in millions of pixels above which the photo is rejected without decoding.
 
     Raises:
-        ValueError: If it is no photograph, too large or damaged; the message knows the sender's name only.
+        ValueError: If the file is not a photo, too large or damaged. The message contains only the uploaded name, not
+            the path.
     """
     check_size(Path(path), name, max_megapixels)
-    try:
-        return open_image(path)
-    except ValueError as error:
-        raise ValueError(str(error).replace(str(path), name)) from error
+    return read_photo(path, name)[0]

@@ -1,10 +1,10 @@
-// The viewer: a photograph, and over it either its classes or a picture made of it.
+// The viewer shows a photo, covered by its classes or by an edited version.
 //
 // gr.HTML runs this once, as the body of a function, with `element`, `props` and `watch`. props.value is
 //   {photo: file, labels: file, width, height, classes: [{index, name, colour, share}],
-//    layers: [{name, file}], shown: name of the layer to begin with, or null for the classes}
-// where labels is the label map, a byte per pixel, in gzip. The canvas has the screen's pixels, not the photograph's:
-// each of them looks up its class, so that edges are sharp at every zoom and a change of colours is one pass.
+//    layers: [{name, file}], shown: name of the layer to show first, or null for the classes}
+// where labels is the label map, one byte per pixel, gzip-compressed. The canvas has the screen's pixels, not the
+// photo's: each looks up its class, so edges are sharp at every zoom and a change of colours takes one pass.
 
 const find = (name) => element.querySelector(".viewer-" + name);
 const stage = find("stage"), canvas = find("canvas"), divider = find("divider"), message = find("message");
@@ -12,20 +12,20 @@ const context = canvas.getContext("2d", {alpha: false});
 const scratch = document.createElement("canvas");
 
 const BACKGROUND = "#15181d";
-const SMALL = 2048; // Longer side of the copy that is drawn while the photograph is shown smaller than that.
-const HIGHEST = 32; // Screen pixels to a pixel of the photograph.
+const SMALL = 2048; // Longer side of the reduced copy, drawn while the photo is displayed smaller than this.
+const HIGHEST = 32; // Maximum zoom in screen pixels per photo pixel.
 
-let picture = null; // What is shown: {value, photo, labels, layers: {name: bitmaps}}
-let layer = null; // Name of the picture over the photograph; null for the classes.
+let picture = null; // The current content: {value, photo, labels, layers: {name: bitmaps}}
+let layer = null; // Name of the edit over the photo; null for the classes.
 let hidden = new Set(); // Classes that are switched off.
 let opacity = 0.55;
-let split = 0; // Where the divider is; to the left of it there is the photograph alone.
-let view = {x: 0, y: 0, scale: 1}; // Point of the photograph at the canvas's corner; screen pixels per pixel.
+let split = 0; // Position of the divider from 0 to 1; left of it only the photo is visible.
+let view = {x: 0, y: 0, scale: 1}; // Photo coordinates of the canvas's top left corner; screen pixels per photo pixel.
 let pending = 0;
 
-// ---- What is shown
+// ---- Content
 
-// A picture in full and small; what a device cannot hold in full, it gets smaller.
+// Load a picture at full and reduced size. A device that cannot hold the full size gets a smaller one.
 async function bitmaps(file, width, height) {
   const blob = await (await fetch(file.url)).blob();
   const shrunk = (side) => {
@@ -62,10 +62,10 @@ async function load(value) {
     for (const {name, file} of value.layers) next.layers[name] = await bitmaps(file, width, height);
   } catch (error) {
     stage.dataset.state = "failed";
-    message.textContent = "The result could not be loaded (" + error.message + "). Send the photograph again.";
+    message.textContent = "The result could not be loaded (" + error.message + "). Upload the photo again.";
     return;
   }
-  if (mine !== turn) return; // Another has come meanwhile.
+  if (mine !== turn) return; // Superseded by a newer value.
   if (picture) {
     Object.values(picture.layers).forEach(close);
     if (isNew) close(picture.photo);
@@ -79,7 +79,7 @@ async function load(value) {
   showControls();
   resize();
   if (isNew) fit();
-  // With a picture over it, half of the photograph shows what has changed.
+  // Beside an edit, half of the photo stays visible for comparison.
   moveDivider(layer ? 0.5 : 0);
 }
 
@@ -119,7 +119,7 @@ function redraw() {
   pending ||= requestAnimationFrame(() => { pending = 0; draw(); });
 }
 
-// The rectangle of the canvas that the photograph covers.
+// The rectangle of the canvas that the photo covers.
 function frame() {
   const left = -view.x * view.scale, top = -view.y * view.scale;
   return {
@@ -133,7 +133,7 @@ function frame() {
 function drawBitmaps({small, full}) {
   const {width, height} = picture.value;
   const bitmap = width * view.scale <= small.width ? small : full;
-  // Only what is seen, by whole pixels.
+  // Draw only the visible part, in whole pixels.
   const left = Math.max(0, Math.floor(view.x)), top = Math.max(0, Math.floor(view.y));
   const right = Math.min(width, Math.ceil(view.x + canvas.width / view.scale));
   const bottom = Math.min(height, Math.ceil(view.y + canvas.height / view.scale));
@@ -147,7 +147,7 @@ function drawBitmaps({small, full}) {
   );
 }
 
-// For each of the canvas's columns (or rows), the photograph's which it looks at: `samples` of them.
+// For each of the canvas's columns (or rows), the indices of the `samples` photo columns (or rows) that it shows.
 function lookups(first, last, origin, length, samples) {
   const found = new Int32Array((last - first) * samples);
   for (let i = 0; i < found.length; i++) {
@@ -163,7 +163,7 @@ function drawClasses(box) {
   const {width, height, classes} = picture.value, labels = picture.labels;
   const colours = new Int32Array(256).fill(-1);
   for (const {index, colour} of classes) if (!hidden.has(index)) colours[index] = parseInt(colour.slice(1), 16);
-  // Where the screen is coarser than the photograph, each of its pixels takes the mean of four.
+  // If the screen is coarser than the photo, each of its pixels averages four samples.
   const samples = view.scale < 1 ? 2 : 1;
   const columns = lookups(box.left, box.right, view.x, width, samples);
   const rows = lookups(box.top, box.bottom, view.y, height, samples);
@@ -196,7 +196,7 @@ function drawClasses(box) {
   context.drawImage(scratch, box.left, box.top);
 }
 
-// What is transparent is seen as squares.
+// Show transparency as a checkerboard.
 function drawSquares(box) {
   const side = 10 * devicePixelRatio;
   context.fillStyle = "#fff";
@@ -227,7 +227,7 @@ function draw() {
     context.restore();
   }
   find("scale").textContent = (100 * view.scale).toFixed(view.scale < 0.1 ? 1 : 0) + " %";
-  // Without zoom, fingers scroll the page.
+  // When not zoomed in, touch scrolls the page.
   canvas.style.touchAction = view.scale > fitScale() * 1.01 ? "none" : "pan-y";
 }
 
@@ -235,7 +235,7 @@ function draw() {
 
 const fitScale = () => Math.min(canvas.width / picture.value.width, canvas.height / picture.value.height);
 
-// The photograph stays in sight, and in the middle where it is smaller than the canvas.
+// Keep the photo in view, and centred where it is smaller than the canvas.
 function clamp() {
   const lowest = Math.min(fitScale(), 1);
   view.scale = Math.min(Math.max(HIGHEST, fitScale()), Math.max(lowest, view.scale));
@@ -253,7 +253,7 @@ function fit() {
   clamp();
 }
 
-// Zooms about a point of the canvas, which stays where it is.
+// Zoom around a fixed point of the canvas.
 function zoom(factor, x = canvas.width / 2, y = canvas.height / 2) {
   const before = view.scale;
   const scale = Math.min(Math.max(HIGHEST, fitScale()), Math.max(Math.min(fitScale(), 1), before * factor));
@@ -329,7 +329,7 @@ for (const tool of element.querySelectorAll("[data-zoom]")) {
 function moveDivider(to) {
   split = Math.min(1, Math.max(0, to));
   divider.setAttribute("aria-valuenow", Math.round(100 * split));
-  // At an end, the handle stays within reach.
+  // Keep the handle within reach at both ends.
   divider.style.left = "clamp(22px, " + 100 * split + "%, calc(100% - 22px))";
   redraw();
 }

@@ -1,9 +1,10 @@
-"""What a photo editor does with a label map."""
+"""Edit photos with label maps and mattes: overlays, cut-outs, bokeh and refined mattes."""
 
+from ..data.label_images import class_palette, label_map_image
 from ..inference.mattes import class_mattes, joined_matte, matte_values
 from .lens_blur import bokeh
 from .matting import cut_out, firm_matte, foreground_and_background, refine_matte
-from .overlay import class_palette, label_map_image, overlay_image, priors_image, with_legend
+from .overlay import overlay_image, priors_image, with_legend
 
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Background blur as of a wide lens."""
+"""Blur the background like a lens with a wide aperture."""
 
 import numpy as np
 import PIL.Image
@@ -7,27 +7,27 @@ from scipy import ndimage, signal
 from .matting import as_array, check_matte, foreground_and_background
 
 
-# Pixels beside the foreground whose colours are not spread: mattes are rarely exact to the pixel.
+# Width in pixels of the margin around the foreground that is excluded from the blur: mattes are rarely pixel-exact.
 GUARD = 2
-# Less background than this in reach of the lens has no colour to give.
+# Minimum fraction of background within the disc for a blurred colour to be defined.
 LEAST_WEIGHT = 1e-3
-# Rows that are blurred together.
+# Rows blurred together.
 BAND_ROWS = 512
 
 
 def to_linear(values: np.ndarray) -> np.ndarray:
-    """sRGB values from 0 to 1 as amounts of light."""
+    """Convert sRGB values from 0 to 1 to linear light."""
     return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4).astype(np.float32)
 
 
 def to_srgb(values: np.ndarray) -> np.ndarray:
-    """The inverse of [`to_linear`]."""
+    """Convert linear light to sRGB values; inverse of [`to_linear`]."""
     values = values.clip(0, 1)
     return np.where(values <= 0.0031308, values * 12.92, 1.055 * values ** (1 / 2.4) - 0.055).astype(np.float32)
 
 
 def disc(radius: float) -> np.ndarray:
-    """What a round lens makes of a point: a disc of this radius in pixels, smooth at its rim, whose sum is 1."""
+    """Return the blur kernel of a round aperture: a disc of this radius in pixels with a smooth rim and sum 1."""
     reach = int(np.ceil(radius))
     y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
     kernel = (radius + 0.5 - np.hypot(x, y)).clip(0, 1)
@@ -35,7 +35,7 @@ def disc(radius: float) -> np.ndarray:
 
 
 def blur(values: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """Convolution of `(height, width)` values, zeros outside, in bands of rows."""
+    """Convolve values of shape `(height, width)`, padded with zeros, in bands of rows."""
     reach = kernel.shape[0] // 2
     padded = np.pad(values, ((reach, reach), (0, 0)))
     blurred = np.empty_like(values)
@@ -48,8 +48,10 @@ def blur(values: np.ndarray, kernel: np.ndarray) -> np.ndarray:
 
 def check_strength(strength: float):
     """
+    Check the strength of the bokeh.
+
     Raises:
-        ValueError: If it is not between 0 and 0.1.
+        ValueError: If the strength is not above 0 and at most 0.1.
     """
     if not 0 < strength <= 0.1:
         raise ValueError(f"The strength of the bokeh must be above 0 and at most 0.1 of the diagonal, got {strength}.")
@@ -59,23 +61,24 @@ def bokeh(
     photo: PIL.Image.Image, matte: PIL.Image.Image | np.ndarray, strength: float = 0.01, guard: int = GUARD
 ) -> PIL.Image.Image:
     """
-    A photograph whose background is out of focus. Each point of the background becomes a disc, as light, so that lamps
-    bloom. The foreground gives nothing to it: blurred is the background alone, with its own colours, and divided by
-    how much of it there was; the foreground is put before it again with its own colours.
+    Put the background of a photo out of focus. Each background point spreads over a disc in linear light, so that
+    lamps bloom. The foreground does not bleed into the blur: only the background's own colours are blurred, normalized
+    by the amount of background within the disc, and the foreground's own colours are composited on top.
 
     Args:
-        photo (`PIL.Image.Image`): The photograph.
+        photo (`PIL.Image.Image`): The photo.
         matte (`PIL.Image.Image` or `np.ndarray` of shape `(height, width)`):
-            What is to stay in focus: in mode L, or values from 0 to 1.
-        strength (`float`, *optional*, defaults to 0.01): Radius of the discs, as a share of the diagonal.
-        guard (`int`, *optional*, defaults to 2): Pixels beside the foreground whose colours are not spread.
+            Matte of what stays in focus: an image in mode L, or values from 0 to 1.
+        strength (`float`, *optional*, defaults to 0.01): Radius of the discs, as a fraction of the diagonal.
+        guard (`int`, *optional*, defaults to 2):
+            Width in pixels of the margin around the foreground that is excluded from the blur.
 
     Returns:
-        `PIL.Image.Image`: In mode RGB.
+        `PIL.Image.Image`: The edited photo in mode RGB.
 
     Raises:
         ImportError: If pymatting is not installed.
-        ValueError: If the sizes differ or the strength is not between 0 and 0.1.
+        ValueError: If the sizes differ or the strength is not above 0 and at most 0.1.
     """
     check_strength(strength)
     alpha = as_array(matte)
@@ -88,10 +91,10 @@ def bokeh(
     for channel in range(3):
         light = to_linear(background[:, :, channel])
         blurred = blur(light * weight, kernel) / np.maximum(spread, LEAST_WEIGHT)
-        # Deep behind the foreground no background is in reach, and none is seen.
+        # Deep behind the foreground no background is within the disc, and none is visible.
         blurred = np.where(spread > LEAST_WEIGHT, blurred, light)
         mixed = alpha * to_linear(foreground[:, :, channel]) + (1 - alpha) * blurred
-        # What is wholly in focus is the photograph's own.
+        # Pixels completely in focus keep the photo's values.
         values = np.where(alpha > 254.5 / 255, as_array(photo.convert("RGB"))[:, :, channel], to_srgb(mixed))
         result[:, :, channel] = (values * 255).round().clip(0, 255)
     return PIL.Image.fromarray(result)

@@ -1,4 +1,4 @@
-"""What needs a matting library: refined mattes, and the colours of what lies before a background."""
+"""Refine mattes and estimate foreground colours with pymatting."""
 
 import os
 from typing import Any
@@ -10,66 +10,64 @@ from scipy import ndimage, sparse
 
 from ..inference.mattes import as_array
 from ..inference.tiling import plan_tiles
+from ..utils.extras import require
 
 
-# A matte is surely background below, surely foreground above: a model's scores hardly ever come to nothing or to all.
+# Matte values at and beyond which a pixel counts as pure background or foreground: a model's scores hardly ever reach
+# 0 or 1.
 SURE_BACKGROUND, SURE_FOREGROUND = 0.1, 0.9
-# How much a given matte counts beside the photograph's colours: in the band, where it is soft and where it is wholly
-# one or the other (thin branches have nothing else to hold on to), and elsewhere.
+# Weights of the given matte relative to the photo's colours: in the band where the matte is soft, in the band where it
+# is 0 or 1 (the only support of thin branches), and outside the band.
 SOFT_CONFIDENCE, SOLID_CONFIDENCE, KNOWN_CONFIDENCE = 0.01, 0.1, 100.0
-# What colours may vary by without meaning anything (epsilon of Levin et al.), for the noise and blocks of JPEG; its
-# usual 1e-7 is for pictures without.
+# Colour variance treated as noise (epsilon of Levin et al.), chosen for JPEG's noise and blocks; the usual 1e-7 is for
+# images without them.
 COLOUR_VARIANCE = 1e-5
-# Tiles of refinement in pixels, and what they share with their neighbours. Its memory and time grow with the tile.
+# Side and overlap of refinement's tiles in pixels. Memory and time grow with the tile.
 TILE, OVERLAP = 512, 64
 
 
 def matting_library() -> Any:
     """
-    pymatting, which takes a minute to prepare itself the first time.
+    Import pymatting, whose first import takes a minute because it compiles code.
 
     Raises:
-        ImportError: If it is not installed.
+        ImportError: If pymatting is not installed.
     """
-    # numba starts as many of OpenMP's threads as there are cores, and PyTorch would compute with as many from then on.
+    # By default numba starts an OpenMP thread per core, and PyTorch would use that number from then on.
     os.environ.setdefault("NUMBA_NUM_THREADS", str(torch.get_num_threads()))
-    try:
-        import pymatting
-    except ImportError as error:
-        raise ImportError(
-            "Refined mattes, cut-outs and bokeh need pymatting: pip install 'transformers-massformer[editing]'"
-        ) from error
-    return pymatting
+    return require("pymatting", "editing", "Matting (refined mattes, cut-outs, bokeh)")
 
 
 def check_matte(photo: PIL.Image.Image, matte: np.ndarray):
     """
+    Check that a matte has the photo's size.
+
     Raises:
-        ValueError: If it is not of the photograph's size.
+        ValueError: If the sizes differ.
     """
     if matte.shape != (photo.height, photo.width):
         raise ValueError(
-            f"The matte, {matte.shape[0]} x {matte.shape[1]}, must be of the photograph's size, {photo.height} x "
-            f"{photo.width} (height x width)."
+            f"The matte has size {matte.shape[0]} x {matte.shape[1]}, the photo {photo.height} x {photo.width} "
+            "(height x width). Use a matte of the photo's size."
         )
 
 
 def firm_matte(matte: PIL.Image.Image | np.ndarray) -> np.ndarray:
     """
-    A matte that is wholly background where it is so but for a tenth, and wholly foreground likewise; between, it is
-    stretched. A model is seldom wholly sure, and what is in front would let the background through.
+    Stretch the contrast of a matte: values up to 0.1 become 0, values from 0.9 become 1, linear between. Models are
+    seldom completely certain, and without this the background would show through the foreground.
 
     Args:
-        matte (`PIL.Image.Image` or `np.ndarray` of shape `(height, width)`): In mode L, or values from 0 to 1.
+        matte (`PIL.Image.Image` or `np.ndarray` of shape `(height, width)`): Image in mode L, or values from 0 to 1.
 
     Returns:
-        `np.ndarray` of shape `(height, width)`: float32, from 0 to 1.
+        `np.ndarray` of shape `(height, width)`: Values from 0 to 1, float32.
     """
     return ((as_array(matte) - SURE_BACKGROUND) / (SURE_FOREGROUND - SURE_BACKGROUND)).clip(0, 1)
 
 
 def edge_band(matte: np.ndarray, band: int) -> np.ndarray:
-    """Where a matte is soft or jumps, and `band` pixels around: booleans of shape `(height, width)`."""
+    """Return a boolean map of shape `(height, width)`: pixels within `band` of where the matte is soft or jumps."""
     soft = (matte > 0) & (matte < 1)
     solid = matte > 0.5
     soft |= ndimage.maximum_filter(solid, 3) != ndimage.minimum_filter(solid, 3)
@@ -78,13 +76,13 @@ def edge_band(matte: np.ndarray, band: int) -> np.ndarray:
 
 def solve_matte(pixels: np.ndarray, matte: np.ndarray, unknown: np.ndarray) -> np.ndarray:
     """
-    The matte that agrees best with the photograph's colours (closed-form matting) and with the given one, of which
-    little is believed where it is unknown, least where it is soft, and all elsewhere.
+    Solve for the matte that agrees best with the photo's colours (closed-form matting) and with the given matte, which
+    has little weight where it is unknown, least where it is also soft, and a high weight elsewhere.
 
     Args:
-        pixels (`np.ndarray` of shape `(height, width, 3)`): float64, from 0 to 1.
-        matte (`np.ndarray` of shape `(height, width)`): From 0 to 1.
-        unknown (`np.ndarray` of shape `(height, width)`): Booleans.
+        pixels (`np.ndarray` of shape `(height, width, 3)`): Colours from 0 to 1, float64.
+        matte (`np.ndarray` of shape `(height, width)`): Values from 0 to 1.
+        unknown (`np.ndarray` of shape `(height, width)`): Boolean map of the pixels to solve for.
     """
     library = matting_library()
     soft = (matte > 0) & (matte < 1)
@@ -97,24 +95,24 @@ def solve_matte(pixels: np.ndarray, matte: np.ndarray, unknown: np.ndarray) -> n
 
 def refine_matte(photo: PIL.Image.Image, matte: PIL.Image.Image | np.ndarray, band: int = 2) -> PIL.Image.Image:
     """
-    A matte whose edges follow the photograph's colours: closed-form matting (Levin et al. 2008; pymatting) of a band
-    around its edges, in overlapping tiles. Tiles without an edge cost nothing. Of the given one [`firm_matte`] is
-    taken.
+    Align the edges of a matte with the photo's colours: closed-form matting (Levin et al. 2008; pymatting) of a band
+    around the edges, in overlapping tiles. Tiles without an edge cost nothing. The matte passes through [`firm_matte`]
+    first.
 
     Args:
-        photo (`PIL.Image.Image`): The photograph.
-        matte (`PIL.Image.Image` or `np.ndarray` of shape `(height, width)`): In mode L, or values from 0 to 1.
-        band (`int`, *optional*, defaults to 2): Pixels around its edges which are found anew.
+        photo (`PIL.Image.Image`): The photo.
+        matte (`PIL.Image.Image` or `np.ndarray` of shape `(height, width)`): Image in mode L, or values from 0 to 1.
+        band (`int`, *optional*, defaults to 2): Pixels around the edges in which the matte is recomputed.
 
     Returns:
-        `PIL.Image.Image`: In mode L.
+        `PIL.Image.Image`: The refined matte in mode L.
 
     Raises:
         ImportError: If pymatting is not installed.
-        ValueError: If the sizes differ or the band has no pixels.
+        ValueError: If the sizes differ or the band is below 1.
     """
     if band < 1:
-        raise ValueError(f"The band must be 1 pixel or more, got {band}.")
+        raise ValueError(f"The band must be at least 1 pixel, got {band}.")
     values = firm_matte(matte)
     check_matte(photo, values)
     unknown = edge_band(values, band)
@@ -123,7 +121,7 @@ def refine_matte(photo: PIL.Image.Image, matte: PIL.Image.Image | np.ndarray, ba
         left, top, right, bottom = tile.box
         place = slice(top, bottom), slice(left, right)
         found = values[place]
-        # What is the same everywhere stays so; the solver fails for nothing but zeros.
+        # A constant matte stays as it is; the solver fails on all zeros.
         if unknown[place].any() and found.min() < found.max() and min(found.shape) > 2:
             pixels = as_array(photo.crop(tile.box).convert("RGB")).astype(np.float64)
             found = solve_matte(pixels, found.astype(np.float64), unknown[place])
@@ -137,16 +135,16 @@ def foreground_and_background(
     photo: PIL.Image.Image, matte: PIL.Image.Image | np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """
-    The colours that a photograph is a mixture of, by its matte (multi-level estimation, Germer et al. 2021, of
-    pymatting).
+    Estimate the foreground and background colours of which a photo is a mixture, given its matte (multi-level
+    estimation, Germer et al. 2021; pymatting).
 
     Args:
-        photo (`PIL.Image.Image`): The photograph.
-        matte (`PIL.Image.Image` or `np.ndarray` of shape `(height, width)`): In mode L, or values from 0 to 1.
+        photo (`PIL.Image.Image`): The photo.
+        matte (`PIL.Image.Image` or `np.ndarray` of shape `(height, width)`): Image in mode L, or values from 0 to 1.
 
     Returns:
-        `tuple(np.ndarray)`: colours of the foreground and of the background, float32 of shape `(height, width, 3)`
-        from 0 to 1.
+        `tuple(np.ndarray)`: Colours of the foreground and of the background, each of shape `(height, width, 3)`, from
+        0 to 1, float32.
 
     Raises:
         ImportError: If pymatting is not installed.
@@ -161,15 +159,15 @@ def foreground_and_background(
 
 def cut_out(photo: PIL.Image.Image, matte: PIL.Image.Image | np.ndarray) -> PIL.Image.Image:
     """
-    A photograph's foreground, to be put before anything: its own colours, without the old background shining through,
-    and the matte as alpha.
+    Cut out the foreground of a photo for compositing: its own colours, without traces of the old background, and the
+    matte as alpha.
 
     Args:
-        photo (`PIL.Image.Image`): The photograph.
-        matte (`PIL.Image.Image` or `np.ndarray` of shape `(height, width)`): In mode L, or values from 0 to 1.
+        photo (`PIL.Image.Image`): The photo.
+        matte (`PIL.Image.Image` or `np.ndarray` of shape `(height, width)`): Image in mode L, or values from 0 to 1.
 
     Returns:
-        `PIL.Image.Image`: In mode RGBA.
+        `PIL.Image.Image`: The cut-out in mode RGBA.
 
     Raises:
         ImportError: If pymatting is not installed.

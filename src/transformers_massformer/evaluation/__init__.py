@@ -1,1 +1,1 @@
-"""Evaluating segmentation models on data in MaSS13K's layout: any of transformers', or label maps from elsewhere."""
+"""Evaluation of segmentation models, or of label maps in a folder, on data in MaSS13K's layout."""

@@ -1,4 +1,4 @@
-"""Several results on the same images: differences, and how sure they are."""
+"""Compare results on the same images: differences with confidence intervals."""
 
 import json
 import math
@@ -12,42 +12,42 @@ from ..metrics import Counts, class_scores
 from .report import SCORES, format_score
 
 
-# Bootstrap samples that are computed at a time.
+# Number of bootstrap samples computed at a time.
 CHUNK = 200
 
 
 def read_result(path: str | Path) -> dict[str, Any]:
     """
-    A results.json, or that of a folder.
+    Read a results.json file, given its path or its folder.
 
     Raises:
-        FileNotFoundError: If there is none.
-        ValueError: If it is something else.
+        FileNotFoundError: If it does not exist.
+        ValueError: If it was not written by `massformer evaluate`.
     """
     path = Path(path)
     path = path / "results.json" if path.is_dir() else path
     if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}; `massformer evaluate` writes a results.json.")
+        raise FileNotFoundError(f"There is no file {path}. Write one with `massformer evaluate`.")
     try:
         result = json.loads(path.read_text())
         if not {"images", "scores", "counting", "labels"} <= result.keys():
             raise ValueError("it lacks images, scores, counting or labels")
     except (ValueError, AttributeError) as error:
-        raise ValueError(f"{path} is no results.json of `massformer evaluate`: {error}.") from error
+        raise ValueError(f"{path} was not written by `massformer evaluate`: {error}.") from error
     return result
 
 
 def check_comparable(results: Mapping[str, Mapping[str, Any]]):
-    """Raises a ValueError unless all results are of the same images, classes and settings."""
+    """Raise a `ValueError` unless all results have the same images, classes and settings."""
     (first, reference), *others = results.items()
     for name, result in others:
         for what in ("labels", "counting"):
             if result[what] != reference[what]:
-                raise ValueError(f"{name} and {first} have other {what}: {result[what]} and {reference[what]}.")
+                raise ValueError(f"{name} and {first} differ in {what}: {result[what]} and {reference[what]}.")
         if result["images"].keys() != reference["images"].keys():
             differing = sorted(result["images"].keys() ^ reference["images"].keys())
             raise ValueError(
-                f"{name} and {first} are not of the same images: {len(differing)} are in one only, such as "
+                f"{name} and {first} cover different images: {len(differing)} are in only one of them, such as "
                 f"{', '.join(differing[:3])}."
             )
         for image, counts in result["images"].items():
@@ -56,18 +56,18 @@ def check_comparable(results: Mapping[str, Mapping[str, Any]]):
 
 
 def image_counts(result: Mapping[str, Any]) -> Counts:
-    """Counts of shape `(num_images, num_labels)`, images in order of their names."""
+    """Return counts of shape `(num_images, num_labels)`, sorted by image name."""
     return Counts.from_tensor(torch.tensor([result["images"][name] for name in sorted(result["images"])]))
 
 
 def mean_scores(counts: Counts) -> torch.Tensor:
-    """Means over present classes, of shape `(..., 3)` in the order of `SCORES`."""
+    """Return means over present classes, of shape `(..., 3)` in the order of `SCORES`."""
     scores = class_scores(counts)
     return torch.stack([getattr(scores, name).nanmean(dim=-1) for name in SCORES], dim=-1)
 
 
 def bootstrap_weights(num_images: int, samples: int, seed: int) -> torch.Tensor:
-    """How often each image occurs in samples drawn with replacement: float64 of shape `(samples, num_images)`."""
+    """Draw samples with replacement; return each image's multiplicity, float64 of shape `(samples, num_images)`."""
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randint(num_images, (samples, num_images), generator=generator)
     weights = torch.zeros(samples, num_images, dtype=torch.float64)
@@ -75,7 +75,7 @@ def bootstrap_weights(num_images: int, samples: int, seed: int) -> torch.Tensor:
 
 
 def bootstrap_scores(counts: Counts, weights: torch.Tensor) -> torch.Tensor:
-    """Mean scores of each sample of images: shape `(samples, 3)`."""
+    """Return the mean scores of each sample of images, of shape `(samples, 3)`."""
     values = counts.to_tensor().double()
     samples = [
         mean_scores(Counts.from_tensor(torch.einsum("sn,nkc->skc", chunk, values))) for chunk in weights.split(CHUNK)
@@ -84,7 +84,7 @@ def bootstrap_scores(counts: Counts, weights: torch.Tensor) -> torch.Tensor:
 
 
 def interval(values: torch.Tensor, confidence: float) -> tuple[float, float]:
-    """The interval that holds the middle share of values."""
+    """Return the central interval that contains a `confidence` share of the values."""
     values, tail = values[~values.isnan()], (1 - confidence) / 2
     if not len(values):
         return math.nan, math.nan
@@ -96,21 +96,23 @@ def compare(
     results: Mapping[str, Mapping[str, Any]], samples: int = 2000, confidence: float = 0.95, seed: int = 0
 ) -> list[dict[str, Any]]:
     """
-    Scores of several results and their differences to the first, with bootstrap confidence intervals: the same samples
-    of images, drawn with replacement, for all, so that what makes an image hard for everyone cancels in differences.
+    Compute the scores of several results and their differences to the first, with bootstrap confidence intervals.
+
+    All results share the same samples of images, drawn with replacement, so that the difficulty of an image cancels
+    in differences.
 
     Args:
-        results (`Mapping[str, Mapping[str, Any]]`): Names and contents of results.json files.
-        samples (`int`, *optional*, defaults to 2000): Number of samples.
-        confidence (`float`, *optional*, defaults to 0.95): What share of samples the intervals hold.
-        seed (`int`, *optional*, defaults to 0): Of the samples.
+        results (`Mapping[str, Mapping[str, Any]]`): Contents of results.json files by name.
+        samples (`int`, *optional*, defaults to 2000): Number of bootstrap samples.
+        confidence (`float`, *optional*, defaults to 0.95): Share of samples within the intervals.
+        seed (`int`, *optional*, defaults to 0): Seed of the samples.
 
     Returns:
-        `list[dict]`: for each result its `name` and, for `iou`, `boundary_iou` and `bf1`, a dict with `value`,
-        `interval`, `difference` and `difference_interval` (`None` for the first).
+        `list[dict]`: For each result, its `name` and, under `iou`, `boundary_iou` and `bf1`, a dict with `value`,
+        `interval`, `difference` and `difference_interval` (both `None` for the first).
 
     Raises:
-        ValueError: If they are not of the same images, classes and settings.
+        ValueError: If results differ in images, classes or settings.
     """
     check_comparable(results)
     rows: list[dict[str, Any]] = []
@@ -137,8 +139,8 @@ def compare(
 
 def comparison_table(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """
-    Header and a row for each score of each result; differences are those to the first, and a star marks intervals
-    without zero.
+    Format a comparison as rows: a header, then one row per score and result. Differences are to the first result, and
+    a star marks intervals that exclude zero.
     """
     table = [["score", "result", "value", "interval", "difference", "its interval"]]
     for name, title in SCORES.items():
@@ -156,4 +158,5 @@ def comparison_table(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
 
 
 def interval_text(name: str, limits: Sequence[float]) -> str:
+    """Format an interval of a score."""
     return " to ".join(format_score(name, limit) for limit in limits)

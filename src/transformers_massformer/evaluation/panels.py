@@ -1,4 +1,4 @@
-"""Pictures of what went wrong: photograph, truth, prediction and boundary errors beside each other."""
+"""Error panels: photo, ground truth, prediction and boundary errors side by side."""
 
 import numpy as np
 import PIL.Image
@@ -6,24 +6,25 @@ import PIL.ImageDraw
 import torch
 import torch.nn.functional as F
 
-from ..editing.overlay import label_map_image, overlay_image
+from ..data.label_images import label_map_image
+from ..editing.overlay import overlay_image
 from ..metrics.counts import boundary_band
 
 
-# Longer side of each of the four pictures, and the gap between them.
+# In pixels: longer side of each of the four pictures, gap between them, and height of their titles.
 SIDE, GAP, TITLE_HEIGHT = 960, 12, 28
 AGREED, MISSED, INVENTED = (90, 200, 90), (235, 60, 60), (70, 130, 255)
-TITLES = ("photograph", "truth", "prediction", "boundaries: found green, missed red, invented blue")
+TITLES = ("photo", "ground truth", "prediction", "boundaries: found green, missed red, invented blue")
 
 
 def thumbnail_size(width: int, height: int) -> tuple[int, int]:
-    """Width and height of the pictures."""
+    """Return width and height of each picture."""
     factor = min(1.0, SIDE / max(width, height))
     return max(1, round(width * factor)), max(1, round(height * factor))
 
 
 def any_within(mask: torch.Tensor, size: tuple[int, int]) -> np.ndarray:
-    """A mask in a smaller size; a pixel is set if any of those in it is, so that thin lines stay."""
+    """Shrink a mask; a pixel is set if any pixel within it is, which keeps thin lines."""
     return F.adaptive_max_pool2d(mask[None].float(), size)[0].bool().numpy()
 
 
@@ -34,10 +35,10 @@ def boundary_error_image(
     size: tuple[int, int],
     ignore_index: int | None,
 ) -> PIL.Image.Image:
-    """The boundaries of truth and prediction, in three colours on the darkened photograph."""
+    """Draw the boundaries of ground truth and prediction in three colours on the darkened photo."""
     valid = torch.ones_like(label, dtype=torch.bool) if ignore_index is None else label != ignore_index
     true, predicted = boundary_band(label, 1) & valid, boundary_band(prediction, 1) & valid
-    # Within a pixel of each other they agree.
+    # Boundaries within one pixel of each other agree.
     near_true, near_predicted = (
         F.max_pool2d(mask[None].float(), 3, stride=1, padding=1)[0].bool() for mask in (true, predicted)
     )
@@ -60,14 +61,14 @@ def error_panel(
     ignore_index: int | None = 255,
 ) -> PIL.Image.Image:
     """
-    Photograph, truth, prediction and boundary errors in one picture.
+    Draw photo, ground truth, prediction and boundary errors in one picture.
 
     Args:
-        photo (`PIL.Image.Image`): The photograph.
+        photo (`PIL.Image.Image`): The photo.
         label (`torch.Tensor` of shape `(height, width)`): True classes, or `ignore_index`.
         prediction (`torch.Tensor` of shape `(height, width)`): Predicted classes.
-        num_labels (`int`): Number of classes, fewer than 256.
-        ignore_index (`int`, *optional*, defaults to 255): Label of no class, drawn black.
+        num_labels (`int`): Number of classes, at most 255.
+        ignore_index (`int`, *optional*, defaults to 255): Label of ignored pixels, drawn black.
     """
     size = thumbnail_size(photo.width, photo.height)
     shown = photo.convert("RGB")

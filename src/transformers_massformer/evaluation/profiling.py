@@ -1,4 +1,4 @@
-"""What a model costs: parameters, operations, time and memory."""
+"""Profile a model: parameters, operations, time and memory."""
 
 import statistics
 import time
@@ -19,24 +19,24 @@ from ..models.deform_conv import ModulatedDeformConv2d
 from ..utils.text import format_bytes
 
 
-# Longest side of the photograph that warms the machine up. The whole one is timed so often, or until it has taken so
-# many seconds in all.
+# Longest side of the warm-up photo in pixels. Timed runs stop after this number of runs or seconds.
 WARM_UP_SIDE, MAX_RUNS, ENOUGH_SECONDS = 512, 3, 10.0
 
 
 def plain_convolution(layer: ModulatedDeformConv2d, hidden_states: torch.Tensor, *ignored: Any) -> torch.Tensor:
-    """The convolution whose matrix product is that of the deformable one."""
+    """Compute a plain convolution with the same matrix product as the deformable one."""
     return F.conv2d(hidden_states, layer.weight, padding=layer.weight.shape[-1] // 2)
 
 
 def count_operations(model: PreTrainedModel, inputs: dict[str, torch.Size]) -> int:
     """
-    Floating-point operations of one forward, two per multiply-add: of convolutions, matrix products and attention. A
-    deformable convolution counts as its matrix product. Nothing is computed.
+    Count the floating-point operations of one forward pass: convolutions, matrix products and attention, two per
+    multiply-add. A deformable convolution counts as its matrix product. Nothing is computed.
 
     Args:
-        model (`PreTrainedModel`): The model; one of its kind and configuration is run, on tensors without data.
-        inputs (`dict[str, torch.Size]`): Shapes of its inputs, of which `pixel_values` is of floating point.
+        model (`PreTrainedModel`):
+            The model. A new model of its class and configuration is run on tensors without data.
+        inputs (`dict[str, torch.Size]`): Shapes of its inputs; `pixel_values` is float32, all others are int64.
     """
     with FakeTensorMode(), mock.patch.object(ModulatedDeformConv2d, "forward", plain_convolution):
         twin = type(model)(model.config).eval()
@@ -45,38 +45,39 @@ def count_operations(model: PreTrainedModel, inputs: dict[str, torch.Size]) -> i
             name: torch.zeros(shape, dtype=torch.float32 if name == "pixel_values" else torch.int64)
             for name, shape in inputs.items()
         }
-        # Not in inference mode, where MaSSFormer may compute some rows twice.
+        # Not in inference mode, in which MaSSFormer may compute some rows twice.
         with FlopCounterMode(display=False) as counter:
             twin(**tensors)
     return counter.get_total_flops()
 
 
 def blank_photo(width: int, height: int) -> PIL.Image.Image:
-    """A photograph of nothing, but of the size."""
+    """Create a photo of this size that shows a gradient."""
     return PIL.Image.linear_gradient("L").resize((width, height)).convert("RGB")
 
 
 def synchronize(device: torch.device):
+    """Wait for all queued work of an accelerator."""
     if device.type != "cpu":
         torch.accelerator.synchronize()
 
 
 def profile(predictor: ModelPredictor, width: int, height: int) -> dict[str, Any]:
     """
-    Costs of a model, as photographs go through it.
+    Measure the costs of segmenting a photo.
 
     Args:
-        predictor ([`ModelPredictor`]): The model.
-        width (`int`), height (`int`): Size of the photograph in pixels.
+        predictor ([`ModelPredictor`]): The model with its prediction options.
+        width (`int`), height (`int`): Size of the photo in pixels.
 
     Returns:
-        `dict`: `parameters`; `flops` of one forward at the size that the model gets, see [`count_operations`]; the
-        median `seconds` from photograph to label map over `runs`; `peak_bytes` of memory meanwhile, see
-        [`PeakMemory`]; and `width`, `height`, `input_size` (height and width that the model gets), `device` and
+        `dict`: `parameters`; `flops` of one forward pass at the model's input size, see [`count_operations`]; the
+        median `seconds` from photo to label map over `runs`; the peak memory during these runs, `peak_bytes`, see
+        [`PeakMemory`]; and `width`, `height`, `input_size` (height and width of the model's input), `device` and
         `dtype`.
 
     Raises:
-        MemoryError: If the photograph does not fit into memory.
+        MemoryError: If the photo does not fit into memory.
     """
     photo = blank_photo(width, height)
     inputs = {**predictor.inputs_of(photo), **predictor.constant_inputs}
@@ -105,13 +106,13 @@ def profile(predictor: ModelPredictor, width: int, height: int) -> dict[str, Any
 
 
 def backbone_name(model: nn.Module) -> str:
-    """What tables call the backbone."""
+    """Return the name of the backbone in tables."""
     config: Any = getattr(model.config, "backbone_config", None) or model.config
     return getattr(config, "backbone", None) or config.model_type
 
 
 def cost_cells(costs: dict[str, Any]) -> list[str]:
-    """Parameters, operations, time and memory as the paper's Table 2 writes them."""
+    """Format parameters, operations, time and memory as in the paper's Table 2."""
     return [
         f"{costs['parameters'] / 1e6:.2f}M",
         f"{costs['flops'] / 1e9:.0f}G",
@@ -121,14 +122,13 @@ def cost_cells(costs: dict[str, Any]) -> list[str]:
 
 
 def cost_note(costs: dict[str, Any]) -> str:
-    """The conventions behind a row of costs."""
+    """Explain the conventions of a row of costs."""
     height, width = costs["input_size"]
-    times = "once" if costs["runs"] == 1 else f"median of {costs['runs']} times"
-    what = "process with everything in it" if costs["device"] == "cpu" else "allocator"
+    times = "one run" if costs["runs"] == 1 else f"median of {costs['runs']} runs"
+    what = "whole process" if costs["device"] == "cpu" else "allocator"
     return (
-        f"For a photograph of {costs['width']} x {costs['height']} pixels (width x height), which the model gets as "
+        f"For a photo of {costs['width']} x {costs['height']} pixels (width x height), passed to the model as "
         f"{width} x {height}, on {costs['device']} in {costs['dtype']}. FLOPs: two per multiply-add, of convolutions, "
-        "matrix products and attention in one forward; deformable convolutions are counted, as the matrix product "
-        "they end in. Time: from photograph to label map of its size, "
-        f"{times}. Memory: peak of the {what}."
+        "matrix products and attention in one forward pass; a deformable convolution counts as its matrix product. "
+        f"Time: from photo to label map of the same size, {times}. Memory: peak of the {what}."
     )

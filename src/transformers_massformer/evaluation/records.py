@@ -1,4 +1,4 @@
-"""The counts of each image on disk, so that an interrupted evaluation goes on where it stopped."""
+"""Store the counts of each image, so that an interrupted evaluation can resume."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ IDENTITY_FILE = "evaluation.json"
 @dataclass(frozen=True)
 class ImageRecord:
     """
-    What is kept of an image.
+    Result of one image.
 
     Attributes:
-        image_id (`str`): Its name.
-        state (`str`): Another text once one of its files was written again.
-        width (`int`), height (`int`): Its size in pixels.
-        counts ([`Counts`]): Of shape `(num_labels,)`.
+        image_id (`str`): Name of the image.
+        state (`str`): State of its files, which changes when one of them is rewritten.
+        width (`int`), height (`int`): Size of the image in pixels.
+        counts ([`Counts`]): Counts of shape `(num_labels,)`.
     """
 
     image_id: str
@@ -33,22 +33,24 @@ class ImageRecord:
     counts: Counts
 
     def to_json(self) -> dict[str, Any]:
+        """Return the record as JSON values."""
         return {**vars(self), "counts": self.counts.to_tensor().tolist()}
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "ImageRecord":
+        """Create a record from the values of [`ImageRecord.to_json`]."""
         counts = Counts.from_tensor(torch.tensor(fields["counts"]))
         return cls(fields["image_id"], fields["state"], fields["width"], fields["height"], counts)
 
 
 def begin(folder: Path, identity: Mapping[str, Any], overwrite: bool):
     """
-    Makes a folder ready for an evaluation, or for going on with it.
+    Prepare a folder for starting or resuming an evaluation.
 
     Args:
-        folder (`Path`): The folder.
-        identity (`Mapping[str, Any]`): What is evaluated, and how; of what JSON can hold.
-        overwrite (`bool`): Whether to forget what another evaluation has left there.
+        folder (`Path`): Folder of the evaluation.
+        identity (`Mapping[str, Any]`): Settings that identify the evaluation, as JSON values.
+        overwrite (`bool`): Whether to discard the records of another evaluation in the folder.
 
     Raises:
         ValueError: If it holds another evaluation.
@@ -59,11 +61,14 @@ def begin(folder: Path, identity: Mapping[str, Any], overwrite: bool):
 
 def read_image_records(folder: Path, states: Mapping[str, str]) -> dict[str, ImageRecord]:
     """
-    What is there of some images, by name, from all processes.
+    Read the records of images whose files have not changed since, written by any process.
 
     Args:
-        folder (`Path`): The evaluation's folder.
-        states (`Mapping[str, str]`): Names of the images and the present state of their files.
+        folder (`Path`): Folder of the evaluation.
+        states (`Mapping[str, str]`): Current states of the images' files by image name.
+
+    Returns:
+        `dict[str, ImageRecord]`: The records by image name.
     """
     return {
         fields["image_id"]: ImageRecord.from_json(fields)

@@ -1,4 +1,4 @@
-"""Results as JSON, tables and a CSV."""
+"""Format scores, and write results as JSON, tables and CSV."""
 
 import csv
 import json
@@ -9,21 +9,22 @@ from typing import Any
 
 from ..metrics import Counts, CountSettings, class_scores, score
 from ..utils.files import written_whole
+from ..utils.text import markdown_table
 from .records import ImageRecord
 
 
-# Names of the scores in tables, as the paper has them; its BF1 is not in percent.
+# Names of the scores in tables, as in the paper.
 SCORES = {"iou": "mIoU", "boundary_iou": "BIoU", "bf1": "BF1"}
 
 
 def results(identity: Mapping[str, Any], records: Sequence[ImageRecord]) -> dict[str, Any]:
     """
-    Everything about an evaluation that does not depend on when and where it ran: what was evaluated, scores, and the
-    counts of each image, from which they can be computed again and compared.
+    Return the results of an evaluation, independent of when and where it ran: its settings, the scores, and the counts
+    of each image, from which scores can be recomputed and compared.
 
     Args:
-        identity (`Mapping[str, Any]`): What was evaluated, and how.
-        records (`Sequence[ImageRecord]`): Of all images.
+        identity (`Mapping[str, Any]`): Settings that identify the evaluation.
+        records (`Sequence[ImageRecord]`): Records of all images.
     """
     counts = Counts.stack([record.counts for record in records])
     return {
@@ -34,12 +35,13 @@ def results(identity: Mapping[str, Any], records: Sequence[ImageRecord]) -> dict
 
 
 def write_json(values: Any, path: Path):
+    """Write values to a JSON file."""
     with written_whole(path) as partial:
         partial.write_text(json.dumps(values, indent=1) + "\n")
 
 
 def format_score(name: str, value: float) -> str:
-    """As in the paper's tables: percent, but BF1 as a fraction; a dash for absent classes."""
+    """Format a score as in the paper's tables: percent, but BF1 as a fraction; a dash for absent classes."""
     if math.isnan(value):
         return "-"
     return f"{value:.4f}" if name == "bf1" else f"{100 * value:.2f}"
@@ -47,12 +49,13 @@ def format_score(name: str, value: float) -> str:
 
 def class_table(title: str, labels: Sequence[str], scores: Mapping[str, Any]) -> list[list[str]]:
     """
-    Header and row in the form of the paper's Tables 6 and 7: three scores of each class, and here their means first.
+    Return a header and a row in the form of the paper's Tables 6 and 7: three scores per class, here with their means
+    first.
 
     Args:
-        title (`str`): What stands in the first column.
+        title (`str`): Name of the model, for the first column.
         labels (`Sequence[str]`): Names of the classes.
-        scores (`Mapping[str, Any]`): Of [`score`].
+        scores (`Mapping[str, Any]`): Result of [`score`].
     """
     header, row = ["Method"], [title]
     header += [f"Mean {title}" for title in SCORES.values()]
@@ -64,29 +67,20 @@ def class_table(title: str, labels: Sequence[str], scores: Mapping[str, Any]) ->
 
 
 def score_rows(labels: Sequence[str], scores: Mapping[str, Any]) -> list[list[str]]:
-    """The same figures for a terminal: a header, the means, and a row for each class."""
-    rows = [["", *SCORES.values()], ["mean", *(format_score(name, scores[f"mean_{name}"]) for name in SCORES)]]
+    """Return a narrow table of the same scores: a header, the means, and one row per class."""
+    rows = [["class", *SCORES.values()], ["mean", *(format_score(name, scores[f"mean_{name}"]) for name in SCORES)]]
     for index, label in enumerate(labels):
         rows.append([label, *(format_score(name, scores[f"per_category_{name}"][index]) for name in SCORES)])
     return rows
 
 
-def markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows, the first of which is the header, as a Markdown table; numbers to the right."""
-    lines = [
-        "| " + " | ".join(rows[0]) + " |",
-        "| " + " | ".join(["---"] + ["---:"] * (len(rows[0]) - 1)) + " |",
-        *("| " + " | ".join(row) + " |" for row in rows[1:]),
-    ]
-    return "\n".join(lines) + "\n"
-
-
 def latex_escaped(text: str) -> str:
+    """Escape LaTeX's special characters."""
     return "".join(f"\\{character}" if character in "&%$#_{}" else character for character in text)
 
 
 def latex_class_table(title: str, labels: Sequence[str], scores: Mapping[str, Any]) -> str:
-    """The table of classes in LaTeX (package booktabs), with a head of two lines as in the paper."""
+    """Return the class table in LaTeX (package booktabs), with a two-line header as in the paper."""
     _, row = class_table(title, labels, scores)
     heads = " & ".join(
         f"\\multicolumn{{3}}{{c}}{{{latex_escaped(head)}}}" for head in ["Mean", *map(str.capitalize, labels)]
@@ -108,7 +102,7 @@ def latex_class_table(title: str, labels: Sequence[str], scores: Mapping[str, An
 
 
 def image_rows(records: Iterable[ImageRecord], labels: Sequence[str]) -> list[dict[str, str]]:
-    """A row with the scores of each image; empty where a class is absent."""
+    """Return one row of scores per image; scores of absent classes are empty."""
     rows = []
     for record in records:
         scores = class_scores(record.counts)
@@ -125,6 +119,7 @@ def image_rows(records: Iterable[ImageRecord], labels: Sequence[str]) -> list[di
 
 
 def write_image_csv(records: Sequence[ImageRecord], labels: Sequence[str], path: Path):
+    """Write the scores of each image to a CSV file."""
     rows = image_rows(records, labels)
     with written_whole(path) as partial, partial.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
@@ -134,13 +129,13 @@ def write_image_csv(records: Sequence[ImageRecord], labels: Sequence[str], path:
 
 def write_report(title: str, result: Mapping[str, Any], records: Sequence[ImageRecord], folder: Path):
     """
-    Writes results.json, classes.md, classes.tex and images.csv.
+    Write results.json, classes.md, classes.tex and images.csv.
 
     Args:
-        title (`str`): What tables call the model.
-        result (`Mapping[str, Any]`): Of [`results`].
-        records (`Sequence[ImageRecord]`): Of all images.
-        folder (`Path`): Where to.
+        title (`str`): Name of the model in tables.
+        result (`Mapping[str, Any]`): Result of [`results`].
+        records (`Sequence[ImageRecord]`): Records of all images.
+        folder (`Path`): Output folder.
     """
     labels, scores = result["labels"], result["scores"]
     write_json(result, folder / "results.json")
@@ -154,7 +149,7 @@ def write_report(title: str, result: Mapping[str, Any], records: Sequence[ImageR
 
 
 def worst_images(records: Iterable[ImageRecord], count: int) -> list[str]:
-    """Names of the images with the lowest mean Boundary IoU, the lowest first."""
+    """Return the names of the images with the lowest mean Boundary IoU, in ascending order."""
 
     def mean(record: ImageRecord) -> float:
         value = class_scores(record.counts).boundary_iou.nanmean().item()

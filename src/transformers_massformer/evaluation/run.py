@@ -9,12 +9,14 @@ from typing import Any, cast
 import PIL.Image
 import torch
 
+from ..data.headers import read_header
 from ..data.label_map_folder import LabelMapFolder
-from ..data.mass13k import Pair, read_header
-from ..data.reading import lay_on_photo, read_label, read_pair, read_photo
-from ..data.statistics import file_state
+from ..data.layout import Pair
+from ..data.reading import lay_on_photo, read_label, read_pair
+from ..images import read_photo
 from ..inference.predictor import UNLABELLED, Predictor
 from ..metrics import CountSettings, count_image
+from ..utils.files import file_state
 from .records import ImageRecord
 
 

@@ -12,7 +12,6 @@ import PIL.Image
 import torch
 
 from ..inference.predictor import ModelPredictor
-from . import measurement
 from .runtime import OnnxPredictor
 
 
@@ -86,7 +85,7 @@ def measure(model: Path, photo: PIL.Image.Image) -> dict[str, float | int | str 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "photo.npy"
         np.save(path, np.asarray(photo.convert("RGB")))
-        command = [sys.executable, measurement.__file__, str(model), str(path)]
+        command = [sys.executable, str(Path(__file__).with_name("measurement.py")), str(model), str(path)]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
         last = result.stderr.strip().splitlines()[-1:] or ["killed, which is how most systems say out of memory"]

@@ -11,9 +11,10 @@ import PIL.Image
 import torch
 
 from .. import __version__
+from ..images import open_image
 from ..inference.loading import class_names, load_model
 from ..inference.predictor import ModelPredictor
-from ..models.image_processing_massformer import MaSSFormerImageProcessor, open_image
+from ..models.image_processing_massformer import MaSSFormerImageProcessor
 from ..scenes import render_scene
 from ..utils.files import written_whole
 from .check import Agreement, agreement, measure

@@ -1,36 +1,27 @@
-"""What the export and its use need beside PyTorch, imported where it is used."""
+"""Import the optional dependencies of the export and of exported models."""
 
-from typing import Any
+from types import ModuleType
+
+from ..utils.extras import require
 
 
-REMEDY = "pip install 'transformers-massformer[onnx]'"
-
-
-def onnx_exporter() -> Any:
+def onnx_exporter() -> ModuleType:
     """
-    The `onnx` package.
+    Import `onnx`, and check for onnxscript, with which PyTorch writes ONNX.
 
     Raises:
-        ImportError: If it, or onnxscript, with which PyTorch writes ONNX, is not installed.
+        MissingExtraError: If one of them is not installed.
     """
-    try:
-        import onnx
-        import onnx.compose
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise ImportError(f"The export needs onnx and onnxscript: {REMEDY}") from error
-    return onnx
+    require("onnxscript", "onnx", "The export")
+    require("onnx.compose", "onnx", "The export")
+    return require("onnx", "onnx", "The export")
 
 
-def onnx_runtime() -> Any:
+def onnx_runtime() -> ModuleType:
     """
-    The `onnxruntime` package.
+    Import `onnxruntime`.
 
     Raises:
-        ImportError: If it is not installed.
+        MissingExtraError: If it is not installed.
     """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise ImportError(f"ONNX models need onnxruntime: {REMEDY}") from error
-    return onnxruntime
+    return require("onnxruntime", "onnx", "An ONNX model")

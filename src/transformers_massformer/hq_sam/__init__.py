@@ -1,4 +1,4 @@
-"""HQ-SAM: its training, its evaluation, and label maps that it makes sharper (arXiv:2306.01567)."""
+"""Train and evaluate HQ-SAM, and refine label maps with it (arXiv:2306.01567)."""
 
 from .data import ObjectSet, find_objects
 from .evaluation import PROMPTS, evaluate_prompts

@@ -1,4 +1,4 @@
-"""Objects with exact masks, of any folder of images and masks, as training samples for HQ-SAM (section 3.3)."""
+"""Read objects with exact masks from folders of images and masks as training samples for HQ-SAM (section 3.3)."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,40 +8,39 @@ import numpy as np
 import PIL.Image
 import torch
 
-from ..data.mass13k import IGNORE_INDEX, LABEL_FOLDER, Pair, check_faults, choose_split, find_splits, read_split
+from ..data.layout import IGNORE_INDEX, LABEL_FOLDER, Pair, check_faults, choose_split, find_splits, read_split
 from ..data.training_set import TrainingSet
-from ..models.image_processing_massformer import to_rgb
 from .prompts import box_around, coarse_mask, mask_prompt, random_points
 
 
-# Folders of images and of binary masks, as DIS5K, ThinObject-5K and the like have them.
+# Folders of images and binary masks in data sets such as DIS5K and ThinObject-5K.
 BINARY_FOLDERS = (("im", "gt"), ("images", "masks"), ("image", "mask"))
-# Large-scale jitter: the image is shown at this many times the size at which it just fits (section 3.3; [13] there).
+# Range of the scale of large-scale jitter, relative to the size at which the image just fits (section 3.3, ref. [13]).
 SCALES = (0.1, 2.0)
-# Points of a prompt by points; the paper says "randomly sampled", its evaluation has 1 to 10.
+# Maximum number of points of a prompt; the paper says "randomly sampled" and evaluates 1 to 10.
 MAX_POINTS = 10
-# Crops that are tried before the whole image is taken, because the object must be in it, with so many pixels.
+# Random crops tried before falling back to the complete image, and pixels of the object that a crop must contain.
 NUM_TRIES, MIN_PIXELS = 10, 16
 PROMPT_KINDS = ("box", "points", "mask")
 
 
 def find_objects(data: str | Path, split: str) -> tuple[list[Pair], bool]:
     """
-    Images and masks of a folder.
+    Find the images and masks of a folder.
 
     Args:
         data (`str` or `Path`):
-            A folder in the layout of MaSS13K, whose classes are the objects; or one with images in `im` (`images`,
-            `image`) and binary masks of the same names in `gt` (`masks`, `mask`), each by itself or in a folder named
-            like the split.
-        split (`str`): Which of them.
+            A folder in the layout of MaSS13K, whose classes are the objects, or a folder with images in `im`
+            (`images`, `image`) and binary masks of the same names in `gt` (`masks`, `mask`), either directly or inside
+            a folder named after the split.
+        split (`str`): Name of the split.
 
     Returns:
-        `tuple`: the pairs, and whether their masks are binary.
+        `tuple`: The pairs, and whether their masks are binary.
 
     Raises:
-        FileNotFoundError: If the folder is missing or holds neither.
-        ValueError: If something is wrong with its files.
+        FileNotFoundError: If the folder is missing or has neither layout.
+        ValueError: If images and masks do not match.
     """
     data = Path(data)
     for root in (data / split, data):
@@ -52,7 +51,7 @@ def find_objects(data: str | Path, split: str) -> tuple[list[Pair], bool]:
                 return found.pairs, True
     if data.is_dir() and not any((root / LABEL_FOLDER).is_dir() for root in (data, data / "msem")):
         folders = " or ".join(f"{image} and {mask}" for image, mask in BINARY_FOLDERS)
-        raise FileNotFoundError(f"{data} holds neither {LABEL_FOLDER} (the layout of MaSS13K) nor {folders}.")
+        raise FileNotFoundError(f"{data} contains neither {LABEL_FOLDER} (the layout of MaSS13K) nor {folders}.")
     found = choose_split(find_splits(data), split)
     check_faults(split, found)
     return found.pairs, False
@@ -60,14 +59,14 @@ def find_objects(data: str | Path, split: str) -> tuple[list[Pair], bool]:
 
 def object_masks(label: torch.Tensor, binary: bool) -> dict[int, np.ndarray]:
     """
-    The objects of a label map.
+    Split a label map into the masks of its objects.
 
     Args:
         label (`torch.Tensor` of shape `(height, width)`): Classes, or a binary mask (0 and 1, or 0 and 255).
-        binary (`bool`): Which.
+        binary (`bool`): Whether the label map is a binary mask.
 
     Returns:
-        `dict`: for each class that is there its mask; 1 for that of a binary one.
+        `dict`: The mask of each class present; the object of a binary mask has class 1.
     """
     values = label.numpy()
     if binary:
@@ -78,13 +77,13 @@ def object_masks(label: torch.Tensor, binary: bool) -> dict[int, np.ndarray]:
 
 class ObjectTransform:
     """
-    Makes of an image and its label map a sample for HQ-SAM: one of its objects at a random scale and place, and a
-    prompt for it, of a random kind.
+    Turns an image and its label map into a sample for HQ-SAM: a random object at a random scale and place, with a
+    prompt of a random kind.
 
     Args:
-        image_processor (`BaseImageProcessor`): SAM's, of which mean and standard deviation are taken.
-        input_size (`int`): Side of the square that the model sees.
-        prompt_size (`int`): Side of its mask prompts.
+        image_processor (`BaseImageProcessor`): SAM's image processor; provides mean and standard deviation.
+        input_size (`int`): Side of the model's square input.
+        prompt_size (`int`): Side of the model's mask prompts.
         binary (`bool`): Whether label maps are binary masks.
     """
 
@@ -97,11 +96,13 @@ class ObjectTransform:
         self, image: PIL.Image.Image, label: torch.Tensor, rng: np.random.Generator, name: str
     ) -> dict[str, torch.Tensor]:
         """
+        Draw a random sample from an image.
+
         Args:
-            image (`PIL.Image.Image`): Upright.
-            label (`torch.Tensor` of shape `(height, width)`): Its label map.
+            image (`PIL.Image.Image`): Upright RGB image.
+            label (`torch.Tensor` of shape `(height, width)`): Label map of the image.
             rng (`np.random.Generator`): Source of the random choices.
-            name (`str`): What errors call the label map.
+            name (`str`): Name of the label map, used in errors.
 
         Returns:
             `dict[str, torch.Tensor]`: `pixel_values` of shape `(3, input_size, input_size)`; `labels`, the mask, of
@@ -109,13 +110,13 @@ class ObjectTransform:
             `input_masks` `(1, prompt_size, prompt_size)`.
 
         Raises:
-            ValueError: If there is no object.
+            ValueError: If the label map contains no object.
         """
         objects = object_masks(label, self.binary)
         if not objects:
-            raise ValueError(f"{name} shows no object: the mask is empty. Remove it and its image.")
+            raise ValueError(f"{name} contains no object: the mask is empty. Remove it and its image.")
         mask = objects[sorted(objects)[rng.integers(len(objects))]]
-        image, mask = self.jitter(to_rgb(image), mask, rng)
+        image, mask = self.jitter(image, mask, rng)
         pixel_values = torch.zeros(3, self.input_size, self.input_size)
         normalised = (np.asarray(image, np.float32) / 255 - self.mean) / self.std
         pixel_values[:, : image.height, : image.width] = torch.from_numpy(normalised).permute(2, 0, 1)
@@ -126,7 +127,7 @@ class ObjectTransform:
     def jitter(
         self, image: PIL.Image.Image, mask: np.ndarray, rng: np.random.Generator
     ) -> tuple[PIL.Image.Image, np.ndarray]:
-        """Large-scale jitter: image and mask at a random scale, and of it what a square at a random place shows."""
+        """Apply large-scale jitter: resize image and mask by a random scale and crop a square at a random place."""
         for _ in range(NUM_TRIES):
             window, size = self.random_window((image.width, image.height), rng)
             shown = self.show(mask, window, size)
@@ -138,7 +139,7 @@ class ObjectTransform:
             size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
             shown = self.show(mask, window, size)
             if not shown.any():
-                # An object smaller than a pixel there: the pixel that holds most of it.
+                # The object is smaller than a pixel at this scale: mark the pixel that contains it.
                 row, column = np.argwhere(mask)[0]
                 shown[min(int(row * scale), size[1] - 1), min(int(column * scale), size[0] - 1)] = True
         return image.resize(size, PIL.Image.Resampling.BILINEAR, box=window), shown
@@ -146,7 +147,10 @@ class ObjectTransform:
     def random_window(
         self, size: tuple[int, int], rng: np.random.Generator
     ) -> tuple[tuple[float, float, float, float], tuple[int, int]]:
-        """What is shown of an image of `(width, height)`: left, top, right and bottom, and the size it is shown at."""
+        """
+        Draw a random window of an image of `(width, height)`: left, top, right and bottom, and the size to which it is
+        resized.
+        """
         scale = rng.uniform(*SCALES) * self.input_size / max(size)
         shown = [max(1, min(round(length * scale), self.input_size)) for length in size]
         extent = [min(pixels / scale, length) for pixels, length in zip(shown, size, strict=True)]
@@ -154,12 +158,12 @@ class ObjectTransform:
         return (left, top, left + extent[0], top + extent[1]), (shown[0], shown[1])
 
     def show(self, mask: np.ndarray, window: tuple[float, float, float, float], size: tuple[int, int]) -> np.ndarray:
-        """A window of a mask at another size."""
+        """Crop a window of a mask and resize it."""
         picture = PIL.Image.fromarray(mask.astype(np.uint8) * 255)
         return np.asarray(picture.resize(size, PIL.Image.Resampling.BILINEAR, box=window)) >= 128
 
     def prompt(self, mask: np.ndarray, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        """One of the three kinds."""
+        """Draw a prompt of a random kind for a mask."""
         kind = PROMPT_KINDS[rng.integers(len(PROMPT_KINDS))]
         if kind == "box":
             return {"input_boxes": torch.from_numpy(box_around(mask)).float()}
@@ -171,13 +175,14 @@ class ObjectTransform:
 
 class ObjectSet(TrainingSet):
     """
-    Training samples for HQ-SAM, a function of seed, epoch and index alone.
+    Training samples for HQ-SAM that depend only on seed, epoch and index.
 
     Args:
-        pairs (`Sequence[Pair]`), binary (`bool`): From [`find_objects`].
-        model (`SamHQModel`): The model, for its sizes.
-        image_processor (`BaseImageProcessor`): SAM's.
-        seed (`int`, *optional*, defaults to 0): Another seed gives other samples.
+        pairs (`Sequence[Pair]`): Images and masks, from [`find_objects`].
+        binary (`bool`): Whether the masks are binary, from [`find_objects`].
+        model (`SamHQModel`): The model, which defines the input and prompt sizes.
+        image_processor (`BaseImageProcessor`): SAM's image processor.
+        seed (`int`, *optional*, defaults to 0): Seed of the random choices.
     """
 
     def __init__(self, pairs: Sequence[Pair], binary: bool, model: Any, image_processor: Any, seed: int = 0):
@@ -187,12 +192,12 @@ class ObjectSet(TrainingSet):
 
 
 def prompt_size(model: Any) -> int:
-    """Side of a SAM's mask prompts."""
+    """Return the side of a SAM model's mask prompts."""
     return 4 * model.prompt_encoder.image_embedding_size[0]
 
 
 def collate_objects(samples: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, Any]:
-    """Images and masks as stacked tensors, prompts as a list."""
+    """Stack images and masks into tensors and collect prompts in a list."""
     stacked = {name: torch.stack([sample[name] for sample in samples]) for name in ("pixel_values", "labels")}
     prompts = [{name: value for name, value in sample.items() if name not in stacked} for sample in samples]
     return {**stacked, "prompts": prompts}

@@ -1,4 +1,4 @@
-"""How good HQ-SAM's masks are for each kind of prompt: mIoU and mBIoU (HQ-SAM, sections 4.1, 6 and 7)."""
+"""Evaluate HQ-SAM's masks for each kind of prompt: mIoU and mBIoU (HQ-SAM, sections 4.1, 6 and 7)."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -8,18 +8,17 @@ import numpy as np
 import PIL.Image
 import torch
 
-from ..data.mass13k import Pair
+from ..data.layout import Pair
 from ..data.reading import read_pair
 from ..labeling.segmentation import SamSegmenter
 from ..metrics import CountSettings, class_scores, count_image
-from ..models.image_processing_massformer import to_rgb
 from .data import object_masks, prompt_size
 from .prompts import box_around, centre_point, coarse_mask, mask_prompt, noisy_box, random_points
 
 
-# That paper's boundary band has 2 % of the diagonal, not MaSS13K's 0.1 %.
+# The HQ-SAM paper's boundary band is 2 % of the diagonal wide, MaSS13K's 0.1 %.
 SETTINGS = CountSettings(boundary_ratio=0.02)
-# Several points are sampled at random, so often (section 7).
+# Trials with prompts of several random points (section 7).
 NUM_TRIALS = 3
 
 Prompt = dict[str, np.ndarray]
@@ -28,11 +27,11 @@ Prompt = dict[str, np.ndarray]
 @dataclass(frozen=True)
 class PromptKind:
     """
-    A way to point at an object.
+    A way to prompt for an object.
 
     Attributes:
-        make (`Callable`): From a mask, `(height, width)`, and random numbers to a prompt in the photograph's pixels.
-        trials (`int`): How often it is drawn.
+        make (`Callable`): Makes a prompt, in the photo's pixels, from a mask `(height, width)` and a random generator.
+        trials (`int`): Number of random prompts per object.
     """
 
     make: Callable[[np.ndarray, np.random.Generator], Prompt]
@@ -40,7 +39,7 @@ class PromptKind:
 
 
 def box_prompt(noise: float) -> PromptKind:
-    """A box, noisy or not."""
+    """Make prompts with a box, with or without noise."""
 
     def make(mask: np.ndarray, rng: np.random.Generator) -> Prompt:
         box = box_around(mask)
@@ -50,7 +49,7 @@ def box_prompt(noise: float) -> PromptKind:
 
 
 def points_prompt(count: int) -> PromptKind:
-    """One point in the middle of the object, or several at random."""
+    """Make prompts with one point at the centre of the object, or with several random points."""
     if count == 1:
         return PromptKind(lambda mask, rng: {"points": centre_point(mask)})
     return PromptKind(lambda mask, rng: {"points": random_points(mask, count, rng)}, NUM_TRIALS)
@@ -67,23 +66,23 @@ PROMPTS: dict[str, PromptKind] = {
 
 class PromptedSam:
     """
-    A SAM or HQ-SAM that is asked about one photograph again and again.
+    SAM or HQ-SAM with one encoded photo, to be prompted repeatedly.
 
     Args:
         segmenter ([`SamSegmenter`]): The model and its processor.
-        photo (`PIL.Image.Image`): Upright, in mode RGB.
+        photo (`PIL.Image.Image`): Upright RGB photo.
         hq_token_only (`bool`, *optional*, defaults to `False`):
-            HQ-SAM's own masks alone, instead of their sum with SAM's (section 3.3).
+            Whether to use only HQ-SAM's own masks instead of their sum with SAM's (section 3.3).
 
     Raises:
-        ValueError: If it is neither.
+        ValueError: If the model is neither SAM nor HQ-SAM.
     """
 
     def __init__(self, segmenter: SamSegmenter, photo: PIL.Image.Image, hq_token_only: bool = False):
         self.segmenter, self.model = segmenter, segmenter.model
         model_type = self.model.config.model_type
         if model_type not in ("sam", "sam_hq"):
-            raise ValueError(f"The model is of type {model_type}; take a SAM (sam) or an HQ-SAM (sam_hq).")
+            raise ValueError(f"The model is of type {model_type}; use a SAM (sam) or HQ-SAM (sam_hq) model.")
         self.inputs = dict(segmenter.processor(images=photo, return_tensors="pt"))
         self.encoded = segmenter.encode(self.inputs["pixel_values"])
         height, width = self.inputs["reshaped_input_sizes"][0].tolist()
@@ -92,7 +91,7 @@ class PromptedSam:
         self.options = {"hq_token_only": hq_token_only} if model_type == "sam_hq" else {}
 
     def tensors(self, prompt: Prompt) -> dict[str, torch.Tensor]:
-        """A prompt as the model takes it."""
+        """Convert a prompt to the model's arguments."""
         found = {}
         if "box" in prompt:
             found["input_boxes"] = torch.from_numpy(prompt["box"] * np.tile(self.scale, 2))[None, None]
@@ -108,22 +107,22 @@ class PromptedSam:
     @torch.inference_mode()
     def __call__(self, prompt: Prompt) -> np.ndarray:
         """
-        The mask of what a prompt points at.
+        Segment the object that a prompt points at.
 
         Args:
             prompt (`dict`):
                 `box` of shape `(4,)`, `points` of shape `(num_points, 2)` or `mask` of shape `(height, width)`, in the
-                photograph's pixels.
+                photo's pixels.
 
         Returns:
-            `np.ndarray` of shape `(height, width)`: Boolean.
+            `np.ndarray` of shape `(height, width)`: The boolean mask.
         """
         outputs = self.model(**self.encoded, **self.tensors(prompt), multimask_output=False, **self.options)
         return self.segmenter.native_mask(outputs.pred_masks[0, 0, 0], self.inputs)
 
 
 def mask_scores(prediction: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
-    """IoU and Boundary IoU of a mask."""
+    """Compute IoU and Boundary IoU of a mask."""
     counts = count_image(torch.from_numpy(prediction).long(), torch.from_numpy(mask).long(), 2, SETTINGS)
     scores = class_scores(counts)
     return scores.iou[1].item(), scores.boundary_iou[1].item()
@@ -138,17 +137,18 @@ def evaluate_prompts(
     seed: int = 0,
 ) -> Iterator[dict[str, list[tuple[float, float]]]]:
     """
-    IoU and Boundary IoU of every object, at the photographs' own size, for every kind of prompt.
+    Compute IoU and Boundary IoU of every object at the photo's size, for every kind of prompt.
 
     Args:
         segmenter ([`SamSegmenter`]): SAM or HQ-SAM.
-        pairs (`Sequence[Pair]`), binary (`bool`): From [`find_objects`].
-        kinds (`dict[str, PromptKind]`, *optional*): By default all of `PROMPTS`.
-        hq_token_only (`bool`, *optional*, defaults to `False`): HQ-SAM's own masks alone.
-        seed (`int`, *optional*, defaults to 0): Of noise and points.
+        pairs (`Sequence[Pair]`): Images and masks, from [`find_objects`].
+        binary (`bool`): Whether the masks are binary, from [`find_objects`].
+        kinds (`dict[str, PromptKind]`, *optional*): Kinds of prompts; all of `PROMPTS` by default.
+        hq_token_only (`bool`, *optional*, defaults to `False`): Whether to use only HQ-SAM's own masks.
+        seed (`int`, *optional*, defaults to 0): Seed of noise and points.
 
     Yields:
-        `dict`: for each photograph, by the kind of prompt, the scores of each object and trial.
+        `dict`: The scores of each object and trial of a photo, by kind of prompt.
 
     Raises:
         FileNotFoundError: If a file is missing.
@@ -156,7 +156,7 @@ def evaluate_prompts(
     """
     for index, pair in enumerate(pairs):
         photo, label = read_pair(pair.image, pair.label, (str(pair.image), str(pair.label)))
-        prompted = PromptedSam(segmenter, to_rgb(photo), hq_token_only)
+        prompted = PromptedSam(segmenter, photo, hq_token_only)
         scores: dict[str, list[tuple[float, float]]] = {name: [] for name in kinds or PROMPTS}
         for class_id, mask in object_masks(label.as_subclass(torch.Tensor), binary).items():
             for number, (name, kind) in enumerate((kinds or PROMPTS).items()):
@@ -167,7 +167,7 @@ def evaluate_prompts(
 
 
 def mean_scores(found: Sequence[dict[str, list[tuple[float, float]]]]) -> dict[str, dict[str, Any]]:
-    """mIoU and mBIoU over all objects, by the kind of prompt."""
+    """Compute mIoU and mBIoU over all objects, by kind of prompt."""
     means = {}
     for name in found[0]:
         values = np.array([score for each in found for score in each[name]]).reshape(-1, 2)

@@ -1,4 +1,4 @@
-"""Label maps made sharper by HQ-SAM: each part of a class is a prompt, and its mask takes the part's place."""
+"""Refine label maps with HQ-SAM: prompt with each connected part of a class and replace it by the predicted mask."""
 
 from dataclasses import dataclass
 
@@ -7,13 +7,13 @@ import PIL.Image
 import torch
 from scipy import ndimage
 
-from ..data.mass13k import IGNORE_INDEX
+from ..data.layout import IGNORE_INDEX
 from ..labeling.segmentation import BoxSegmenter
 
 
 @dataclass(frozen=True)
 class Part:
-    """A connected part of a class: the class, and the rectangle around it as rows and columns."""
+    """A connected part of a class: its class, its bounding rows and columns, and its area in pixels."""
 
     class_id: int
     rows: slice
@@ -22,11 +22,11 @@ class Part:
 
     @property
     def box(self) -> tuple[int, int, int, int]:
-        """Left, top, right and bottom."""
+        """Return left, top, right and bottom."""
         return self.columns.start, self.rows.start, self.columns.stop, self.rows.stop
 
     def window(self, margin: int, shape: tuple[int, ...]) -> tuple[slice, slice]:
-        """The rectangle with a margin, as far as it lies in an image of `(height, width)`."""
+        """Return the bounding rectangle with a margin, clipped to an image of `(height, width)`."""
         rows, columns = (
             slice(max(0, part.start - margin), min(length, part.stop + margin))
             for part, length in zip((self.rows, self.columns), shape, strict=True)
@@ -34,7 +34,7 @@ class Part:
         return rows, columns
 
     def within(self, window: tuple[slice, slice]) -> tuple[slice, slice]:
-        """Where the rectangle lies in a window."""
+        """Return the bounding rectangle in the coordinates of a window."""
         rows, columns = (
             slice(part.start - outer.start, part.stop - outer.start)
             for part, outer in zip((self.rows, self.columns), window, strict=True)
@@ -44,19 +44,19 @@ class Part:
 
 class Refiner:
     """
-    Prompts a segmenter with the boxes of a label map's connected parts, and merges its masks back. A mask replaces its
-    part only where both agree well enough on what is meant; elsewhere the label map stays.
+    Prompts a segmenter with the boxes of a label map's connected parts and merges its masks back. A mask replaces its
+    part only if the two overlap well enough; otherwise the label map is kept.
 
     Args:
-        segmenter ([`BoxSegmenter`]): Such as a [`SamSegmenter`] with HQ-SAM.
-        classes (`list[int]`, *optional*): Which classes; by default all but "others".
-        min_area (`float`, *optional*, defaults to 1e-3): Smaller parts are left; share of the photograph.
-        min_iou (`float`, *optional*, defaults to 0.7): Masks that overlap less with their part (IoU) are dropped.
+        segmenter ([`BoxSegmenter`]): The segmenter, such as a [`SamSegmenter`] with HQ-SAM.
+        classes (`list[int]`, *optional*): Classes to refine; all but "others" by default.
+        min_area (`float`, *optional*, defaults to 1e-3): Minimum area of a part, as a fraction of the photo.
+        min_iou (`float`, *optional*, defaults to 0.7): Minimum IoU of a mask with its part.
         band (`float`, *optional*, defaults to 0.01):
-            Pixels farther from the part's boundary than this share of the diagonal stay as they are.
+            Distance from the part's boundary, as a fraction of the diagonal, within which pixels may change.
 
     Raises:
-        ValueError: If a value is out of its range.
+        ValueError: If a value is out of range.
     """
 
     def __init__(
@@ -69,12 +69,12 @@ class Refiner:
     ):
         for name, value in (("min_area", min_area), ("min_iou", min_iou), ("band", band)):
             if not 0 <= value <= 1:
-                raise ValueError(f"{name} is {value}; it must be from 0 to 1.")
+                raise ValueError(f"{name} must be between 0 and 1, got {value}.")
         self.segmenter, self.classes = segmenter, classes
         self.min_area, self.min_iou, self.band = min_area, min_iou, band
 
     def parts(self, label_map: np.ndarray) -> list[tuple[Part, np.ndarray]]:
-        """The parts that are large enough, largest first, each with its mask within its rectangle."""
+        """Find the parts of at least the minimum area, largest first, each with its mask in the bounding rectangle."""
         present = {*np.unique(label_map).tolist()} - {IGNORE_INDEX}
         found = []
         for class_id in sorted(present - {0} if self.classes is None else present & {*self.classes}):
@@ -88,9 +88,11 @@ class Refiner:
 
     def __call__(self, photo: PIL.Image.Image, label_map: np.ndarray) -> np.ndarray:
         """
+        Refine a label map.
+
         Args:
-            photo (`PIL.Image.Image`): Upright, in mode RGB.
-            label_map (`np.ndarray` of shape `(height, width)`): Its classes.
+            photo (`PIL.Image.Image`): Upright RGB photo.
+            label_map (`np.ndarray` of shape `(height, width)`): Class ids of the photo.
 
         Returns:
             `np.ndarray` of shape `(height, width)`: The refined label map.
@@ -103,7 +105,7 @@ class Refiner:
         return refined
 
     def merge(self, refined: np.ndarray, part: Part, inside: np.ndarray, mask: np.ndarray):
-        """Lets a mask take the place of its part, near the part's boundary."""
+        """Replace a part by its mask in place, near the part's boundary."""
         reach = max(1, round(self.band * float(np.hypot(*refined.shape))))
         window = part.window(reach + 1, refined.shape)
         shown, values = mask[window], refined[window]

@@ -1,4 +1,4 @@
-"""The training of HQ-SAM: SAM stays as it is, what is added to it learns (sections 3.3 and 7)."""
+"""Train HQ-SAM: SAM stays frozen, only the layers added to it learn (sections 3.3 and 7)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,8 +13,8 @@ from ..training.epochs import EpochTrainer
 from .data import ObjectSet, collate_objects
 
 
-# What HQ-SAM adds to SAM's mask decoder: the token, its three-layer perceptron, and the convolutions that fuse the
-# features of the first global attention block, of the last block, and of the mask decoder itself.
+# Parameters that HQ-SAM adds to SAM's mask decoder: the token, its three-layer perceptron, and the convolutions that
+# fuse the features of the first global attention block, of the last block, and of the mask decoder itself.
 LEARNED = (
     "mask_decoder.hq_token.",
     "mask_decoder.hq_mask_mlp.",
@@ -29,37 +29,39 @@ LEARNED = (
 @dataclass
 class HQSamTrainingArguments(TrainingArguments):
     """
-    `transformers.TrainingArguments` with the paper's recipe as defaults: 12 epochs of 32 objects per step in all (4 on
-    each of 8 GPUs), learning rate 1e-3, a tenth of it after 10 epochs.
+    `transformers.TrainingArguments` with the paper's recipe as defaults: 12 epochs, 32 objects per step in total (4 on
+    each of 8 GPUs), learning rate 1e-3, reduced to a tenth after 10 epochs.
 
     Args:
-        drop_after (`float`, *optional*, defaults to 10/12): Share of the training after which the learning rate drops.
-        drop_factor (`float`, *optional*, defaults to 0.1): What it is multiplied by then.
+        drop_after (`float`, *optional*, defaults to 10/12): Fraction of training after which the learning rate drops.
+        drop_factor (`float`, *optional*, defaults to 0.1): Factor by which the learning rate drops.
     """
 
     learning_rate: float = field(default=1e-3, metadata={"help": "Learning rate before the drop."})
-    num_train_epochs: float = field(default=12.0, metadata={"help": "Times that every image is seen."})
+    num_train_epochs: float = field(default=12.0, metadata={"help": "Passes over the images."})
     per_device_train_batch_size: int = field(default=4, metadata={"help": "Objects per step and process."})
-    remove_unused_columns: bool = field(default=False, metadata={"help": "Columns are read by the data set."})
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "Leave false: the data set reads its own columns."}
+    )
     save_strategy: str = field(default="epoch", metadata={"help": "When to save a checkpoint."})
-    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept."})
+    save_total_limit: int | None = field(default=2, metadata={"help": "Number of checkpoints to keep."})
     logging_steps: float = field(default=50, metadata={"help": "Steps between log entries."})
-    drop_after: float = field(default=10 / 12, metadata={"help": "Share after which the learning rate drops."})
-    drop_factor: float = field(default=0.1, metadata={"help": "What it is multiplied by then."})
+    drop_after: float = field(default=10 / 12, metadata={"help": "Fraction of training before the rate drops."})
+    drop_factor: float = field(default=0.1, metadata={"help": "Factor by which the learning rate drops."})
 
 
 def freeze_sam(model: torch.nn.Module) -> list[str]:
     """
-    Leaves to training what HQ-SAM adds to SAM.
+    Freeze all parameters but those that HQ-SAM adds to SAM.
 
     Args:
         model (`SamHQModel`): The model.
 
     Returns:
-        `list[str]`: Names of the parameters that learn.
+        `list[str]`: Names of the trainable parameters.
 
     Raises:
-        ValueError: If it has no such parameters.
+        ValueError: If the model has no such parameters.
     """
     learned = []
     for name, parameter in model.named_parameters():
@@ -67,12 +69,12 @@ def freeze_sam(model: torch.nn.Module) -> list[str]:
         if parameter.requires_grad:
             learned.append(name)
     if not learned:
-        raise ValueError(f"{type(model).__name__} has nothing that HQ-SAM adds to SAM; take a model of type sam_hq.")
+        raise ValueError(f"{type(model).__name__} has no HQ-SAM parameters; use a model of type sam_hq.")
     return learned
 
 
 def batched_prompt(prompt: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """One object's prompt in the shapes that SAM takes: an image, an object, and what it consists of."""
+    """Add the batch and object dimensions that SAM expects to the prompt of one object."""
     shaped = dict(prompt)
     if "input_points" in prompt:
         shaped["input_points"] = prompt["input_points"][None, None]
@@ -91,17 +93,17 @@ def predict_masks(
     hq_token_only: bool,
 ) -> torch.Tensor:
     """
-    One mask per image, each with its own kind of prompt; the images are encoded together, without gradients.
+    Predict one mask per image, each with its own kind of prompt. The images are encoded together, without gradients.
 
     Args:
-        model (`SamHQModel`): The model, or what wraps it for several processes.
-        encoder (`SamHQModel`): The model itself.
+        model (`SamHQModel`): The model, or its wrapper for distributed training.
+        encoder (`SamHQModel`): The unwrapped model.
         pixel_values (`torch.Tensor` of shape `(batch_size, 3, input_size, input_size)`): The images.
-        prompts (`Sequence[dict]`): As [`ObjectTransform`] makes them.
-        hq_token_only (`bool`): Whether to take HQ-SAM's own masks, which are trained, or their sum with SAM's.
+        prompts (`Sequence[dict]`): Prompts from [`ObjectTransform`].
+        hq_token_only (`bool`): Whether to return HQ-SAM's own masks, which are trained, or their sum with SAM's.
 
     Returns:
-        `torch.Tensor` of shape `(batch_size, mask_size, mask_size)`: Logits.
+        `torch.Tensor` of shape `(batch_size, mask_size, mask_size)`: Mask logits.
     """
     embeddings, intermediate = encoder.get_image_embeddings(pixel_values)
     masks = []
@@ -120,10 +122,11 @@ def predict_masks(
 
 def mask_losses(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
     """
-    Cross-entropy and Dice of whole masks at the labels' size (section 4.2: "full GT mask loss"; section 7).
+    Compute cross-entropy and Dice loss of complete masks at the labels' size (section 4.2: "full GT mask loss";
+    section 7).
 
     Args:
-        logits (`torch.Tensor` of shape `(batch_size, mask_size, mask_size)`): Predicted masks.
+        logits (`torch.Tensor` of shape `(batch_size, mask_size, mask_size)`): Predicted mask logits.
         labels (`torch.Tensor` of shape `(batch_size, input_size, input_size)`): True masks, 0 and 1.
 
     Returns:
@@ -141,11 +144,11 @@ def mask_losses(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.T
 
 class HQSamTrainer(EpochTrainer):
     """
-    `transformers.Trainer` for HQ-SAM: SAM's own parameters do not change, to the bit.
+    `transformers.Trainer` for HQ-SAM. SAM's own parameters stay bit-identical.
 
     Args:
         model (`SamHQModel`): The model, such as a SAM whose weights were loaded into a `SamHQModel`.
-        args ([`HQSamTrainingArguments`]): What is to be done.
+        args ([`HQSamTrainingArguments`]): The training arguments.
         train_dataset ([`ObjectSet`]): The objects.
         processor (`SamHQProcessor`): The model's processor, which is saved with it.
         kwargs: Further arguments of `transformers.Trainer`.
@@ -157,20 +160,20 @@ class HQSamTrainer(EpochTrainer):
         self, model: Any, args: HQSamTrainingArguments, train_dataset: ObjectSet, processor: Any, **kwargs: Any
     ):
         freeze_sam(model)
-        # `Trainer` takes every processor to have a tokenizer.
+        # Not passed to `Trainer`, which expects every processor to have a tokenizer.
         self.processor = processor
         if args.ddp_find_unused_parameters is None:
             args.ddp_find_unused_parameters = False
         super().__init__(model=model, args=args, train_dataset=train_dataset, data_collator=collate_objects, **kwargs)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """As the base class; with the processor."""
+        """Save the model and its processor."""
         super().save_model(output_dir, _internal_call)
         if self.args.should_save:
             self.processor.save_pretrained(output_dir or str(self.args.output_dir))
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LambdaLR:
-        """A constant learning rate that drops once."""
+        """Create a schedule with a constant learning rate that drops once."""
         if self.lr_scheduler is None:
             drop = self.args.drop_after * num_training_steps
             chosen: Any = self.optimizer if optimizer is None else optimizer
@@ -184,7 +187,7 @@ class HQSamTrainer(EpochTrainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """Cross-entropy and Dice of HQ-SAM's own masks."""
+        """Compute cross-entropy plus Dice loss of HQ-SAM's own masks."""
         encoder = self.accelerator.unwrap_model(model)
         logits = predict_masks(model, encoder, inputs["pixel_values"], inputs["prompts"], hq_token_only=True)
         losses = mask_losses(logits, inputs["labels"])

@@ -1,4 +1,4 @@
-"""New classes without drawing masks: pseudo-labels from a text, a detector and a segmenter (paper, section 4.3)."""
+"""Add classes without drawing masks: pseudo-labels from a text, a detector and a segmenter (paper, section 4.3)."""
 
 from ..data.annotations import decode_mask, encode_mask
 from .detection import Detections, Detector, ZeroShotDetector

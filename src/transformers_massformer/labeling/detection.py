@@ -1,4 +1,4 @@
-"""Boxes around what a text names, in whole photographs and in windows of them."""
+"""Detect the objects that a text prompt names, in the complete photo and in windows of it."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,18 +13,18 @@ from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
 from ..inference.tiling import plan_tiles
 
 
-# Boxes that come closer than this to a side where a window cuts the photograph are taken to be cut themselves.
+# A box closer than this, in pixels, to a window side inside the photo counts as cut by that side.
 CUT_MARGIN = 2.0
 
 
 @dataclass(frozen=True)
 class Detections:
     """
-    What was found in an image.
+    Boxes detected in an image.
 
     Attributes:
-        boxes (`torch.Tensor` of shape `(num_boxes, 4)`): float32; left, top, right and bottom in pixels.
-        scores (`torch.Tensor` of shape `(num_boxes,)`): float32, in [0, 1].
+        boxes (`torch.Tensor` of shape `(num_boxes, 4)`): Left, top, right and bottom in pixels, float32.
+        scores (`torch.Tensor` of shape `(num_boxes,)`): Scores in [0, 1], float32.
     """
 
     boxes: torch.Tensor
@@ -34,42 +34,44 @@ class Detections:
         return len(self.boxes)
 
     def keep(self, chosen: torch.Tensor) -> "Detections":
-        """Some of them, by a mask or by indices."""
+        """Return a subset, selected by a mask or by indices."""
         return Detections(self.boxes[chosen], self.scores[chosen])
 
     def shifted(self, left: float, top: float) -> "Detections":
-        """In the coordinates of an image in which this one begins at `(left, top)`."""
+        """Return the boxes in the coordinates of an image that contains this one at `(left, top)`."""
         return Detections(self.boxes + self.boxes.new_tensor([left, top, left, top]), self.scores)
 
     @classmethod
     def join(cls, parts: Sequence["Detections"]) -> "Detections":
-        """All of several."""
+        """Concatenate several sets of detections."""
         return cls(torch.cat([part.boxes for part in parts]), torch.cat([part.scores for part in parts]))
 
 
 class Detector(Protocol):
-    """Whatever finds what a text names."""
+    """Protocol of an object detector with a text prompt."""
 
     def __call__(self, images: Sequence[PIL.Image.Image], prompt: str) -> list[Detections]:
         """
+        Detect the objects that the prompt names.
+
         Args:
-            images (`Sequence[PIL.Image.Image]`): In mode RGB, of any sizes.
-            prompt (`str`): What to look for, such as `"car"`.
+            images (`Sequence[PIL.Image.Image]`): RGB images of any sizes.
+            prompt (`str`): Name of the objects, such as `"car"`.
 
         Returns:
-            `list[Detections]`: One per image.
+            `list[Detections]`: The detections of each image.
         """
         ...
 
 
 class ZeroShotDetector:
     """
-    A zero-shot detector of transformers, such as Grounding DINO or OWLv2.
+    Zero-shot detector from transformers, such as Grounding DINO or OWLv2.
 
     Args:
         model (`PreTrainedModel`): The model.
-        processor (`ProcessorMixin`): Its processor.
-        threshold (`float`, *optional*, defaults to 0.3): Boxes with lower scores are dropped.
+        processor (`ProcessorMixin`): The model's processor.
+        threshold (`float`, *optional*, defaults to 0.3): Minimum score of a box.
     """
 
     def __init__(self, model: Any, processor: Any, threshold: float = 0.3):
@@ -80,21 +82,23 @@ class ZeroShotDetector:
         cls, name: str | Path, device: str | torch.device, dtype: torch.dtype, threshold: float = 0.3
     ) -> "ZeroShotDetector":
         """
+        Load a detector and its processor.
+
         Args:
-            name (`str` or `Path`): Folder or Hub name.
-            device (`str` or `torch.device`): Where to compute.
-            dtype (`torch.dtype`): Precision of the weights.
-            threshold (`float`, *optional*, defaults to 0.3): Boxes with lower scores are dropped.
+            name (`str` or `Path`): Folder or Hub name of the model.
+            device (`str` or `torch.device`): Device to run on.
+            dtype (`torch.dtype`): Data type of the weights.
+            threshold (`float`, *optional*, defaults to 0.3): Minimum score of a box.
 
         Raises:
-            OSError: If there is no such model.
-            ValueError: If it is no zero-shot detector.
+            OSError: If the model is not found.
+            ValueError: If the model is not a zero-shot detector.
         """
         model: Any = AutoModelForZeroShotObjectDetection.from_pretrained(str(name), dtype=dtype)
         processor = AutoProcessor.from_pretrained(str(name))
         if not hasattr(processor, "post_process_grounded_object_detection"):
             raise ValueError(
-                f"{name} is a model of type {model.config.model_type}; take a zero-shot detector such as Grounding "
+                f"{name} is a model of type {model.config.model_type}; use a zero-shot detector such as Grounding "
                 "DINO or OWLv2."
             )
         return cls(model.to(device), processor, threshold)
@@ -102,12 +106,14 @@ class ZeroShotDetector:
     @torch.inference_mode()
     def __call__(self, images: Sequence[PIL.Image.Image], prompt: str) -> list[Detections]:
         """
+        Detect the objects that the prompt names.
+
         Args:
-            images (`Sequence[PIL.Image.Image]`): In mode RGB, of any sizes.
-            prompt (`str`): What to look for.
+            images (`Sequence[PIL.Image.Image]`): RGB images of any sizes.
+            prompt (`str`): Name of the objects.
 
         Returns:
-            `list[Detections]`: One per image, within it, best first.
+            `list[Detections]`: The detections of each image, clipped to it, best first.
         """
         texts = [[prompt]] * len(images)
         inputs = self.processor(images=list(images), text=texts, return_tensors="pt").to(self.model.device)
@@ -120,7 +126,7 @@ class ZeroShotDetector:
         return [self.in_image(each, size) for each, size in zip(found, sizes, strict=True)]
 
     def in_image(self, found: dict[str, Any], size: tuple[int, int]) -> Detections:
-        """What the processor returns for an image, best first, without boxes that do not lie in it."""
+        """Convert the processor's result for an image: clip boxes, drop those outside, sort by score."""
         boxes = clip_boxes_to_image(found["boxes"].float().cpu(), size)
         detections = Detections(boxes, found["scores"].float().cpu())
         order = detections.scores.argsort(descending=True, stable=True)
@@ -129,7 +135,7 @@ class ZeroShotDetector:
 
 
 def views(height: int, width: int, tile: int | None, overlap: int) -> list[tuple[int, int, int, int]]:
-    """Top, left, bottom and right of the whole photograph, and of the windows in which smaller things are found."""
+    """Return top, left, bottom and right of the complete photo, then of the windows that show small objects larger."""
     whole = [(0, 0, height, width)]
     if tile is None or tile >= max(height, width):
         return whole
@@ -139,8 +145,8 @@ def views(height: int, width: int, tile: int | None, overlap: int) -> list[tuple
 
 def without_cut_boxes(found: Detections, view: tuple[int, int, int, int], photo_size: tuple[int, int]) -> Detections:
     """
-    What was found in a window, in the photograph's coordinates, without what the window's sides cut; that is whole in
-    the next window, if the overlap is as large, or in the whole photograph.
+    Convert a window's detections to the photo's coordinates and drop the boxes that the window's sides cut. Such an
+    object is complete in the next window, if the overlap is large enough, or in the complete photo.
     """
     top, left, bottom, right = view
     found = found.shifted(left, top)
@@ -155,7 +161,7 @@ def without_cut_boxes(found: Detections, view: tuple[int, int, int, int], photo_
 def batches_of_equal_size(
     photos: Sequence[PIL.Image.Image], tile: int | None, overlap: int, batch_size: int
 ) -> Iterator[list[tuple[int, tuple[int, int, int, int]]]]:
-    """Index and view of what a detector gets at once: padding would change what it finds."""
+    """Yield batches of photo indices and views of equal size: padding would change the detections."""
     by_size: dict[tuple[int, int], list[tuple[int, tuple[int, int, int, int]]]] = {}
     for index, photo in enumerate(photos):
         for view in views(photo.height, photo.width, tile, overlap):
@@ -175,19 +181,19 @@ def detect(
     batch_size: int = 1,
 ) -> list[Detections]:
     """
-    Finds what a text names in whole photographs, and in windows of them, where small things are larger.
+    Detect objects in complete photos and in windows of them, which show small objects larger.
 
     Args:
-        detector ([`Detector`]): What finds it.
-        photos (`Sequence[PIL.Image.Image]`): Upright, in mode RGB.
-        prompt (`str`): What to look for.
-        tile (`int`, *optional*): Side of the windows in pixels; by default there are none.
-        overlap (`int`, *optional*, defaults to 0): Pixels that neighbouring windows have in common.
-        nms_threshold (`float`, *optional*, defaults to 0.5): Of boxes that overlap by more (IoU) the best remains.
-        batch_size (`int`, *optional*, defaults to 1): Photographs or windows that the detector gets at once.
+        detector ([`Detector`]): The detector.
+        photos (`Sequence[PIL.Image.Image]`): Upright RGB photos.
+        prompt (`str`): Name of the objects.
+        tile (`int`, *optional*): Side of the windows in pixels; no windows by default.
+        overlap (`int`, *optional*, defaults to 0): Overlap of neighbouring windows in pixels.
+        nms_threshold (`float`, *optional*, defaults to 0.5): IoU above which only the best of two boxes is kept.
+        batch_size (`int`, *optional*, defaults to 1): Photos or windows per forward pass of the detector.
 
     Returns:
-        `list[Detections]`: One per photograph, best first.
+        `list[Detections]`: The detections of each photo, best first.
     """
     found: list[list[Detections]] = [[] for _ in photos]
     for batch in batches_of_equal_size(photos, tile, overlap, batch_size):

@@ -1,24 +1,24 @@
-"""Single objects: box, scores and mask."""
+"""Represent single objects: class, box, scores and mask."""
 
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pycocotools import mask as coco
+from ..data.annotations import coco_masks
 
 
 @dataclass(frozen=True)
 class Instance:
     """
-    One object in a photograph.
+    One object in a photo.
 
     Attributes:
-        class_id (`int`): Its class.
-        box (`tuple[float, float, float, float]`): Left, top, right and bottom in pixels of the upright photograph.
-        score (`float`): The detector's.
-        mask_score (`float`): The segmenter's.
-        mask (`dict`): COCO's run-length encoding, at the photograph's size.
-        accepted (`bool`): Whether it goes into the label map; set by filters and by review.
-        reason (`str`): If not, why.
+        class_id (`int`): Class of the object.
+        box (`tuple[float, float, float, float]`): Left, top, right and bottom in pixels of the upright photo.
+        score (`float`): The detector's score.
+        mask_score (`float`): The segmenter's score.
+        mask (`dict`): COCO run-length encoding at the photo's size.
+        accepted (`bool`): Whether the object is part of the label map; set by filters and by review.
+        reason (`str`): Why the object was rejected, or an empty string.
     """
 
     class_id: int
@@ -31,21 +31,21 @@ class Instance:
 
     @property
     def area(self) -> int:
-        """Pixels of the mask."""
-        return int(coco.area(self.mask))
+        """Return the number of pixels in the mask."""
+        return int(coco_masks().area(self.mask))
 
     @property
     def share(self) -> float:
-        """Share of the photograph that the mask covers."""
+        """Return the fraction of the photo that the mask covers."""
         height, width = self.mask["size"]
         return self.area / (height * width)
 
     def decided(self, accepted: bool, reason: str = "") -> "Instance":
-        """The same with another decision."""
+        """Return a copy with another decision."""
         return replace(self, accepted=accepted, reason=reason)
 
     def to_coco(self) -> dict[str, Any]:
-        """As an annotation of COCO's format, without the ids."""
+        """Convert the object to a COCO annotation without ids."""
         left, top, right, bottom = self.box
         return {
             "category_id": self.class_id,
@@ -61,6 +61,7 @@ class Instance:
 
     @classmethod
     def from_coco(cls, fields: dict[str, Any]) -> "Instance":
+        """Restore an object from [`Instance.to_coco`]."""
         left, top, width, height = fields["bbox"]
         return cls(
             fields["category_id"],

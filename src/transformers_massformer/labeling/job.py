@@ -1,4 +1,4 @@
-"""Labelling a data set: what is read, what is written, and what is done already."""
+"""Label a data set: read photos, write label maps and records, and resume interrupted runs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,13 +8,11 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from ..data.mass13k import IGNORE_INDEX, LABELS, Pair
+from ..data.label_images import label_map_image
+from ..data.layout import IGNORE_INDEX, LABELS, Pair
 from ..data.pseudo_labels import PseudoLabelFiles
 from ..data.reading import read_pair
-from ..data.statistics import file_state
-from ..editing import label_map_image
-from ..models.image_processing_massformer import to_rgb
-from ..utils.files import written_whole
+from ..utils.files import file_state, written_whole
 from ..utils.resuming import RecordWriter, claim, clear_records, read_records
 from .instances import Instance
 from .labeler import Labeler
@@ -24,14 +22,14 @@ from .review import Reviewable, contact_sheet, decide, draw_cell, write_review_l
 
 
 IDENTITY_FILE, REVIEW_LIST, SHEETS_FOLDER = "labeling.json", "review.csv", "review"
-# What review writes comes after what labelling has written, in the order in which records are read.
+# Records are read in the order of their names: review's records follow those of the labeling processes, 0, 1, ...
 REVIEW_RECORDS = "review"
 CELLS_PER_SHEET = 20
 
 
 @dataclass(frozen=True)
 class Photo:
-    """A photograph to be labelled, and the label map that the new classes go into."""
+    """A photo to label and the label map to which the new classes are added."""
 
     split: str
     pair: Pair
@@ -42,20 +40,20 @@ class Photo:
 
     @property
     def state(self) -> str:
-        """Another text once a file was written again."""
+        """Return a text that changes when the photo or its label map is rewritten."""
         return f"{file_state(self.pair.image)} {file_state(self.pair.label)}"
 
 
 class LabelJob:
     """
-    The folder that labelling writes to.
+    Output folder of a labeling run.
 
     Args:
         output (`Path`): The folder.
-        photos (`Sequence[Photo]`): What is labelled.
+        photos (`Sequence[Photo]`): The photos to label.
         classes (`Mapping[int, str]`): Names of the new classes by id.
-        labels (`Sequence[str]`): Names of all classes, the new ones among them.
-        relabel_all (`bool`): Whether pixels of every class may get a new one, or those of "others" alone.
+        labels (`Sequence[str]`): Names of all classes, including the new ones.
+        relabel_all (`bool`): Whether a new class may replace every class, or only "others".
     """
 
     def __init__(
@@ -66,26 +64,29 @@ class LabelJob:
         labels: Sequence[str],
         relabel_all: bool,
     ):
+
         self.output, self.files = output, PseudoLabelFiles(output)
         self.photos, self.classes, self.labels = list(photos), dict(classes), list(labels)
         self.relabel_all = relabel_all
 
     @property
     def added(self) -> dict[int, str]:
-        """The classes that the data does not have, of this and of earlier labelling."""
+        """Return the classes missing from the original data, added by this and by earlier labeling runs."""
         return {index: label for index, label in enumerate(self.labels) if index >= len(LABELS)}
 
     def begin(self, identity: Mapping[str, Any], overwrite: bool):
         """
+        Claim the folder for this run, or resume the run that it holds.
+
         Raises:
-            ValueError: If the folder holds another labelling.
+            ValueError: If the folder holds another labeling run.
         """
-        if claim(self.output / IDENTITY_FILE, identity, "labelling", overwrite):
+        if claim(self.output / IDENTITY_FILE, identity, "labeling run", overwrite):
             clear_records(self.output)
             self.files.manifest.unlink(missing_ok=True)
 
     def done(self) -> dict[tuple[str, str], PhotoRecord]:
-        """What is there of the photographs as they are now; of several records of one the last."""
+        """Return the last record of each photo that has not changed since, by split and name."""
         states = {photo.key: photo.state for photo in self.photos}
         records = (PhotoRecord(**fields) for fields in read_records(self.output))
         return {
@@ -96,11 +97,11 @@ class LabelJob:
 
     def read(self, photo: Photo) -> tuple[PIL.Image.Image, np.ndarray]:
         """
-        The photograph, upright, and the label map that lies on it.
+        Read a photo, upright and in RGB, and the label map aligned with it.
 
         Raises:
             FileNotFoundError: If a file is missing.
-            ValueError: If a file cannot be decoded, or holds unknown labels.
+            ValueError: If a file cannot be decoded or contains unknown labels.
         """
         image, label = read_pair(photo.pair.image, photo.pair.label, (str(photo.pair.image), str(photo.pair.label)))
         label_map = label.numpy()
@@ -108,12 +109,13 @@ class LabelJob:
         unknown = sorted(set(np.unique(label_map).tolist()) - {*range(known), IGNORE_INDEX})
         if unknown:
             raise ValueError(
-                f"{photo.pair.label} holds labels that are no class: {unknown}. Known are 0 to {known - 1}."
+                f"{photo.pair.label} contains unknown labels: {unknown}. Labels must be 0 to {known - 1}, or "
+                f"{IGNORE_INDEX} for pixels without a class."
             )
-        return to_rgb(image), label_map
+        return image, label_map
 
     def write(self, photo: Photo, label_map: np.ndarray, instances: Sequence[Instance], writer: RecordWriter):
-        """Label maps, and last the record, which marks the photograph as done."""
+        """Write a photo's label maps and then its record, which marks the photo as finished."""
         height, width = label_map.shape
         pseudo_labels = pseudo_label_map(instances, (height, width))
         combined = combined_label_map(label_map, pseudo_labels, IGNORE_INDEX, self.relabel_all)
@@ -132,10 +134,10 @@ class LabelJob:
         self, labeler: Labeler, prompts: Mapping[int, str], photos: Sequence[Photo], writer: RecordWriter
     ) -> Iterator[tuple[Photo, int | Exception]]:
         """
-        Labels photographs, as many together as the detector gets at once.
+        Label photos in batches of the detector's batch size.
 
         Yields:
-            `tuple`: each photograph, with the number of its objects, or with what made it fail.
+            `tuple`: Each photo with the number of its objects, or with the error that made it fail.
         """
         size = labeler.options.batch_size if labeler.options.tile is None else 1
         for start in range(0, len(photos), size):
@@ -152,23 +154,23 @@ class LabelJob:
 
     def review(self, decisions: Mapping[tuple[str, str, int], bool]) -> int:
         """
-        Makes the label maps anew of which people have decided otherwise.
+        Rewrite the label maps whose review decisions changed.
 
         Args:
-            decisions (`Mapping`): From [`read_review_list`].
+            decisions (`Mapping`): Decisions from [`read_review_list`].
 
         Returns:
-            `int`: How many objects they have decided otherwise.
+            `int`: Number of objects whose decision changed.
 
         Raises:
-            ValueError: If there is no such object.
+            ValueError: If an object of the list does not exist.
         """
         records, changed = self.done(), 0
         for split, image_id, number in decisions:
             record = records.get((split, image_id))
             if record is None or number >= len(record.annotations):
                 raise ValueError(
-                    f"The review list names object {number} of {image_id} in {split}, which is not there."
+                    f"The review list names object {number} of {image_id} in {split}, which does not exist."
                 )
         with RecordWriter(self.output, REVIEW_RECORDS) as writer:
             for photo in self.photos:
@@ -181,7 +183,7 @@ class LabelJob:
         return changed
 
     def reviewables(self, records: Sequence[PhotoRecord]) -> list[Reviewable]:
-        """All objects, with what a person has to know of them."""
+        """Return all objects with the facts that reviewers need."""
         return [
             Reviewable(record.split, record.image_id, number, self.classes[instance.class_id], instance)
             for record in records
@@ -190,11 +192,11 @@ class LabelJob:
 
     def finish(self, info: Mapping[str, Any], sheets: int) -> list[Reviewable]:
         """
-        Writes manifest, review list and sheets; every photograph must be done.
+        Write the manifest, the review list and the contact sheets. Every photo must be finished.
 
         Args:
-            info (`Mapping[str, Any]`): What was labelled, and how.
-            sheets (`int`): How many sheets to draw, of objects evenly spread over all.
+            info (`Mapping[str, Any]`): Description of the run for the manifest.
+            sheets (`int`): Number of contact sheets, filled with evenly spaced objects.
 
         Returns:
             `list[Reviewable]`: All objects.
@@ -204,12 +206,12 @@ class LabelJob:
         reviewables = self.reviewables(records)
         write_review_list(reviewables, self.output / REVIEW_LIST)
         self.write_sheets(reviewables, sheets)
-        # Last, because it marks the folder as finished.
+        # The manifest comes last because it marks the folder as finished.
         write_manifest(self.files.manifest, manifest(records, self.added, info))
         return reviewables
 
     def write_sheets(self, reviewables: Sequence[Reviewable], count: int):
-        """Pictures of objects in their surroundings; those of an earlier run go."""
+        """Replace the contact sheets: crops around evenly spaced objects."""
         folder = self.output / SHEETS_FOLDER
         for old in folder.glob("*.jpg"):
             old.unlink()
@@ -221,7 +223,7 @@ class LabelJob:
             for each in chosen[start : start + CELLS_PER_SHEET]:
                 key = each.split, each.image_id
                 if key not in opened:
-                    # Objects of one photograph follow each other.
+                    # Objects of the same photo are consecutive, so one open photo is enough.
                     opened = {key: self.read(by_key[key])[0]}
                 cells.append(draw_cell(opened[key], each))
             with written_whole(folder / f"{number:03d}.jpg") as partial:

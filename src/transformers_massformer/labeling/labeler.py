@@ -1,4 +1,4 @@
-"""From photographs and texts to objects: detection, segmentation, and filters."""
+"""Turn photos and text prompts into objects: detection, segmentation and filters."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,22 +15,22 @@ from .segmentation import BoxSegmenter
 @dataclass(frozen=True)
 class LabelOptions:
     """
-    How objects are found, and which are kept.
+    Options of detection and of the filters that accept objects.
 
     Args:
-        tile (`int`, *optional*): Look also in windows of so many pixels, for small objects.
-        overlap (`int`, *optional*, defaults to 256): Pixels that neighbouring windows have in common.
-        nms_threshold (`float`, *optional*, defaults to 0.5): Of boxes that overlap by more (IoU) the best remains.
-        batch_size (`int`, *optional*, defaults to 1): Photographs or windows that the detector gets at once.
+        tile (`int`, *optional*): Side in pixels of the additional windows in which small objects are detected.
+        overlap (`int`, *optional*, defaults to 256): Overlap of neighbouring windows in pixels.
+        nms_threshold (`float`, *optional*, defaults to 0.5): IoU above which only the best of two boxes is kept.
+        batch_size (`int`, *optional*, defaults to 1): Photos or windows per forward pass of the detector.
         presence_score (`float`, *optional*, defaults to 0.0):
-            If no object of a class scores as much in a photograph, the class is taken to be absent from it: a detector
-            that is asked for something finds its like.
-        mask_score (`float`, *optional*, defaults to 0.0): Masks with a lower score are rejected.
-        min_area (`float`, *optional*, defaults to 0.0): Smaller objects are rejected; share of the photograph.
-        max_area (`float`, *optional*, defaults to 1.0): Larger ones too.
+            Score that the best object of a class must reach in a photo; otherwise the class counts as absent. A
+            detector also finds lookalikes of a class that the photo does not show.
+        mask_score (`float`, *optional*, defaults to 0.0): Minimum score of a mask.
+        min_area (`float`, *optional*, defaults to 0.0): Minimum area of an object, as a fraction of the photo.
+        max_area (`float`, *optional*, defaults to 1.0): Maximum area of an object, as a fraction of the photo.
 
     Raises:
-        ValueError: If a value is out of its range.
+        ValueError: If a value is out of range.
     """
 
     tile: int | None = None
@@ -44,22 +44,22 @@ class LabelOptions:
 
     def __post_init__(self):
         if self.tile is not None and not 0 <= self.overlap < self.tile:
-            raise ValueError(f"The overlap, {self.overlap}, must be from 0 to less than the tile, {self.tile}.")
+            raise ValueError(f"overlap must be at least 0 and less than the tile ({self.tile}), got {self.overlap}.")
         if self.batch_size < 1:
-            raise ValueError(f"The batch size is {self.batch_size}; it must be 1 or more.")
+            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}.")
         for name in ("nms_threshold", "presence_score", "mask_score", "min_area", "max_area"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be from 0 to 1.")
+                raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}.")
 
 
 class Labeler:
     """
-    Finds objects and makes their masks.
+    Detects objects, segments them and filters the results.
 
     Args:
-        detector ([`Detector`]): Finds boxes.
-        segmenter ([`BoxSegmenter`]): Makes masks of what they enclose.
-        options ([`LabelOptions`], *optional*): How, and which are kept.
+        detector ([`Detector`]): Detects boxes.
+        segmenter ([`BoxSegmenter`]): Segments the object in each box.
+        options ([`LabelOptions`], *optional*): Options of detection and filters.
     """
 
     def __init__(self, detector: Detector, segmenter: BoxSegmenter, options: LabelOptions | None = None):
@@ -67,12 +67,14 @@ class Labeler:
 
     def __call__(self, photos: Sequence[PIL.Image.Image], prompts: Mapping[int, str]) -> Iterator[list[Instance]]:
         """
+        Find the objects of several classes.
+
         Args:
-            photos (`Sequence[PIL.Image.Image]`): Upright, in mode RGB.
-            prompts (`Mapping[int, str]`): What to look for, by the id of its class.
+            photos (`Sequence[PIL.Image.Image]`): Upright RGB photos.
+            prompts (`Mapping[int, str]`): Text prompts by class id.
 
         Yields:
-            `list[Instance]`: the objects of each photograph, those that filters reject among them.
+            `list[Instance]`: The objects of each photo, including the rejected ones.
         """
         options = self.options
         found = {
@@ -91,10 +93,10 @@ class Labeler:
             yield self.instances(photo, {class_id: each[index] for class_id, each in found.items()})
 
     def instances(self, photo: PIL.Image.Image, found: Mapping[int, Detections]) -> list[Instance]:
-        """The objects of a photograph, from its boxes by class."""
+        """Segment and filter the boxes of a photo."""
         classes = [class_id for class_id, detections in found.items() for _ in range(len(detections))]
         joined = Detections.join(list(found.values()))
-        # Written as text and read back they are the same.
+        # Rounded, so that writing boxes as text and reading them back gives the same values.
         boxes = joined.boxes.double().mul(100).round().div(100)
         absent = {class_id for class_id, each in found.items() if self.is_absent(each.scores)}
         instances = []
@@ -108,11 +110,11 @@ class Labeler:
         return instances
 
     def is_absent(self, scores: torch.Tensor) -> bool:
-        """Whether no object of a class is certain enough for the class to be there."""
+        """Return whether all scores of a class are below the presence score."""
         return bool(len(scores)) and scores.max().item() < self.options.presence_score
 
     def reason_to_reject(self, instance: Instance, absent: bool) -> str:
-        """Why filters reject an object; empty if they do not."""
+        """Return why the filters reject an object, or an empty string."""
         options = self.options
         if absent:
             return f"class absent: best score below {options.presence_score}"

@@ -1,4 +1,4 @@
-"""All objects of a labelled folder as one file in COCO's format."""
+"""Write all objects of a labeling run to one file in COCO format."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,14 +13,16 @@ from .instances import Instance
 @dataclass(frozen=True)
 class PhotoRecord:
     """
-    What was found in a photograph.
+    Objects found in a photo.
 
     Attributes:
-        split (`str`), image_id (`str`): Which photograph.
-        file (`str`): Its file.
-        state (`str`): Another text once its files were written again.
-        width (`int`), height (`int`): Its upright size in pixels.
-        annotations (`list[dict]`): Its objects, as [`Instance.to_coco`] gives them.
+        split (`str`): Split of the photo.
+        image_id (`str`): Name of the photo.
+        file (`str`): File of the photo.
+        state (`str`): Text that changes when the photo or its label map is rewritten.
+        width (`int`): Width of the upright photo in pixels.
+        height (`int`): Height of the upright photo in pixels.
+        annotations (`list[dict]`): The objects, from [`Instance.to_coco`].
     """
 
     split: str
@@ -38,14 +40,14 @@ class PhotoRecord:
 
 def manifest(records: Sequence[PhotoRecord], classes: Mapping[int, str], info: Mapping[str, Any]) -> dict[str, Any]:
     """
-    COCO's format: `images`, `annotations` (boxes as left, top, width and height, masks as compressed run-length
-    encodings at the size of the upright photograph) and `categories`. Ids are given in the records' order, so that
-    they depend neither on interruptions nor on the number of processes.
+    Build the manifest in COCO format: `images`, `annotations` (boxes as left, top, width and height; masks as
+    compressed run-length encodings at the size of the upright photo) and `categories`. Ids follow the order of the
+    records and so depend neither on interruptions nor on the number of processes.
 
     Args:
-        records (`Sequence[PhotoRecord]`): What was found.
+        records (`Sequence[PhotoRecord]`): The objects of each photo.
         classes (`Mapping[int, str]`): Names of the new classes by id.
-        info (`Mapping[str, Any]`): What was labelled, and how.
+        info (`Mapping[str, Any]`): Description of the run.
     """
     images, annotations = [], []
     for image_number, record in enumerate(records, start=1):
@@ -66,5 +68,6 @@ def manifest(records: Sequence[PhotoRecord], classes: Mapping[int, str], info: M
 
 
 def write_manifest(path: Path, content: Mapping[str, Any]):
+    """Write a manifest as JSON."""
     with written_whole(path) as partial:
         partial.write_text(json.dumps(content, indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""What people decide: sheets of objects to look at, and a list of objects to accept or reject."""
+"""Let people review objects: contact sheets to look at and a list of objects to accept or reject."""
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,17 +17,17 @@ from .instances import Instance
 
 COLUMNS = ("split", "image_id", "instance", "class", "score", "mask_score", "area", "reason", "decision")
 ACCEPT, REJECT = "accept", "reject"
-# Pixels of a cell of a sheet, and of the line of text below its picture.
+# Side of a cell's picture and height of a line of text below it, in pixels; cells in a row of a sheet.
 CELL_SIZE, TEXT_HEIGHT, CELLS_PER_ROW = 384, 18, 4
-# Rare in photographs.
+# Colours that are rare in photos.
 ACCEPTED_COLOUR, REJECTED_COLOUR = (255, 0, 170), (230, 40, 0)
-# A cell shows an object with its surroundings, so many times as wide.
+# Side of the square that a cell shows, relative to the longer side of the object's box.
 SURROUNDINGS = 2.0
 
 
 @dataclass(frozen=True)
 class Reviewable:
-    """An object with what a person has to know of it."""
+    """An object with the facts that reviewers need."""
 
     split: str
     image_id: str
@@ -40,7 +40,7 @@ class Reviewable:
         return self.split, self.image_id, self.number
 
     def row(self) -> dict[str, object]:
-        """Its line of the list."""
+        """Return the object's row in the review list."""
         instance = self.instance
         values = (
             *self.key,
@@ -55,7 +55,7 @@ class Reviewable:
 
 
 def write_review_list(reviewables: Iterable[Reviewable], path: Path):
-    """One line per object, whose last column people change."""
+    """Write the review list: a row per object, with the decision to edit in the last column."""
     with written_whole(path) as partial, partial.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
@@ -64,17 +64,17 @@ def write_review_list(reviewables: Iterable[Reviewable], path: Path):
 
 def read_review_list(path: Path) -> dict[tuple[str, str, int], bool]:
     """
-    What was decided.
+    Read the decisions of a review list.
 
     Args:
-        path (`Path`): The list. Lines may be left out: what they stand for stays as it is.
+        path (`Path`): The list. Objects without a row keep their decision.
 
     Returns:
-        `dict`: for split, name of the photograph and number of the object, whether it is accepted.
+        `dict`: Whether an object is accepted, by split, name of the photo and number of the object.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is no such list, or a decision is neither.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If a column is missing or a decision is invalid.
     """
     if not path.is_file():
         raise FileNotFoundError(f"There is no review list at {path}.")
@@ -83,7 +83,7 @@ def read_review_list(path: Path) -> dict[tuple[str, str, int], bool]:
         reader = csv.DictReader(file)
         missing = {"split", "image_id", "instance", "decision"} - set(reader.fieldnames or ())
         if missing:
-            raise ValueError(f"{path} has no column {', '.join(sorted(missing))}: it is no review list.")
+            raise ValueError(f"{path} is not a review list: it lacks the columns {', '.join(sorted(missing))}.")
         for row in reader:
             decision = row["decision"].strip().lower()
             if decision not in (ACCEPT, REJECT) or not row["instance"].isdigit():
@@ -98,7 +98,7 @@ def read_review_list(path: Path) -> dict[tuple[str, str, int], bool]:
 def decide(
     instances: Sequence[Instance], decisions: Mapping[tuple[str, str, int], bool], split: str, image_id: str
 ) -> list[Instance]:
-    """The objects of a photograph as people have decided."""
+    """Apply review decisions to the objects of a photo."""
     decided = []
     for number, instance in enumerate(instances):
         accepted = decisions.get((split, image_id, number), instance.accepted)
@@ -109,7 +109,7 @@ def decide(
 
 
 def window_around(box: tuple[float, float, float, float], size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom of a square around a box, as far as it lies in an image of `(width, height)`."""
+    """Return left, top, right and bottom of a square around a box, clipped to an image of `(width, height)`."""
     side = max(box[2] - box[0], box[3] - box[1], 32) * SURROUNDINGS
     centre = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
     left, top = (max(int(middle - side / 2), 0) for middle in centre)
@@ -120,13 +120,13 @@ def window_around(box: tuple[float, float, float, float], size: tuple[int, int])
 def tinted(
     picture: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int] = ACCEPTED_COLOUR, opacity: float = 0.5
 ) -> np.ndarray:
-    """A picture `(height, width, 3)` with a mask in a colour."""
+    """Tint the masked pixels of a picture of shape `(height, width, 3)`."""
     tint = picture * (1 - opacity) + np.array(colour) * opacity
     return np.where(mask[..., None], tint, picture).astype(np.uint8)
 
 
 def draw_cell(photo: PIL.Image.Image, reviewable: Reviewable) -> PIL.Image.Image:
-    """An object in its surroundings: the outline of its mask, its box, and a line about it."""
+    """Draw a cell of a contact sheet: a crop around the object with its mask and box, and two lines of text."""
     instance = reviewable.instance
     window = window_around(instance.box, photo.size)
     left, top, right, bottom = window
@@ -151,7 +151,7 @@ def draw_cell(photo: PIL.Image.Image, reviewable: Reviewable) -> PIL.Image.Image
 
 
 def contact_sheet(cells: Sequence[PIL.Image.Image]) -> PIL.Image.Image:
-    """Cells in rows."""
+    """Arrange cells in rows."""
     columns = min(len(cells), CELLS_PER_ROW)
     rows = -(-len(cells) // CELLS_PER_ROW)
     width, height = cells[0].size

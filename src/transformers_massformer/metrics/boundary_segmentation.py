@@ -1,4 +1,4 @@
-"""IoU, Boundary IoU and boundary F1 of label maps, for `evaluate.load`."""
+"""Provide IoU, Boundary IoU and boundary F1 of label maps to `evaluate.load`."""
 
 import dataclasses
 import json
@@ -15,29 +15,31 @@ from .scores import score
 
 
 DESCRIPTION = """
-How well label maps agree: mean intersection over union (IoU), Boundary IoU, which looks at a narrow band along the
-boundaries, and the boundary F1 score (BF1), which matches boundary pixels within a tolerance, as MaSS13K reports them.
+Measures the agreement of label maps: mean intersection over union (IoU); Boundary IoU, the IoU within a narrow band
+along the boundaries; and the boundary F1 score (BF1), which matches boundary pixels within a tolerance. The scores are
+those that MaSS13K reports.
 """
 
 INPUTS = """
 Args:
     predictions (`list` of label maps):
-        Arrays, tensors or lists of shape `(height, width)`, of any sizes, with class ids.
-    references (`list` of label maps): The same of the truth; `ignore_index` where there is none.
+        Arrays, tensors or lists of class ids of shape `(height, width)`, of any sizes.
+    references (`list` of label maps): True class ids, or `ignore_index`, in the same formats.
     num_labels (`int`, *optional*):
-        Number of classes, for `compute`. By default one more than the largest id there is.
-    ignore_index (`int`, *optional*, defaults to 255): Label that is left out, or `None`.
-    boundary_ratio (`float`, *optional*, defaults to 0.001): Width of the band of Boundary IoU, per image diagonal.
+        Number of classes, an argument of `compute`. Defaults to the largest id plus one.
+    ignore_index (`int`, *optional*, defaults to 255): Label of the pixels to ignore, or `None`.
+    boundary_ratio (`float`, *optional*, defaults to 0.001):
+        Width of Boundary IoU's band, as a fraction of the image diagonal.
     bf1_tolerance (`float`, *optional*, defaults to 2): Distance in pixels within which boundary pixels match.
-    bf1_distance (`str`, *optional*, defaults to `"euclidean"`): How it is measured, or `"chebyshev"`.
+    bf1_distance (`str`, *optional*, defaults to `"euclidean"`): `"euclidean"` or `"chebyshev"`.
     release_compatible (`bool`, *optional*, defaults to `False`):
         Whether predicted bands keep ignored pixels, as in the release of MaSS13K.
 
-    The settings after `num_labels` are those of `evaluate.load`. `compute` takes them too, with predictions.
+    The settings after `num_labels` are arguments of `evaluate.load`. `compute` accepts them together with predictions.
 
 Returns:
     `mean_iou`, `mean_boundary_iou`, `mean_bf1`, `overall_accuracy` and other means as floats; `per_category_iou`,
-    `per_category_boundary_iou`, `per_category_bf1` as lists with a float per class, NaN where it is absent;
+    `per_category_boundary_iou`, `per_category_bf1` as lists with a float per class, NaN for absent classes;
     `settings`.
 
 Examples:
@@ -51,7 +53,7 @@ CITATION = "Xie et al., MaSS13K: A Matting-level Semantic Segmentation Benchmark
 
 
 def as_label_map(values: Any) -> torch.Tensor:
-    """A tensor of what may be an array, an image or lists."""
+    """Convert an array, an image or nested lists to a tensor."""
     if isinstance(values, torch.Tensor):
         return values
     array = np.array(values)
@@ -59,18 +61,18 @@ def as_label_map(values: Any) -> torch.Tensor:
 
 
 def largest_class(label_map: torch.Tensor, ignore_index: int | None) -> int:
-    """The largest id that is not ignored, at least 0."""
+    """Return the largest id that is not ignored, at least 0."""
     valid = label_map if ignore_index is None else label_map[label_map != ignore_index]
     return max(0, int(valid.max())) if valid.numel() else 0
 
 
 class BoundarySegmentation(evaluate.Metric):
     """
-    Keeps counts of each image, a few hundred numbers, not the label maps.
+    Metric that stores the counts of each image, a few hundred numbers, instead of its label maps.
 
     Args:
-        ignore_index, boundary_ratio, bf1_tolerance, bf1_distance, release_compatible: see [`CountSettings`].
-        kwargs: those of `evaluate.Metric`.
+        ignore_index, boundary_ratio, bf1_tolerance, bf1_distance, release_compatible: See [`CountSettings`].
+        kwargs: Arguments of `evaluate.Metric`.
     """
 
     def __init__(
@@ -86,7 +88,7 @@ class BoundarySegmentation(evaluate.Metric):
         super().__init__(**kwargs)
 
     def _info(self) -> evaluate.MetricInfo:
-        # What is stored of an image: its counts, and the settings they were made with.
+        # Stored per image: its counts, and the settings with which they were made.
         stored = {
             "predictions": datasets.Sequence(datasets.Sequence(datasets.Value("int64"))),
             "references": datasets.Value("string"),
@@ -100,11 +102,11 @@ class BoundarySegmentation(evaluate.Metric):
         )
 
     def count(self, predictions: Sequence[Any] | None, references: Sequence[Any] | None, settings: CountSettings):
-        """Counts pairs of label maps and stores the counts, all or none."""
+        """Count pairs of label maps and store the counts, or nothing if a pair is invalid."""
         if predictions is None or references is None:
-            raise ValueError("Give both predictions and references.")
+            raise ValueError("Pass both predictions and references.")
         if len(predictions) != len(references):
-            raise ValueError(f"There are {len(predictions)} predictions for {len(references)} references.")
+            raise ValueError(f"Got {len(predictions)} predictions for {len(references)} references.")
         counts = []
         for index, pair in enumerate(zip(predictions, references, strict=True)):
             prediction, label = map(as_label_map, pair)
@@ -119,25 +121,25 @@ class BoundarySegmentation(evaluate.Metric):
             super().add_batch(predictions=rows, references=[written] * len(rows))
 
     def add_batch(self, *, predictions=None, references=None, **kwargs):
-        """Counts pairs of label maps."""
+        """Count pairs of label maps."""
         if kwargs:
             raise ValueError(
-                f"add_batch takes predictions and references only, got {', '.join(kwargs)} too: settings are given to "
-                "`evaluate.load`, `num_labels` to `compute`."
+                f"add_batch accepts only predictions and references, got {', '.join(kwargs)}. Pass settings to "
+                "`evaluate.load` and `num_labels` to `compute`."
             )
         self.count(predictions, references, self.settings)
 
     def add(self, *, prediction=None, reference=None, **kwargs):
-        """Counts one pair of label maps."""
+        """Count one pair of label maps."""
         self.add_batch(predictions=[prediction], references=[reference], **kwargs)
 
     def compute(self, *, predictions=None, references=None, num_labels=None, **settings):
-        """Computes the scores of all pairs counted, and of those given here."""
+        """Compute the scores of all counted pairs and of the pairs passed here."""
         settings = dataclasses.replace(self.settings, **self.known_settings(settings))
         if settings != self.settings and (len(self) or predictions is None):
             raise ValueError(
-                f"What was added was counted with {self.settings}, not with {settings}. Give the settings to "
-                "`evaluate.load`, before anything is added."
+                f"The added label maps were counted with {self.settings}, not with {settings}. Pass the settings to "
+                "`evaluate.load` before adding label maps."
             )
         if predictions is not None or references is not None:
             self.count(predictions, references, settings)
@@ -145,11 +147,11 @@ class BoundarySegmentation(evaluate.Metric):
 
     @staticmethod
     def known_settings(settings: dict[str, Any]) -> dict[str, Any]:
-        """The same; raises a ValueError if there is one that does not exist."""
+        """Return the settings; raise a ValueError if one is unknown."""
         names = [field.name for field in dataclasses.fields(CountSettings)]
         unknown = [name for name in settings if name not in names]
         if unknown:
-            raise ValueError(f"There is no setting {', '.join(unknown)}; there are {', '.join(names)} and num_labels.")
+            raise ValueError(f"Unknown settings: {', '.join(unknown)}. Use {', '.join(names)} or num_labels.")
         return settings
 
     # Metrics of the library narrow this signature in the same way.
@@ -162,7 +164,9 @@ class BoundarySegmentation(evaluate.Metric):
         if num_labels is None:
             num_labels = found
         if found > num_labels:
-            raise ValueError(f"There is a class {found - 1}, but `num_labels` is {num_labels}.")
+            raise ValueError(
+                f"The label maps contain a class {found - 1}, but `num_labels` is {num_labels}. Pass at least {found}."
+            )
         counts = torch.zeros(len(predictions), len(predictions[0]), num_labels, dtype=torch.int64)
         for image, rows in zip(counts, predictions, strict=True):
             image[:, : len(rows[0])] = torch.tensor(rows)

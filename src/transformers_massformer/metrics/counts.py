@@ -1,4 +1,4 @@
-"""From label maps to per-image counts, whose sums over a data set are all that IoU, Boundary IoU and BF1 need."""
+"""Reduce label maps to per-image counts. IoU, Boundary IoU and BF1 need only their sums over a data set."""
 
 import dataclasses
 import functools
@@ -10,32 +10,31 @@ import torch
 
 
 DISTANCES = ("euclidean", "chebyshev")
-# Class ids are held in bytes where they fit: it is memory that these functions wait for.
+# Largest number of classes stored as bytes: these functions are bound by memory bandwidth.
 MAX_BYTE_LABELS = 255
 
 
 @dataclass(frozen=True)
 class CountSettings:
     """
-    What is counted.
+    Settings of the counts.
 
     Args:
         ignore_index (`int`, *optional*, defaults to 255):
-            Label of the pixels that belong to no class. They are left out; but the pixels beside them are at a
-            boundary. `None` if there are none.
+            Label of the pixels without a class, or `None`. These pixels are not counted, but their neighbours count as
+            boundary pixels.
         boundary_ratio (`float`, *optional*, defaults to 0.001):
-            Width of the boundary band of Boundary IoU, as a share of the image's diagonal (paper, section B.2). It is
-            rounded to pixels, and at least 1.
+            Width of Boundary IoU's boundary band, as a fraction of the image diagonal (paper, section B.2). It is
+            rounded to pixels and at least 1.
         bf1_tolerance (`float`, *optional*, defaults to 2):
             Distance in pixels within which boundary pixels match (paper, section B.2).
         bf1_distance (`str`, *optional*, defaults to `"euclidean"`):
-            How that distance is measured: `"euclidean"`, or `"chebyshev"` (the larger of the differences of row and
-            column).
+            Metric of that distance: `"euclidean"` or `"chebyshev"` (the larger of the row and column differences).
         release_compatible (`bool`, *optional*, defaults to `False`):
             Whether predicted bands keep the pixels whose label is ignored, as in the authors' release.
 
     Raises:
-        ValueError: If one of them has no meaning.
+        ValueError: If a setting is invalid.
     """
 
     ignore_index: int | None = 255
@@ -46,9 +45,9 @@ class CountSettings:
 
     def __post_init__(self):
         if not 0 < self.boundary_ratio < 1:
-            raise ValueError(f"`boundary_ratio` must lie between 0 and 1, got {self.boundary_ratio}.")
+            raise ValueError(f"`boundary_ratio` must be between 0 and 1 (exclusive), got {self.boundary_ratio}.")
         if not 0 <= self.bf1_tolerance < math.inf:
-            raise ValueError(f"`bf1_tolerance` must be a number of pixels, 0 or more, got {self.bf1_tolerance}.")
+            raise ValueError(f"`bf1_tolerance` must be a finite number, at least 0, got {self.bf1_tolerance}.")
         if self.bf1_distance not in DISTANCES:
             raise ValueError(f"`bf1_distance` must be one of {', '.join(DISTANCES)}, got {self.bf1_distance}.")
 
@@ -56,21 +55,22 @@ class CountSettings:
 @dataclass(frozen=True)
 class Counts:
     """
-    Pixels per class, each an int64 `torch.Tensor` of shape `(..., num_labels)`; the leading dimensions, if any, are
-    images.
+    Pixel counts per class, each an int64 `torch.Tensor` of shape `(..., num_labels)`. The leading dimensions, if any,
+    are images.
 
     Attributes:
-        intersection: Pixels where prediction and label have the class.
-        prediction_area: Pixels where the prediction has it.
-        label_area: Pixels where the label has it.
-        boundary_intersection: Pixels where both have it, in both bands.
-        prediction_band: Pixels of the prediction's band.
-        label_band: Pixels of the label's band.
-        matched_prediction_boundary: Predicted boundary pixels with one of the label's in reach (true positives of
-            precision).
+        intersection: Pixels that have the class in both prediction and label.
+        prediction_area: Pixels that have the class in the prediction.
+        label_area: Pixels that have the class in the label.
+        boundary_intersection: Pixels that have the class in both and lie in both boundary bands.
+        prediction_band: Pixels of the prediction's boundary band.
+        label_band: Pixels of the label's boundary band.
+        matched_prediction_boundary: Predicted boundary pixels with a boundary pixel of the label within the tolerance
+            (true positives of precision).
         prediction_boundary: Predicted boundary pixels.
-        matched_label_boundary: The label's boundary pixels with a predicted one in reach (true positives of recall).
-        label_boundary: The label's boundary pixels.
+        matched_label_boundary: Boundary pixels of the label with a predicted one within the tolerance (true positives
+            of recall).
+        label_boundary: Boundary pixels of the label.
     """
 
     intersection: torch.Tensor
@@ -97,32 +97,32 @@ class Counts:
         return self.intersection.shape[-1]
 
     def to_tensor(self) -> torch.Tensor:
-        """All of them as an int64 tensor of shape `(..., 10, num_labels)`, in the order of the attributes."""
+        """Stack the counts into an int64 tensor of shape `(..., 10, num_labels)`, in the order of the attributes."""
         return torch.stack([getattr(self, field.name) for field in dataclasses.fields(self)], dim=-2)
 
     @classmethod
     def from_tensor(cls, values: torch.Tensor) -> "Counts":
-        """The inverse of `to_tensor`."""
+        """Restore counts from `to_tensor`."""
         return cls(*values.unbind(dim=-2))
 
     def sum(self) -> "Counts":
-        """Over the images."""
+        """Sum the counts over the images."""
         values = self.to_tensor()
         return Counts.from_tensor(values.reshape(-1, *values.shape[-2:]).sum(dim=0))
 
     @classmethod
     def stack(cls, counts: Sequence["Counts"]) -> "Counts":
-        """Of single images to those of all, in a new first dimension."""
+        """Stack the counts of single images in a new first dimension."""
         return cls.from_tensor(torch.stack([each.to_tensor() for each in counts]))
 
 
 def band_width(height: int, width: int, boundary_ratio: float) -> int:
-    """Width in pixels of the boundary band: a share of the diagonal, rounded, at least 1 (release)."""
+    """Return the width of the boundary band in pixels: a fraction of the diagonal, rounded, at least 1 (release)."""
     return max(1, round(boundary_ratio * math.hypot(height, width)))
 
 
 def reduce_windows(values: torch.Tensor, length: int, dim: int, reduce: Callable) -> torch.Tensor:
-    """Reduces each window of so many values along an axis, in a logarithmic number of steps."""
+    """Reduce each window of `length` values along an axis, in a logarithmic number of steps."""
 
     def combine(values: torch.Tensor, shift: int) -> torch.Tensor:
         rest = values.shape[dim] - shift
@@ -137,16 +137,16 @@ def reduce_windows(values: torch.Tensor, length: int, dim: int, reduce: Callable
 
 def boundary_band(label_map: torch.Tensor, width: int) -> torch.Tensor:
     """
-    The pixels within a Chebyshev distance of what is not of their class, the outside of the image included: for each
-    class, the pixels that `width` erosions of its mask with a 3 x 3 square remove. Label maps are partitions, so one
-    minimum and one maximum over windows show it for all classes at once.
+    Find the pixels within a Chebyshev distance of a pixel of another class or of the outside of the image: for each
+    class, the pixels that `width` erosions of its mask with a 3 x 3 square remove. Label maps are partitions, so a
+    minimum and a maximum over windows give the bands of all classes at once.
 
     Args:
         label_map (`torch.Tensor` of shape `(height, width)`): Class ids.
-        width (`int`): The distance in pixels, at least 1.
+        width (`int`): Distance in pixels, at least 1.
 
     Returns:
-        `torch.Tensor`: booleans of the same shape.
+        `torch.Tensor` of shape `(height, width)`: Boolean map.
     """
     band = torch.ones_like(label_map, dtype=torch.bool)
     length = 2 * width + 1
@@ -161,7 +161,7 @@ def boundary_band(label_map: torch.Tensor, width: int) -> torch.Tensor:
 
 @functools.lru_cache
 def offsets_within(tolerance: float, distance: str) -> list[tuple[int, int]]:
-    """Rows and columns to every pixel within a distance, the nearest first."""
+    """Return the row and column offsets of all pixels within a distance, nearest first."""
     reach = math.floor(tolerance)
     offsets = [(y, x) for y in range(-reach, reach + 1) for x in range(-reach, reach + 1)]
     if distance == "euclidean":
@@ -173,16 +173,16 @@ def matched_labels(
     own: torch.Tensor, other: torch.Tensor, offsets: list[tuple[int, int]], nothing: int
 ) -> torch.Tensor:
     """
-    The labels of those boundary pixels that have a boundary pixel of the other map, of the same label, in reach.
+    Return the labels of the boundary pixels that match: the other map has a boundary pixel of that label within reach.
 
     Args:
         own (`torch.Tensor` of shape `(height, width)`): Labels of boundary pixels, and `nothing` elsewhere.
-        other (`torch.Tensor` of shape `(height, width)`): Those of the other map.
-        offsets (`list[tuple[int, int]]`): What is in reach, the nearest first.
-        nothing (`int`): No label.
+        other (`torch.Tensor` of shape `(height, width)`): The same for the other map.
+        offsets (`list[tuple[int, int]]`): Offsets of the pixels within reach, nearest first.
+        nothing (`int`): Value that is not a label.
 
     Returns:
-        `torch.Tensor` of shape `(num_matched,)`.
+        `torch.Tensor` of shape `(num_matched,)`: The labels.
     """
     reach = max(max(offset) for offset in offsets)
     padded = torch.nn.functional.pad(other, [reach] * 4, value=nothing).flatten()
@@ -190,7 +190,7 @@ def matched_labels(
     rows, columns = (own != nothing).nonzero(as_tuple=True)
     labels, positions = own[rows, columns], (rows + reach) * stride + columns + reach
     matched = []
-    # Of good predictions few pixels are left after the first offsets.
+    # With good predictions, few pixels are left after the first offsets.
     for y, x in offsets:
         found = padded[positions + (y * stride + x)] == labels
         matched.append(labels[found])
@@ -199,12 +199,12 @@ def matched_labels(
 
 
 def count_labels(labels: torch.Tensor, num_labels: int) -> torch.Tensor:
-    """How often each label below `num_labels` occurs, as int64; others may occur."""
+    """Count the occurrences of each label below `num_labels` as int64; larger labels are ignored."""
     return torch.bincount(labels.flatten(), minlength=num_labels)[:num_labels]
 
 
 def check_label_maps(prediction: torch.Tensor, label: torch.Tensor):
-    """Raises a ValueError unless both are label maps of one size."""
+    """Raise a ValueError unless both are label maps of the same size."""
     for name, label_map in (("The prediction", prediction), ("The label", label)):
         if label_map.ndim != 2 or label_map.is_floating_point() or label_map.is_complex() or not label_map.numel():
             raise ValueError(
@@ -219,7 +219,7 @@ def check_label_maps(prediction: torch.Tensor, label: torch.Tensor):
 
 
 def check_classes(name: str, label_map: torch.Tensor, num_labels: int, remedy: str):
-    """Raises a ValueError that lists the values which are no class."""
+    """Raise a ValueError that lists the values outside the classes."""
     smallest, largest = (int(value) for value in label_map.aminmax())
     if smallest < 0 or largest >= num_labels:
         found = label_map.unique()
@@ -236,22 +236,22 @@ def count_image(
     allow_unlabelled: bool = False,
 ) -> Counts:
     """
-    Counts of one image.
+    Count the pixels of one image.
 
     Args:
         prediction (`torch.Tensor` of shape `(height, width)`): Predicted classes, of any integer type.
         label (`torch.Tensor` of shape `(height, width)`): True classes, or `settings.ignore_index`.
         num_labels (`int`): Number of classes.
-        settings ([`CountSettings`], *optional*): By default the paper's.
+        settings ([`CountSettings`], *optional*): Settings of the counts; the paper's by default.
         allow_unlabelled (`bool`, *optional*, defaults to `False`):
-            Whether the prediction may hold `settings.ignore_index`: pixels to which it gives no class, and which are
-            found for none. By default that is an error.
+            Whether the prediction may contain `settings.ignore_index` for pixels without a predicted class, which are
+            correct for no class. By default such pixels raise an error.
 
     Returns:
-        [`Counts`]: each of shape `(num_labels,)`, on the device of the label.
+        [`Counts`]: Counts of shape `(num_labels,)`, on the device of the label.
 
     Raises:
-        ValueError: If they are not label maps of one size with known classes.
+        ValueError: If the arguments are not label maps of the same size with known classes.
     """
     settings = settings or CountSettings()
     check_label_maps(prediction, label)
@@ -267,10 +267,10 @@ def count_image(
         "The prediction", prediction.where(labelled, 0), num_labels, "Map its classes to those of the labels."
     )
     check_classes(
-        "The label", label.where(valid, 0), num_labels, "Name the label of what to leave out: `ignore_index`."
+        "The label", label.where(valid, 0), num_labels, "Set `ignore_index` to the label of the pixels to ignore."
     )
 
-    # What belongs to no class gets an id beyond all of them.
+    # Pixels without a class get an id above those of all classes.
     dtype = torch.uint8 if num_labels <= MAX_BYTE_LABELS else torch.int32
     prediction, label = (
         label_map.to(dtype).where(mask, num_labels) for label_map, mask in ((prediction, labelled), (label, valid))
@@ -309,7 +309,7 @@ def count_images(
     settings: CountSettings | None = None,
 ) -> Counts:
     """
-    Counts of several images, which may differ in size.
+    Count the pixels of several images, which may differ in size.
 
     Args:
         predictions (`torch.Tensor` of shape `(batch_size, height, width)`, or a sequence of label maps):
@@ -317,17 +317,18 @@ def count_images(
         labels (`torch.Tensor` of shape `(batch_size, height, width)`, or a sequence of label maps):
             True classes, or `settings.ignore_index`.
         num_labels (`int`): Number of classes.
-        settings ([`CountSettings`], *optional*): By default the paper's.
+        settings ([`CountSettings`], *optional*): Settings of the counts; the paper's by default.
 
     Returns:
-        [`Counts`]: each of shape `(batch_size, num_labels)`.
+        [`Counts`]: Counts of shape `(batch_size, num_labels)`.
 
     Raises:
-        ValueError: If their numbers differ, there are none, or one of them is no label map with known classes.
+        ValueError: If the numbers of predictions and labels differ or are 0, or a pair is invalid (see
+            [`count_image`]).
     """
     if len(predictions) != len(labels) or not len(labels):
         raise ValueError(
-            f"There must be as many predictions as labels, at least one; got {len(predictions)} and {len(labels)}."
+            f"Pass the same number of predictions and labels, at least one; got {len(predictions)} and {len(labels)}."
         )
     pairs = zip(predictions, labels, strict=True)
     return Counts.stack([count_image(prediction, label, num_labels, settings) for prediction, label in pairs])

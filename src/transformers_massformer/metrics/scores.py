@@ -1,4 +1,4 @@
-"""From per-image counts to IoU, Boundary IoU, BF1 and accuracy."""
+"""Compute IoU, Boundary IoU, BF1 and accuracy from per-image counts."""
 
 import dataclasses
 import math
@@ -13,14 +13,14 @@ from .counts import Counts, CountSettings
 @dataclass(frozen=True)
 class ClassScores:
     """
-    Scores of each class, float64 `torch.Tensor`s of shape `(..., num_labels)` between 0 and 1, NaN where the class is
-    absent: from prediction and label for the first three, from the label for accuracy.
+    Scores of each class: float64 `torch.Tensor`s of shape `(..., num_labels)` between 0 and 1, NaN for absent classes.
+    A class is absent if neither prediction nor label contain it; for accuracy, if the label does not contain it.
 
     Attributes:
         iou: Intersection over union.
         boundary_iou: Boundary IoU (paper, Eq. 8; release).
         bf1: Boundary F1 score (paper, Eq. 9).
-        accuracy: Share of the class's pixels that are found.
+        accuracy: Fraction of the class's pixels that are predicted correctly.
     """
 
     iou: torch.Tensor
@@ -29,19 +29,19 @@ class ClassScores:
     accuracy: torch.Tensor
 
 
-# Segments with more than this in common match; none can match two.
+# IoU above which two segments match; a segment cannot match two others at this threshold.
 MATCHED_IOU = 0.5
 
 
 def divide(numerator: torch.Tensor, denominator: torch.Tensor) -> torch.Tensor:
-    """Quotients in float64, NaN for 0 / 0."""
+    """Divide in float64; 0 / 0 is NaN."""
     return numerator.double() / denominator.double()
 
 
 def boundary_f1(counts: Counts) -> torch.Tensor:
     """
-    2 P R / (P + R) of precision and recall of the boundary pixels (paper, Eq. 9): 0 where only one of the two maps
-    has boundary pixels of the class, or none match; NaN where neither has any.
+    Compute 2 P R / (P + R) from precision and recall of the boundary pixels (paper, Eq. 9): 0 if only one of the two
+    maps has boundary pixels of the class, or if none match; NaN if neither has any.
     """
     precision = divide(counts.matched_prediction_boundary, counts.prediction_boundary).nan_to_num(0)
     recall = divide(counts.matched_label_boundary, counts.label_boundary).nan_to_num(0)
@@ -53,13 +53,14 @@ def boundary_f1(counts: Counts) -> torch.Tensor:
 class SegmentScores:
     """
     Panoptic quality of semantic segmentation, where a class in an image is one segment (PQ^St; MaskFormer, section
-    4), and its two factors, of each class: float64 `torch.Tensor`s of shape `(num_labels,)` between 0 and 1, NaN
-    where the class is in no image.
+    4), and its two factors for each class: float64 `torch.Tensor`s of shape `(num_labels,)` between 0 and 1, NaN for
+    classes absent from all images.
 
     Attributes:
-        pq_st: Sum of the IoU of the segments found, divided by their number and half of those missed or invented.
-        sq_st: Segmentation quality: mean IoU of the segments found.
-        rq_st: Recognition quality: F1 score of finding them.
+        pq_st: Panoptic quality: sum of the IoU of the matched segments, divided by their number plus half the number
+            of missed and false segments.
+        sq_st: Segmentation quality: mean IoU of the matched segments.
+        rq_st: Recognition quality: F1 score of matching segments.
     """
 
     pq_st: torch.Tensor
@@ -69,10 +70,10 @@ class SegmentScores:
 
 def segment_scores(counts: Counts) -> SegmentScores:
     """
-    PQ^St of a data set. A segment is found if its IoU is above 0.5.
+    Compute PQ^St of a data set. A segment is matched if its IoU is above 0.5.
 
     Args:
-        counts ([`Counts`]): Of each image: shape `(num_images, num_labels)`.
+        counts ([`Counts`]): Counts of each image, of shape `(num_images, num_labels)`.
     """
     iou = divide(counts.intersection, counts.union).nan_to_num(0)
     found = iou > MATCHED_IOU
@@ -85,10 +86,10 @@ def segment_scores(counts: Counts) -> SegmentScores:
 
 def class_scores(counts: Counts) -> ClassScores:
     """
-    The scores of each class.
+    Compute the scores of each class.
 
     Args:
-        counts ([`Counts`]): Of one image, of several, or their sum.
+        counts ([`Counts`]): Counts of one image, of several images, or their sum.
     """
     return ClassScores(
         iou=divide(counts.intersection, counts.union),
@@ -99,34 +100,36 @@ def class_scores(counts: Counts) -> ClassScores:
 
 
 def mean_of_present(values: torch.Tensor) -> float:
-    """The mean without what is NaN; NaN if nothing else is there."""
+    """Average the values that are not NaN; NaN if there are none."""
     return values.nanmean().item()
 
 
 def mean_over_images(values: torch.Tensor) -> float:
-    """The same of a value per image, exactly rounded: images may come in any order from several processes."""
+    """
+    Average a value per image over those that are not NaN, exactly rounded: images come in any order from several
+    processes.
+    """
     present = values[~values.isnan()].tolist()
     return math.fsum(present) / len(present) if present else math.nan
 
 
 def score(counts: Counts, settings: CountSettings | None = None) -> dict[str, Any]:
     """
-    The scores of a data set.
+    Compute the scores of a data set.
 
-    Those of the data set come from counts summed over its images (the paper's; release). Those of images are computed
-    image by image; a mean over classes of each, and of these the mean over images.
+    Scores of the data set use counts summed over its images (paper; release). Image scores are computed image by
+    image: the mean over the classes of each image, then the mean over images.
 
     Args:
-        counts ([`Counts`]): Of each image: shape `(num_images, num_labels)`.
-        settings ([`CountSettings`], *optional*): What they were counted with, to be named in the result.
+        counts ([`Counts`]): Counts of each image, of shape `(num_images, num_labels)`.
+        settings ([`CountSettings`], *optional*): Settings of the counts, to include in the result.
 
     Returns:
-        `dict`: `mean_iou`, `mean_boundary_iou`, `mean_bf1`, `mean_accuracy`, `overall_accuracy` and, over images,
-        `image_mean_iou`, `image_mean_boundary_iou`, `image_mean_bf1` as floats; `per_category_iou`,
+        `dict`: `mean_iou`, `mean_boundary_iou`, `mean_bf1`, `mean_accuracy`, `overall_accuracy` and, averaged over
+        images, `image_mean_iou`, `image_mean_boundary_iou`, `image_mean_bf1` as floats; `per_category_iou`,
         `per_category_boundary_iou`, `per_category_bf1`, `per_category_accuracy` as lists of `num_labels` floats, NaN
         for absent classes; `mean_pq_st` and `per_category_pq_st`, see [`segment_scores`]; `absent_categories`, the
-        ids of classes in neither predictions nor labels; `num_images`;
-        `settings`.
+        ids of classes in neither predictions nor labels; `num_images`; `settings`, if passed.
     """
     total = counts.sum()
     of_data_set, of_images = class_scores(total), class_scores(counts)

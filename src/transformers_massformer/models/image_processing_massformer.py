@@ -13,12 +13,8 @@
 # limitations under the License.
 """Image processor class for MaSSFormer"""
 
-import os
-import warnings
-
 import numpy as np
 import PIL.Image
-import PIL.ImageOps
 import torch
 import torchvision.transforms.v2.functional as tvF
 from transformers.image_processing_backends import TorchvisionBackend
@@ -44,47 +40,11 @@ from .semantic_readout import (
 )
 
 
-def open_image(path: str | os.PathLike) -> PIL.Image.Image:
-    """
-    Opens a photograph as people see it: upright (EXIF orientation applied), 8 bits, RGB. Transparent parts are shown
-    on white; 16 bits are scaled to 8; floating-point greys are taken as black 0 to white 1.
-
-    Args:
-        path (`str` or `os.PathLike`): The image file.
-
-    Returns:
-        `PIL.Image.Image`: In mode RGB, fully read.
-
-    Raises:
-        FileNotFoundError: If there is no file at `path`.
-        ValueError: If the file is no image, is damaged or cut off, or has more pixels than Pillow agrees to decode
-            (`2 * PIL.Image.MAX_IMAGE_PIXELS`).
-    """
-    path = os.fspath(path)
-    if os.path.isdir(path):
-        raise ValueError(f"{path} is a folder, not an image file.")
-    try:
-        with warnings.catch_warnings():
-            # Pillow warns from half of what it refuses; a photograph of that size is welcome here.
-            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
-            with PIL.Image.open(path) as image:
-                image.load()
-                return to_rgb(PIL.ImageOps.exif_transpose(image))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"There is no image file at {path}.") from None
-    except PIL.Image.DecompressionBombError as error:
-        raise ValueError(
-            f"{path} is too large to be decoded safely: {error} Make it smaller, or, if you trust the file, raise "
-            "`PIL.Image.MAX_IMAGE_PIXELS`."
-        ) from error
-    except PIL.UnidentifiedImageError as error:
-        raise ValueError(f"{path} is not an image file that Pillow can read.") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise ValueError(f"{path} is damaged or cut off and cannot be decoded ({error}). Get a new copy.") from error
-
-
 def to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
-    """Converts an image of any mode to 8-bit RGB as `open_image` describes."""
+    """
+    Convert an image of any mode to 8-bit RGB. Transparent parts are composed on white, 16 bits are scaled to 8, and
+    floating-point greys range from black 0 to white 1. An opaque RGB image is returned itself, not a copy.
+    """
     if image.mode.startswith("I") or image.mode == "F":
         values = np.asarray(image, dtype=np.float64)
         white = 1.0 if image.mode == "F" else 65535.0
@@ -93,7 +53,7 @@ def to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = PIL.Image.alpha_composite(PIL.Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 class MaSSFormerImageProcessorKwargs(ImagesKwargs, total=False):
@@ -370,4 +330,4 @@ class MaSSFormerImageProcessor(TorchvisionBackend):
         return with_scores if return_segmentation_scores else label_maps
 
 
-__all__ = ["MaSSFormerImageProcessor", "open_image"]
+__all__ = ["MaSSFormerImageProcessor"]

@@ -1,4 +1,4 @@
-"""Procedural outdoor scenes with all seven classes and exact labels at any size."""
+"""Generate outdoor scenes with all seven classes and exact labels at any size."""
 
 from .dataset import SceneFiles, load_scenes, split_folder
 from .rendering import Scene, check_size, render_scene

@@ -1,4 +1,4 @@
-"""How a scene is seen: a camera over flat ground, its light, and the frames of what stands there."""
+"""Geometry and light of a scene: a camera over flat ground, and the local frames of objects on it."""
 
 from dataclasses import dataclass, replace
 
@@ -11,7 +11,7 @@ from .noise import Grain
 
 @dataclass(frozen=True)
 class Camera:
-    """A level camera; `horizon` and `focal` are in picture heights, `height` above the ground in metres."""
+    """Level camera; `horizon` and `focal` are in picture heights, `height` above the ground in metres."""
 
     aspect: float
     horizon: float
@@ -19,7 +19,7 @@ class Camera:
     height: float
 
     def project(self, x: np.ndarray | float, up: np.ndarray | float, depth: np.ndarray | float) -> np.ndarray:
-        """Metres to the right of the axis, above the ground and ahead, to picture coordinates `(..., 2)`."""
+        """Project metres to the right of the axis, above the ground and ahead to picture coordinates `(..., 2)`."""
         scale = self.focal / np.asarray(depth, float)
         return np.stack(
             np.broadcast_arrays(self.aspect / 2 + scale * x, self.horizon + scale * (self.height - np.asarray(up))),
@@ -27,17 +27,17 @@ class Camera:
         )
 
     def depth(self, y: np.ndarray) -> np.ndarray:
-        """How far ahead the ground is that is seen at y, in metres; far away at and above the horizon."""
+        """Return the distance in metres of the ground seen at y; very large at and above the horizon."""
         return self.focal * self.height / np.maximum(y - self.horizon, 1e-5)
 
     def half_width(self, depth: float) -> float:
-        """Metres from the axis to the picture's side."""
+        """Return the metres from the axis to the side of the picture at a depth."""
         return self.aspect / 2 * depth / self.focal
 
 
 @dataclass(frozen=True)
 class Light:
-    """Where the sun is (-1 left, 1 right), and the colours of the sky, of the haze and of sunlight."""
+    """Position of the sun (-1 left, 1 right), and colours of the sky, the haze and sunlight."""
 
     sun: float
     sky_top: np.ndarray
@@ -46,17 +46,18 @@ class Light:
     reach: float
 
     def haze(self, colors: np.ndarray, depth: np.ndarray | float) -> np.ndarray:
-        """Colours as seen through the air."""
+        """Blend colours with haze according to their depth."""
         share = 1 - np.exp(-np.asarray(depth) / self.reach)
         return colors + share * (self.sky_low * 0.96 - colors)
 
     def sunlit(self, colors: np.ndarray) -> np.ndarray:
+        """Tint colours with sunlight."""
         return colors * (0.8 + 0.2 * self.warmth / 255)
 
 
 @dataclass(frozen=True)
 class Site:
-    """A drawing of a place: what turns metres in space to picture coordinates; `pixel` is a pixel's height there."""
+    """Drawing in which points are given in metres in space; `pixel` is the height of a pixel in picture heights."""
 
     drawing: Drawing
     camera: Camera
@@ -65,17 +66,17 @@ class Site:
     pixel: float
 
     def project(self, points: np.ndarray) -> np.ndarray:
-        """Points `(..., 3)`: x to the right, up, and depth."""
+        """Project points `(..., 3)`: x to the right, up, and depth."""
         return self.camera.project(points[..., 0], points[..., 1], np.maximum(points[..., 2], 0.3))
 
     def fill(self, points: np.ndarray, colors: ArrayLike, code: int | None, opacity: float = 1.0):
-        """Polygons `(count, corners, 3)` or `(corners, 3)` in metres."""
+        """Draw polygons `(count, corners, 3)` or `(corners, 3)` in metres."""
         points = points if points.ndim == 3 else points[None]
         depths = points[..., 2].mean(1, keepdims=True)
         self.drawing.fill(self.project(points), self.light.haze(np.asarray(colors, float), depths), code, opacity)
 
     def bars(self, starts: np.ndarray, ends: np.ndarray, width: float, colors: ArrayLike, code: int | None):
-        """Straight bars of a width in metres, but no thinner than most of a pixel, between points `(count, 3)`."""
+        """Draw straight bars between points `(count, 3)`, of a width in metres but at least 0.7 pixels."""
         depths = np.stack([starts[:, 2], ends[:, 2]])
         first, last = np.maximum(width * self.camera.focal / np.maximum(depths, 0.3), 0.7 * self.pixel)
         shapes = limbs(self.project(starts), self.project(ends), first, last)
@@ -84,7 +85,7 @@ class Site:
 
 @dataclass(frozen=True)
 class Frame:
-    """Where one element stands: it draws in metres, x to the right and y up from its foot; `pixel` is in metres."""
+    """Local frame of an object: draws in metres, x to the right and y up from its foot; `pixel` is in metres."""
 
     drawing: Drawing
     light: Light
@@ -95,19 +96,19 @@ class Frame:
 
     @classmethod
     def at(cls, site: Site, x: float, depth: float) -> "Frame":
-        """The frame of what stands on the ground."""
+        """Return the frame of an object on the ground."""
         scale = site.camera.focal / depth
         return cls(site.drawing, site.light, site.camera.project(x, 0.0, depth), scale, depth, site.pixel / scale)
 
     def moved(self, x: float, y: float) -> "Frame":
-        """The frame of a part whose foot is elsewhere."""
+        """Return the frame of a part with another foot."""
         return replace(self, foot=self.foot + self.scale * np.array([x, -y]))
 
     def fill(self, polygons: np.ndarray, colors: ArrayLike, code: int | None, opacity: float = 1.0):
-        """Draws polygons in metres in colours that the haze is added to."""
+        """Draw polygons in metres, in colours that haze is added to."""
         placed = self.foot + self.scale * polygons * np.array([1, -1])
         self.drawing.fill(placed, self.light.haze(np.asarray(colors, float), self.depth), code, opacity)
 
     def at_least(self, metres: float, pixels: float) -> float:
-        """A size, but no smaller than so many pixels."""
+        """Return a size in metres, enlarged to a minimum in pixels if necessary."""
         return max(metres, pixels * self.pixel)

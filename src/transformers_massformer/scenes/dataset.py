@@ -1,28 +1,32 @@
-"""Scenes as a `datasets` data set, and as files in the layout of MaSS13K."""
+"""Provide scenes as a `datasets` data set, and as files in the layout of MaSS13K."""
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
 import numpy as np
 from PIL import Image
 
-from ..data.mass13k import LABELS, SPLIT_FOLDERS
+from ..data.layout import LABELS, SPLIT_FOLDERS
 from ..utils.files import partial_path, written_whole
 from .photograph import encode_jpeg
 from .rendering import Scene, check_size, render_scene
+
+
+if TYPE_CHECKING:
+    import datasets
 
 
 JPEG_QUALITY = 95
 
 
 def scene_name(seed: int, index: int) -> str:
+    """Return the name of a scene, which is its image id."""
     return f"scene_{seed:04d}_{index:06d}"
 
 
 def generate(indices: list[int], size: tuple[int, int], seed: int, with_alpha: bool) -> Iterator[dict[str, Any]]:
-    """Rows of `load_scenes`."""
+    """Render the rows of [`load_scenes`]."""
     for index in indices:
         scene = render_scene(seed, index, size)
         row = {
@@ -44,28 +48,30 @@ def load_scenes(
     num_proc: int | None = None,
     streaming: bool = False,
     cache_dir: str | Path | None = None,
-) -> datasets.Dataset | datasets.IterableDataset:
+) -> "datasets.Dataset | datasets.IterableDataset":
     """
-    The first scenes of a seed, rendered when asked for the first time and then kept in the cache of `datasets`.
+    Load the first scenes of a seed, rendered on first use and then kept in the cache of `datasets`.
 
     The columns are `image`, `label` (mode L, class ids in the order of `LABELS`) and `image_id`, and with alphas
     `alpha` (one image of mode L per class, summing to 255) and `bicycle` (the alpha of the bicycles, which are part
     of class others). The photographs are JPEG files of quality 95.
 
     Args:
-        n (`int`): How many scenes.
+        n (`int`): Number of scenes.
         size (`tuple[int, int]`): Width and height in pixels, 16 to 16384.
-        seed (`int`): Scene `i` depends on the seed, `i` and the size alone. Give each split another seed.
+        seed (`int`): Scene `i` depends on the seed, `i` and the size alone. Use a different seed for each split.
         with_alpha (`bool`): Whether to add the columns of alphas.
-        num_proc (`int`, *optional*): Processes that render; not with `streaming`.
-        streaming (`bool`): Render while iterating instead, and keep nothing.
-        cache_dir (`str` or `Path`, *optional*): Instead of the default cache of `datasets`.
+        num_proc (`int`, *optional*): Number of rendering processes; not with `streaming`.
+        streaming (`bool`): Whether to render while iterating, without a cache.
+        cache_dir (`str` or `Path`, *optional*): Defaults to the cache of `datasets`.
 
     Raises:
         ValueError: For fewer than one scene, a negative seed, a size out of range, or `num_proc` with `streaming`.
     """
+    import datasets
+
     if n < 1 or seed < 0:
-        raise ValueError(f"{n} scenes of seed {seed}: ask for at least one scene, of a seed of 0 or more.")
+        raise ValueError(f"Cannot load {n} scenes of seed {seed}: n must be at least 1, and the seed at least 0.")
     check_size(size)
     features: dict[str, Any] = {
         "image": datasets.Image(),
@@ -77,7 +83,9 @@ def load_scenes(
     arguments = {"indices": list(range(n)), "size": tuple(size), "seed": seed, "with_alpha": with_alpha}
     if streaming:
         if num_proc is not None:
-            raise ValueError("num_proc does not go with streaming: use the workers of a torch DataLoader instead.")
+            raise ValueError(
+                "num_proc cannot be combined with streaming: use the workers of a torch DataLoader instead."
+            )
         return datasets.IterableDataset.from_generator(
             generate, features=datasets.Features(features), gen_kwargs=arguments
         )
@@ -92,7 +100,7 @@ def load_scenes(
 
 
 class SceneFiles:
-    """Where the files of one scene are, in the layout of MaSS13K, and whether and how they are written."""
+    """Files of one scene, in the layout of MaSS13K."""
 
     def __init__(self, root: Path, split: str, seed: int, index: int, with_alpha: bool):
         folder, name = split_folder(split), scene_name(seed, index)
@@ -104,27 +112,28 @@ class SceneFiles:
 
     @property
     def paths(self) -> list[Path]:
+        """The files, in the order in which they are written."""
         return [self.image, *self.alphas.values(), self.label]
 
     @property
     def partial_paths(self) -> list[Path]:
-        """What the files are called while they are written."""
+        """The temporary files while they are written."""
         return [partial_path(path) for path in self.paths]
 
     def exist(self, size: tuple[int, int]) -> bool:
-        """Whether the scene is finished; raises a ValueError if its files have another size."""
+        """Return whether the scene is finished; raise a ValueError if its files have another size."""
         if not all(path.exists() for path in self.paths):
             return False
         with Image.open(self.label) as label:
             if label.size != tuple(size):
                 raise ValueError(
                     f"{self.label} is {label.width}x{label.height}, not {size[0]}x{size[1]}. "
-                    "Choose another --output or another --seed."
+                    "Choose another --output or --seed."
                 )
         return True
 
     def write(self, scene: Scene):
-        """Writes every file whole or not at all; the label map last, because it marks the scene as finished."""
+        """Write each file completely or not at all; the label map last, because it marks the scene as finished."""
         with written_whole(self.image) as partial:
             partial.write_bytes(encode_jpeg(scene.image, JPEG_QUALITY))
         alphas = {**dict(zip(LABELS, scene.alpha, strict=True)), **scene.objects}
@@ -134,14 +143,15 @@ class SceneFiles:
 
 
 def split_folder(split: str) -> str:
-    """The folder of a split of MaSS13K; raises a ValueError that lists the splits."""
+    """Return the folder of a split of MaSS13K; raise a ValueError that lists the splits if there is none."""
     for folders in SPLIT_FOLDERS.values():
         if split in folders:
             return folders[0]
     known = [folder for folders in SPLIT_FOLDERS.values() for folder in folders]
-    raise ValueError(f"There is no split {split}: choose from {', '.join(known)}.")
+    raise ValueError(f"Unknown split {split}: choose from {', '.join(known)}.")
 
 
 def write_png(path: Path, values: np.ndarray):
+    """Write an array as a PNG, completely or not at all."""
     with written_whole(path) as partial:
         Image.fromarray(values).save(partial, format="PNG", compress_level=4)

@@ -1,4 +1,4 @@
-"""Class others: bicycles, lamps, fences, benches, poles and their wires."""
+"""Draw objects of class others: bicycles, lamps, fences, benches, poles and wires."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ METAL = np.array([62, 64, 68])
 
 
 def bicycle(rng: np.random.Generator, frame: Frame):
-    """A bicycle from the side, 1.75 m long, in class others and told apart by its own code."""
+    """Draw a bicycle from the side, 1.75 m long, of class others with its own code."""
     color = rng.choice([[186, 40, 36], [36, 76, 150], [40, 44, 48], [52, 120, 84], [214, 190, 70]]) * 1.0
     wheels = np.array([[-0.53, 0.345], [0.53, 0.345]])
     for wheel in wheels:
@@ -43,6 +43,7 @@ def bicycle(rng: np.random.Generator, frame: Frame):
 
 
 def draw_wheel(rng: np.random.Generator, frame: Frame, center: np.ndarray):
+    """Draw a wheel with spokes and mudguard."""
     angles = np.arange(28) * (2 * np.pi / 28) + rng.uniform(0, 1)
     hub = center + 0.02 * np.stack([np.cos(angles + 1.2), np.sin(angles + 1.2)], 1)
     rim = center + 0.32 * np.stack([np.cos(angles), np.sin(angles)], 1)
@@ -57,7 +58,7 @@ def draw_wheel(rng: np.random.Generator, frame: Frame, center: np.ndarray):
 
 
 def lamp(frame: Frame, height: float, arm: float):
-    """A street lamp with an arm, or a lantern if the arm is short."""
+    """Draw a street lamp with an arm, or a lantern if the arm is short."""
     post = np.array([[-0.075, 0], [0.075, 0], [0.04, height], [-0.04, height]])
     frame.fill(post, METAL * 0.7, Code.OTHERS)
     frame.fill(post * [0.35, 1] + [0.02 * frame.light.sun, 0], METAL * 1.3, None)
@@ -77,6 +78,7 @@ def lamp(frame: Frame, height: float, arm: float):
 
 
 def bench(rng: np.random.Generator, frame: Frame):
+    """Draw a wooden bench."""
     wood = np.array([138, 96, 60]) * rng.uniform(0.8, 1.15)
     for x in (-0.75, 0.75):
         frame.fill(
@@ -90,7 +92,7 @@ def bench(rng: np.random.Generator, frame: Frame):
 
 
 def sign(rng: np.random.Generator, frame: Frame):
-    """A round traffic sign on its post."""
+    """Draw a round traffic sign on its post."""
     frame.fill(box(-0.03, 0, 0.03, 2.3), METAL * 1.5, Code.OTHERS)
     frame.fill(ellipse(0, 2.5, 0.3, 0.3, 40), rng.choice([[196, 36, 36], [36, 70, 160]]), Code.OTHERS)
     frame.fill(ellipse(0, 2.5, 0.22, 0.22, 40), [240, 240, 238], None)
@@ -98,7 +100,7 @@ def sign(rng: np.random.Generator, frame: Frame):
 
 
 def fence(site: Site, start: np.ndarray, end: np.ndarray, height: float, wooden: bool):
-    """A wooden fence with boards, or an iron one with bars."""
+    """Draw a wooden fence with boards, or an iron one with bars."""
     if not wooden:
         railing(site, start, end, height, 0.13, [52, 54, 58], Code.OTHERS)
         return
@@ -116,7 +118,7 @@ def fence(site: Site, start: np.ndarray, end: np.ndarray, height: float, wooden:
 
 
 def pole_line(site: Site, feet: np.ndarray, height: float):
-    """Poles at points `(count, 3)` with crossbars, and the wires that sag between them."""
+    """Draw poles at points `(count, 3)` with crossbars, and the wires that sag between them."""
     wood = np.array([96, 80, 64])
     tops = feet + [0, height, 0]
     site.bars(feet, tops, 0.26, wood, Code.OTHERS)

@@ -1,4 +1,4 @@
-"""Where things stand in a scene: sky, hills, a far bank, water, a near bank, and what is on them, back to front."""
+"""Compose a scene from back to front: sky, hills, a far bank, water, a near bank, and the objects on them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from .drawing import Blur, Code, Drawing, Surface, box
 from .noise import Grain
 
 
-# Sky above, sky at the horizon, sunlight, and metres after which haze takes two thirds of a colour.
+# Sky above, sky at the horizon, sunlight, and metres after which haze replaces two thirds of a colour.
 MOODS = [
     ([74, 128, 196], [198, 216, 232], [255, 246, 228], 420.0),
     ([96, 140, 188], [226, 222, 212], [255, 236, 204], 260.0),
@@ -27,49 +27,50 @@ SOILS = [([176, 160, 134], 0.12), ([150, 142, 134], 0.06), ([192, 176, 142], 0.0
 
 @dataclass
 class Stage:
-    """What a scene is composed of so far; `things` are drawn from the farthest to the nearest."""
+    """State of a scene under composition; `things` are drawn from the farthest to the nearest."""
 
     rng: np.random.Generator
     site: Site
     foliage: np.ndarray
     turf: np.ndarray
-    # Metres from the axis between which things can stand on the near bank.
+    # Range of metres from the axis that is free on the near bank.
     free: tuple[float, float] = (-np.inf, np.inf)
     things: list[tuple[float, Callable[[np.random.Generator], None]]] = field(default_factory=list)
 
     def add(self, depth: float, draw: Callable[[np.random.Generator], None]):
+        """Add an object to draw at a depth."""
         self.things.append((depth, draw))
 
     def place(self, depth: float, x: float) -> Frame:
-        """A frame at a depth, x from -1 at the left side of the picture to 1 at the right."""
+        """Return a frame at a depth; x ranges from -1 at the left side of the picture to 1 at the right."""
         site = self.site
         return Frame.at(site, x * site.camera.half_width(depth), depth)
 
     def place_free(self, depth: float, x: float) -> Frame:
-        """A frame on the near bank, clear of what is built there."""
+        """Return a frame on the near bank, clear of the house there."""
         half = self.site.camera.half_width(depth)
         return self.place(depth, float(np.clip(x, self.free[0] / half, self.free[1] / half)))
 
     def draw_things(self):
-        """Draws what was added, with a generator each, so that the detail of one leaves the others alone."""
+        """Draw the added objects with one generator each, so that the details of one do not affect the rest."""
         generators = self.rng.spawn(len(self.things))
         for (_, draw), rng in sorted(zip(self.things, generators, strict=True), key=lambda pair: -pair[0][0]):
             draw(rng)
         self.things.clear()
 
     def flatness(self, frame: Frame) -> float:
-        """The height of a circle on the ground, in its widths."""
+        """Return the ratio of height to width of a circle on the ground."""
         return self.site.camera.height / frame.depth
 
 
 def compose(rng: np.random.Generator, aspect: float, pixel: float) -> Drawing:
     """
-    A scene as a drawing. What is where depends on the generator alone; how fine its details are, on the pixels.
+    Compose a scene as a drawing. Its layout depends on the generator alone, the fineness of details on the pixels.
 
     Args:
-        rng (`numpy.random.Generator`): The source of all choices.
-        aspect (`float`): Width over height of the picture.
-        pixel (`float`): The height of a pixel in picture heights.
+        rng (`numpy.random.Generator`): Source of all choices.
+        aspect (`float`): Width of the picture divided by its height.
+        pixel (`float`): Height of a pixel in picture heights.
     """
     camera = Camera(aspect, rng.uniform(0.42, 0.56), rng.uniform(1.0, 1.35), rng.uniform(2.0, 3.6))
     top, low, warmth, reach = MOODS[rng.integers(len(MOODS))]
@@ -99,7 +100,7 @@ def compose(rng: np.random.Generator, aspect: float, pixel: float) -> Drawing:
 
 
 def draw_backdrop(stage: Stage):
-    """Sky, hills and bare ground."""
+    """Draw sky, hills and bare ground."""
     rng, site = stage.rng, stage.site
     camera, items = site.camera, site.drawing.items
     items.append(Surface(box(-1, -1, camera.aspect + 1, 2), textures.sky(rng, site), Code.SKY))
@@ -115,9 +116,9 @@ def draw_backdrop(stage: Stage):
 def ground_patch(
     rng: np.random.Generator, camera: Camera, sides: tuple[float, float], depths: tuple[float, float]
 ) -> np.ndarray:
-    """The outline of a patch of ground between two sides (-1..1 of the picture) and two depths, with uneven edges.
-
-    It runs along the far edge, down the right one, back along the near one and up.
+    """
+    Return the outline of a patch of ground between two sides (-1 to 1 in the picture) and two depths, with uneven
+    edges. It runs along the far edge, down the right one, back along the near one and up the left one.
     """
     share = np.linspace(0, 1, 70)
 
@@ -133,7 +134,7 @@ def ground_patch(
 
 
 def add_meadow(stage: Stage, sides: tuple[float, float], depths: tuple[float, float]):
-    """Grass on the ground, with blades along its edges."""
+    """Add grass on the ground, with blades along its edges."""
     site, color = stage.site, stage.turf
 
     def draw(rng: np.random.Generator):
@@ -146,7 +147,7 @@ def add_meadow(stage: Stage, sides: tuple[float, float], depths: tuple[float, fl
 
 
 def add_tree(stage: Stage, depth: float, x: float, height: float, kind: float):
-    """A broadleaf tree, a spruce or a bare tree, by `kind` in 0..1."""
+    """Add a broadleaf tree, a spruce or a bare tree, by `kind` in 0 to 1."""
     frame, color = stage.place(depth, x), stage.foliage[int(kind * 1000) % 3]
 
     def draw(rng: np.random.Generator):
@@ -162,6 +163,8 @@ def add_tree(stage: Stage, depth: float, x: float, height: float, kind: float):
 
 
 def add_person(stage: Stage, frame: Frame):
+    """Add a person with a shadow."""
+
     def draw(rng: np.random.Generator):
         nature.shadow(rng, frame, 0.5, stage.flatness(frame))
         people.person(rng, frame)
@@ -170,7 +173,7 @@ def add_person(stage: Stage, frame: Frame):
 
 
 def add_far_bank(stage: Stage, far: float):
-    """Beyond the water: a meadow, houses, a skyline, cranes, trees and people."""
+    """Add the far bank: a meadow, houses, a skyline, cranes, trees and people."""
     rng, site = stage.rng, stage.site
     camera = site.camera
     left = rng.uniform(-1.3, 0.0)
@@ -202,7 +205,7 @@ def add_far_bank(stage: Stage, far: float):
 
 
 def draw_water(stage: Stage, near: float, far: float):
-    """Water from bank to bank, and a wet margin on the near one."""
+    """Draw water from bank to bank, and a wet margin on the near one."""
     rng, site = stage.rng, stage.site
     outline = ground_patch(rng, site.camera, (-1.3, 1.3), (far, near))
     shore = site.camera.project(0.0, 0.0, far)[1]
@@ -214,7 +217,7 @@ def draw_water(stage: Stage, near: float, far: float):
 
 
 def free_places(rng: np.random.Generator, count: int, gap: float) -> list[float]:
-    """Sides of things that stand apart, -1..1."""
+    """Draw random sides, -1 to 1, of objects that stand apart."""
     places = []
     for place in rng.uniform(-0.9, 0.9, 12 * count):
         if all(abs(place - other) > gap for other in places):
@@ -223,7 +226,7 @@ def free_places(rng: np.random.Generator, count: int, gap: float) -> list[float]
 
 
 def add_near_bank(stage: Stage, bottom: float, near: float, far: float):
-    """This side of the water: a meadow, trees at the sides, a house perhaps, people, and others."""
+    """Add the near bank: a meadow, trees at the sides, possibly a house, people, and objects of class others."""
     rng = stage.rng
     side = rng.choice([-1.0, 1.0])
     inner = side * rng.uniform(-0.1, 0.35)
@@ -245,7 +248,7 @@ def add_near_bank(stage: Stage, bottom: float, near: float, far: float):
 
 
 def add_near_house(stage: Stage, side: float, bottom: float, near: float):
-    """A house at the side of the picture whose long wall runs towards the water."""
+    """Add a house at the side of the picture whose long wall runs towards the water."""
     rng, site = stage.rng, stage.site
     depth = bottom * rng.uniform(1.15, 1.35)
     inner = side * rng.uniform(0.62, 0.8) * site.camera.half_width(depth)
@@ -256,7 +259,7 @@ def add_near_house(stage: Stage, side: float, bottom: float, near: float):
 
 
 def add_furniture(stage: Stage, bottom: float, near: float, far: float):
-    """Fences, lamps, benches, signs, bicycles, poles and wires."""
+    """Add fences, lamps, benches, signs, bicycles, poles and wires."""
     rng, site = stage.rng, stage.site
     if rng.random() < 0.7:
         depth = near * 0.96
@@ -282,7 +285,7 @@ def add_furniture(stage: Stage, bottom: float, near: float, far: float):
 
 
 def add_bicycles(stage: Stage, bottom: float, near: float):
-    """Two to five bicycles in a row."""
+    """Add two to five bicycles in a row."""
     rng = stage.rng
     depth, x = rng.uniform(bottom * 1.08, near * 0.8), rng.uniform(-0.8, 0.3)
     step = 2.0 / stage.site.camera.half_width(depth) * rng.uniform(0.5, 1.1)
@@ -297,7 +300,7 @@ def add_bicycles(stage: Stage, bottom: float, near: float):
 
 
 def draw_foreground(stage: Stage):
-    """A branch that hangs in from an upper corner, and grass in a lower one."""
+    """Draw a branch that hangs in from an upper corner, and grass in a lower one."""
     rng, site = stage.rng, stage.site
     side = rng.choice([-1.0, 1.0])
     camera = site.camera

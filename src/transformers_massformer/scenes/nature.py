@@ -1,4 +1,4 @@
-"""Plants: branching trees with leaves, conifers, bushes, grass and wooded hills."""
+"""Draw plants: branching trees with leaves, conifers, bushes, grass and wooded hills."""
 
 from dataclasses import dataclass, replace
 
@@ -15,7 +15,7 @@ BARK = np.array([92, 76, 60])
 
 @dataclass(frozen=True)
 class Branches:
-    """Segments of a tree in metres, trunk first, and the points where its leaves grow."""
+    """Segments of a tree in metres, trunk first, and the points where leaves grow."""
 
     starts: np.ndarray
     ends: np.ndarray
@@ -24,14 +24,14 @@ class Branches:
     tips: np.ndarray
 
     def scaled(self, scale: float) -> "Branches":
-        """Longer branches of the same widths."""
+        """Return scaled branches of the same widths."""
         return replace(self, starts=self.starts * scale, ends=self.ends * scale, tips=self.tips * scale)
 
 
 def grow(
     rng: np.random.Generator, length: float, width: float, angle: float, levels: int, spread: float, lift: float
 ) -> Branches:
-    """Recursive branching from the origin; `lift` draws twigs up (or down, if negative) at every level."""
+    """Grow branches recursively from the origin; `lift` bends twigs up (or down, if negative) at each level."""
     start, angles = np.zeros((1, 2)), np.array([angle])
     lengths, widths = np.array([length]), np.array([width])
     levels_drawn, tips = [], []
@@ -41,7 +41,7 @@ def grow(
         levels_drawn.append((start, end, widths, narrowed))
         if level >= levels - 2:
             tips.append(end)
-        # One child goes on from the end, others leave on the way there.
+        # One child continues from the end, the rest branch off on the way there.
         children = 3 if level else 4
         along = np.concatenate([np.ones((len(start), 1)), rng.uniform(0.45, 1.0, (len(start), children - 1))], axis=1)
         starts = start[:, None] + along[..., None] * (end - start)[:, None]
@@ -56,7 +56,7 @@ def grow(
 
 
 def draw_branches(frame: Frame, branches: Branches, color: np.ndarray):
-    """Segments with a lit side, and knots where they meet."""
+    """Draw segments with a lit side, and knots where they meet."""
     least = frame.at_least(0, 0.6)
     first, last = np.maximum(branches.start_widths, least), np.maximum(branches.end_widths, least)
     frame.fill(limbs(branches.starts, branches.ends, first, last), color, Code.VEGETATION)
@@ -79,7 +79,7 @@ def draw_leaves(
     color: np.ndarray,
     density: float,
 ):
-    """Clusters of leaves around the tips, darker inside and away from the sun, over cores without gaps."""
+    """Draw clusters of leaves around the tips, darker inside and away from the sun, over cores without gaps."""
     length = frame.at_least(leaf, 4.5)
     radii = radius * rng.uniform(0.7, 1.25, len(tips))
     core_radii = 0.4 * radii * min(1.0, density)
@@ -106,7 +106,7 @@ def draw_leaves(
     colors = frame.light.sunlit(color * (np.clip(light, 0.3, 1.35)[:, None] + yellow))
     order = np.argsort(light + rng.normal(0, 0.15, len(owner)))
 
-    # Leaves within a core do not change what is leaf and what is not: they are colour only.
+    # Leaves within a core do not change the class of any sample: they only add colour.
     distance, nearest = KDTree(tips).query(bases, k=1)
     solid = core_radii[nearest] * (1 - CORE_ROUGHNESS) * np.cos(np.pi / CORE_CORNERS)
     inner = distance + lengths < solid
@@ -118,7 +118,7 @@ def draw_leaves(
 def draw_inner_leaves(
     rng: np.random.Generator, frame: Frame, tips: np.ndarray, core_radii: np.ndarray, length: float, color: np.ndarray
 ):
-    """Small leaves in the shade, none of which leaves its core."""
+    """Draw small leaves in the shade, each within its core."""
     room = core_radii * (1 - CORE_ROUGHNESS) * np.cos(np.pi / CORE_CORNERS) - length
     counts = np.where(room > 0, np.ceil(0.8 * core_radii**2 / (0.45 * length**2)), 0).astype(int)
     owner = np.repeat(np.arange(len(tips)), counts)
@@ -130,7 +130,7 @@ def draw_inner_leaves(
 
 
 def shadow(rng: np.random.Generator, frame: Frame, width: float, flatness: float, opacity: float = 0.13):
-    """Dapples on the ground, away from the sun; `flatness` is the height of a circle on the ground in its widths."""
+    """Draw dapples on the ground, away from the sun; `flatness` is height by width of a circle on the ground."""
     centers = np.stack(
         [-frame.light.sun * width * rng.uniform(-0.2, 0.9, 9), width * flatness * rng.uniform(-0.3, 0.3, 9)], axis=1
     )
@@ -141,7 +141,7 @@ def shadow(rng: np.random.Generator, frame: Frame, width: float, flatness: float
 
 
 def broadleaf(rng: np.random.Generator, frame: Frame, height: float, color: np.ndarray, density: float):
-    """A tree with a crown; `density` is the share of leaves it has, 0 in winter."""
+    """Draw a tree with a crown; `density` is the density of its leaves, 0 in winter."""
     spread, levels = rng.uniform(0.5, 0.75), 6
     length = height * 0.27
     branches = grow(
@@ -160,12 +160,12 @@ def broadleaf(rng: np.random.Generator, frame: Frame, height: float, color: np.n
 
 
 def conifer(rng: np.random.Generator, frame: Frame, height: float, color: np.ndarray):
-    """A spruce: a trunk, and branches that hang in tiers with needles along them."""
+    """Draw a spruce: a trunk, and branches that hang in tiers with needles along them."""
     trunk = np.array([[-0.014, 0], [0.014, 0], [0.002, 1], [-0.002, 1]]) * height
     frame.fill(trunk, BARK * 0.7, Code.VEGETATION)
     count = 260
     level = rng.uniform(0.07, 0.985, count) ** 0.9
-    # Branches point all around: seen from here their length is that times the sine of a direction.
+    # Branches point in all directions: their visible length is their length times the sine of a direction.
     side = np.sin(rng.uniform(-np.pi / 2, np.pi / 2, count) * rng.uniform(0.6, 1, count))
     reach = ((1 - level) ** 0.8 * 0.21 + 0.006) * height * rng.uniform(0.8, 1.08, count) * side
     hang = (1 - level) ** 0.8 * 0.21 * height * (0.45 + 0.5 * (1 - np.abs(side)))
@@ -191,6 +191,7 @@ def conifer(rng: np.random.Generator, frame: Frame, height: float, color: np.nda
 
 
 def bush(rng: np.random.Generator, frame: Frame, height: float, color: np.ndarray):
+    """Draw a bush."""
     count = 16
     tips = np.stack([rng.normal(0, height * 0.45, count), height * rng.uniform(0.12, 0.75, count)], axis=1)
     stems = np.stack([tips[:, 0] * 0.3, np.zeros(count)], axis=1)
@@ -199,7 +200,7 @@ def bush(rng: np.random.Generator, frame: Frame, height: float, color: np.ndarra
 
 
 def overhang(rng: np.random.Generator, frame: Frame, length: float, angle: float, color: np.ndarray):
-    """A branch that hangs into the picture."""
+    """Draw a branch that hangs into the picture."""
     branches = grow(rng, length * 0.3, length * 0.016, angle, 5, 0.42, 0.03)
     draw_branches(frame, branches, BARK * 0.55)
     tips = branches.tips[rng.permutation(len(branches.tips))[:130]]
@@ -214,7 +215,7 @@ def grass(
     depths: np.ndarray,
     color: np.ndarray,
 ):
-    """Blades at picture points `(count, 2)`, with heights in picture heights, bent over."""
+    """Draw bent blades at picture points `(count, 2)`, with heights in picture heights."""
     count, steps = len(points), np.linspace(0, 1, 4)
     lean = rng.normal(0, 0.45, count)[:, None] * heights[:, None]
     lines = np.stack([points[:, :1] + lean * steps**2, points[:, 1:] - heights[:, None] * steps], axis=2)
@@ -225,7 +226,7 @@ def grass(
 
 
 def meadow_grass(rng: np.random.Generator, site: Site, outline: np.ndarray, color: np.ndarray):
-    """Blades along the edge of a meadow whose outline is in picture coordinates, and single ones on it."""
+    """Draw blades along the edge of a meadow, given in picture coordinates, and single ones on it."""
     ends = np.roll(outline, -1, axis=0)
     lengths = np.linalg.norm(ends - outline, axis=1)
     count = int(np.clip(lengths.sum() / (1.5 * site.pixel), 50, 9000))
@@ -247,7 +248,7 @@ def meadow_grass(rng: np.random.Generator, site: Site, outline: np.ndarray, colo
 
 
 def hill(rng: np.random.Generator, site: Site, height: float, depth: float):
-    """A wooded ridge along the horizon with single crowns on its edge."""
+    """Draw a wooded ridge along the horizon with single crowns on its edge."""
     camera, light, drawing = site.camera, site.light, site.drawing
     x = np.linspace(-0.05, camera.aspect + 0.05, 40)
     phases = rng.uniform(0, 2 * np.pi, 4)

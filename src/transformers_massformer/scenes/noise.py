@@ -1,4 +1,4 @@
-"""Value noise, the grain of all surfaces."""
+"""Generate value noise, the texture of all surfaces."""
 
 from dataclasses import dataclass
 
@@ -11,14 +11,14 @@ SIDE = 1024
 
 
 def resize(values: np.ndarray, height: int, width: int) -> np.ndarray:
-    """A float array `(height, width)` at another size, smoothly."""
+    """Resize a float array `(height, width)` smoothly."""
     image = Image.fromarray(np.ascontiguousarray(values, dtype=np.float32))
     return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
 
 
 @dataclass(frozen=True)
 class Noise:
-    """A function of the plane with mean 0, deviation 1 and a period of 1."""
+    """Random function of the plane with mean 0, standard deviation 1 and period 1."""
 
     values: np.ndarray
     offset: np.ndarray
@@ -30,7 +30,7 @@ class Noise:
 
 
 def fractal_noise(rng: np.random.Generator, cells: int, octaves: int) -> np.ndarray:
-    """A period of noise, `(SIDE, SIDE)`: sums of smooth random grids, each twice as fine and half as strong."""
+    """Generate a period of noise, `(SIDE, SIDE)`: a sum of smooth grids, each twice as fine and half as strong."""
     total = np.zeros((SIDE, SIDE), np.float32)
     for octave in range(octaves):
         count = cells * 2**octave
@@ -41,16 +41,16 @@ def fractal_noise(rng: np.random.Generator, cells: int, octaves: int) -> np.ndar
 
 
 class Grain:
-    """The noise of a scene: each surface takes it from elsewhere."""
+    """Noise of a scene; each surface uses its own offset."""
 
     def __init__(self, rng: np.random.Generator):
         self.broad_values = fractal_noise(rng, 4, 8)
         self.fine_values = fractal_noise(rng, 64, 4)
 
     def broad(self, rng: np.random.Generator) -> Noise:
-        """From a quarter of the period to a 512th."""
+        """Return noise with details from a quarter of the period to a 512th."""
         return Noise(self.broad_values, rng.uniform(0, 1, 2).astype(np.float32))
 
     def fine(self, rng: np.random.Generator) -> Noise:
-        """From a 64th of the period to a 512th."""
+        """Return noise with details from a 64th of the period to a 512th."""
         return Noise(self.fine_values, rng.uniform(0, 1, 2).astype(np.float32))

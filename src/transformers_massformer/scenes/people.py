@@ -1,4 +1,4 @@
-"""People with clothes, limbs in a step, and single strands of hair."""
+"""Draw people: clothes, limbs in mid-step, and single strands of hair."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ HAIR_COLORS = np.array([[38, 28, 24], [72, 48, 32], [120, 84, 52], [178, 140, 88
 
 
 def person(rng: np.random.Generator, frame: Frame):
-    """A standing or walking person, 1.5 to 1.9 m tall, seen from the front or from behind."""
+    """Draw a standing or walking person, 1.5 to 1.9 m tall, seen from the front or from behind."""
     height = rng.uniform(1.5, 1.9)
     skin, hair = rng.choice(SKINS), rng.choice(HAIR_COLORS) * rng.uniform(0.9, 1.1)
     top, bottom = rng.uniform(40, 225, 3), rng.choice([[44, 50, 70], [60, 56, 52], [150, 134, 110], [34, 34, 38]])
@@ -30,7 +30,7 @@ def person(rng: np.random.Generator, frame: Frame):
 
 
 def shaded(frame: Frame, polygons: np.ndarray, color: np.ndarray, width: float):
-    """A part of the body with a lit and a dark side."""
+    """Draw a part of the body with a lit and a dark side."""
     polygons = polygons if polygons.ndim == 3 else polygons[None]
     frame.fill(polygons, color, Code.HUMAN)
     centers = polygons.mean(1, keepdims=True)
@@ -42,6 +42,7 @@ def shaded(frame: Frame, polygons: np.ndarray, color: np.ndarray, width: float):
 def draw_legs(
     rng: np.random.Generator, frame: Frame, unit: float, color: np.ndarray, step: float, skirt: bool, skin: np.ndarray
 ):
+    """Draw legs, shoes, and trousers or a skirt."""
     hips = np.array([[-0.085, 0.9], [0.085, 0.9]]) * unit
     knees = np.array([[-0.09 - 0.5 * step, 0.48 + abs(step) * 0.2], [0.09 + 0.5 * step, 0.49]]) * unit
     feet = np.array([[-0.1 - step, 0.06 + max(step, 0) * 0.25], [0.1 + step, 0.06 + max(-step, 0) * 0.25]]) * unit
@@ -69,6 +70,7 @@ def draw_legs(
 
 
 def draw_body(rng: np.random.Generator, frame: Frame, unit: float, color: np.ndarray, skin: np.ndarray, step: float):
+    """Draw torso and arms, and sometimes a bag."""
     shoulders = np.array([[-0.185, 1.4], [0.185, 1.4]]) * unit
     elbows = np.array([[-0.25 + step * 0.4, 1.13], [0.25 + step * 0.4, 1.13]]) * unit
     raised = rng.random() < 0.3
@@ -95,6 +97,7 @@ def draw_body(rng: np.random.Generator, frame: Frame, unit: float, color: np.nda
 
 
 def draw_head(frame: Frame, unit: float, skin: np.ndarray, from_behind: bool):
+    """Draw neck and head."""
     frame.fill(np.array([[-0.05, 1.45], [0.05, 1.45], [0.045, 1.56], [-0.045, 1.56]]) * unit, skin * 0.82, Code.HUMAN)
     shaded(frame, ellipse(0, 1.625 * unit, 0.078 * unit, 0.112 * unit), skin, 0.07 * unit)
     if not from_behind:
@@ -113,7 +116,7 @@ def draw_hair(
     count: int,
     cover: bool = True,
 ):
-    """A cap of hair, and strands that fall from it and are blown aside."""
+    """Draw a cap of hair, and strands that hang from it and are blown aside."""
     crown = np.array([0, 1.645]) * unit
     if cover or length > 0.2:
         frame.fill(ellipse(crown[0], crown[1], 0.093 * unit, 0.116 * unit), color * 0.75, Code.HUMAN)
@@ -126,6 +129,7 @@ def draw_hair(
 
 
 def draw_fringe(rng: np.random.Generator, frame: Frame, unit: float, color: np.ndarray):
+    """Draw the hair above a face."""
     angles = np.linspace(0.35, np.pi - 0.35, 16)
     outer = np.array([0, 1.645]) * unit + np.stack([0.088 * np.cos(angles), 0.108 * np.sin(angles)], 1) * unit
     inner = np.array([0, 1.66]) * unit + np.stack([0.082 * np.cos(angles), 0.045 * np.sin(angles)], 1)[::-1] * unit
@@ -133,6 +137,7 @@ def draw_fringe(rng: np.random.Generator, frame: Frame, unit: float, color: np.n
 
 
 def strands(rng: np.random.Generator, frame: Frame, unit: float, color: np.ndarray, length: float, count: int):
+    """Draw single strands of hair."""
     steps = np.linspace(0, 1, 7)
     start = rng.uniform(0.0, np.pi, count)
     root = np.stack([0.088 * np.cos(start), 1.645 + 0.11 * np.sin(start)], 1) * unit

@@ -1,29 +1,39 @@
-"""Drawings to pixels: colours painted with antialiasing, and the exact share that each class has of each pixel."""
+"""Rasterize drawings: paint colours with antialiasing, and compute the exact share of each class in each pixel."""
 
 from dataclasses import dataclass
+from typing import Any
 
-import aggdraw  # ty: ignore[import-not-found]  # a compiled module without stubs
 import numpy as np
 from PIL import Image, ImageFilter
 
+from ..utils.extras import require
 from .drawing import NUM_CLASSES, Blur, Code, Drawing, Region, Shapes, Surface
 
 
-# Samples a side of a pixel. The rasteriser's own coverage is no help: where many thin shapes share a pixel,
+# Samples per side of a pixel. The rasterizer's own coverage does not suffice: where many thin shapes share a pixel,
 # compositing their coverages one after the other is wrong by up to a quarter.
 SAMPLES = 16
-# Pixels a side of what is sampled at once: a megabyte, which stays in the cache.
+# Pixels per side of a tile that is sampled at once: a megabyte of samples, which stays in the cache.
 TILE = 64
 # The class of each code.
 CLASSES = [*range(NUM_CLASSES), Code.OTHERS]
-# aggdraw grows polygons by so many pixels, unless they have an outline. One of no width draws nothing.
+# Pixels by which aggdraw grows polygons, unless they have an outline.
 GROWTH = 0.25
-NO_OUTLINE = aggdraw.Pen("black", 0)
+
+
+def aggdraw() -> Any:
+    """Import aggdraw, which rasterizes polygons."""
+    return require("aggdraw", "scenes", "Drawing scenes")
+
+
+def no_outline() -> Any:
+    """Return a pen of no width, which draws nothing and keeps polygons from growing."""
+    return aggdraw().Pen("black", 0)
 
 
 def paint(drawing: Drawing, width: int, height: int) -> np.ndarray:
-    """The picture, uint8 of shape `(height, width, 3)`."""
-    canvas = aggdraw.Draw("RGB", (width, height), "black")
+    """Paint a drawing as a picture, uint8 of shape `(height, width, 3)`."""
+    canvas = aggdraw().Draw("RGB", (width, height), "black")
     for item in drawing.items:
         if isinstance(item, Shapes):
             paint_shapes(canvas, item, width, height)
@@ -33,28 +43,31 @@ def paint(drawing: Drawing, width: int, height: int) -> np.ndarray:
     return np.frombuffer(canvas.tobytes(), np.uint8).reshape(height, width, 3)
 
 
-def paint_shapes(canvas: aggdraw.Draw, shapes: Shapes, width: int, height: int):
+def paint_shapes(canvas: Any, shapes: Shapes, width: int, height: int):
+    """Paint polygons on an aggdraw canvas, leaving out those outside the picture."""
+    brush, outline = aggdraw().Brush, no_outline()
     seen = (shapes.polygons.max(1) > 0).all(1) & (shapes.polygons.min(1) < [width / height, 1]).all(1)
     polygons, colors = shapes.polygons[seen] * height, shapes.colors[seen]
     for polygon, color in zip(polygons.reshape(-1, 2 * polygons.shape[1]).tolist(), colors.tolist(), strict=True):
-        canvas.polygon(polygon, NO_OUTLINE, aggdraw.Brush(tuple(color[:3]), color[3]))
+        canvas.polygon(polygon, outline, brush(tuple(color[:3]), color[3]))
 
 
 def blur(picture: np.ndarray, item: Blur) -> np.ndarray:
+    """Return a picture blurred by a Gaussian."""
     radius = item.radius * picture.shape[0]
     return np.asarray(Image.fromarray(picture).filter(ImageFilter.GaussianBlur(radius)))
 
 
 def shade(picture: np.ndarray, surface: Surface) -> np.ndarray:
-    """The picture with a surface on top."""
+    """Return a picture with a surface on top."""
     height, width, _ = picture.shape
     corners = surface.polygon * height
     left, top = np.clip(np.floor(corners.min(0)), 0, [width, height]).astype(int)
     right, bottom = np.clip(np.ceil(corners.max(0)), 0, [width, height]).astype(int)
     if left >= right or top >= bottom:
         return picture
-    coverage = aggdraw.Draw("L", (int(right - left), int(bottom - top)), 0)
-    coverage.polygon((corners - [left, top]).ravel().tolist(), NO_OUTLINE, aggdraw.Brush("white"))
+    coverage = aggdraw().Draw("L", (int(right - left), int(bottom - top)), 0)
+    coverage.polygon((corners - [left, top]).ravel().tolist(), no_outline(), aggdraw().Brush("white"))
     opacity = np.frombuffer(coverage.tobytes(), np.uint8).reshape(bottom - top, right - left, 1) / np.float32(255)
     rows = (np.arange(top, bottom, dtype=np.float32)[:, None] + np.float32(0.5)) / np.float32(height)
     columns = (np.arange(left, right, dtype=np.float32)[None] + np.float32(0.5)) / np.float32(height)
@@ -71,7 +84,7 @@ def shade(picture: np.ndarray, surface: Surface) -> np.ndarray:
 
 
 def shrink(polygons: np.ndarray, distance: float) -> np.ndarray:
-    """Moves the edges of polygons `(count, corners, 2)` inwards, as aggdraw will move them outwards."""
+    """Move the edges of polygons `(count, corners, 2)` inwards, to compensate for aggdraw's growth."""
     x, y = polygons[..., 0], polygons[..., 1]
     area = (x * np.roll(y, -1, 1) - np.roll(x, -1, 1) * y).sum(1)
     along = np.roll(polygons, -1, 1) - polygons
@@ -85,7 +98,7 @@ def shrink(polygons: np.ndarray, distance: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Outlines:
-    """All polygons of a drawing that decide classes, in pixels: one after the other, and their bounds."""
+    """Polygons of a drawing that decide classes, concatenated, in pixels, with their bounds."""
 
     points: np.ndarray
     starts: np.ndarray
@@ -96,6 +109,7 @@ class Outlines:
 
     @classmethod
     def of(cls, drawing: Drawing, height: int) -> "Outlines":
+        """Collect the outlines of a drawing at a height in pixels."""
         batches = [(shrink(polygons * height, GROWTH / SAMPLES), code) for polygons, code in drawing.outlines()]
         counts = np.concatenate([np.full(len(polygons), polygons.shape[1]) for polygons, _ in batches])
         return cls(
@@ -108,9 +122,11 @@ class Outlines:
         )
 
     def polygon(self, index: int) -> np.ndarray:
+        """Return the corners of a polygon."""
         return self.points[self.starts[index] : self.starts[index] + self.counts[index]]
 
     def select(self, indices: np.ndarray) -> "Outlines":
+        """Return some of the polygons."""
         counts = self.counts[indices]
         starts = np.cumsum(counts) - counts
         rows = np.repeat(self.starts[indices] - starts, counts) + np.arange(counts.sum())
@@ -118,7 +134,7 @@ class Outlines:
 
 
 def covers(polygon: np.ndarray, low: np.ndarray, high: np.ndarray) -> bool:
-    """Whether a rectangle surely lies inside a polygon: no edge comes near it, and its centre is inside."""
+    """Return whether a rectangle surely lies inside a polygon: no edge is near it, and its centre is inside."""
     ends = np.roll(polygon, -1, axis=0)
     near = (np.maximum(polygon, ends) >= low).all(1) & (np.minimum(polygon, ends) <= high).all(1)
     if near.any():
@@ -131,7 +147,7 @@ def covers(polygon: np.ndarray, low: np.ndarray, high: np.ndarray) -> bool:
 
 
 def visible(outlines: Outlines, low: np.ndarray, high: np.ndarray) -> Outlines:
-    """The polygons that touch a rectangle, from the last one on that fills it."""
+    """Return the polygons that touch a rectangle, from the last one that fills it on."""
     indices = np.flatnonzero((outlines.high > low).all(1) & (outlines.low < high).all(1))
     wide = (outlines.low[indices] <= low).all(1) & (outlines.high[indices] >= high).all(1)
     for position in np.flatnonzero(wide)[::-1]:
@@ -141,23 +157,23 @@ def visible(outlines: Outlines, low: np.ndarray, high: np.ndarray) -> Outlines:
 
 
 def count_samples(samples: np.ndarray, code: int) -> np.ndarray:
-    """How many of the samples of each pixel show a code."""
-    # Bytes of 0 and 1 are added eight at a time, as 64-bit numbers: none exceeds SAMPLES.
+    """Count the samples of each pixel that show a code."""
+    # Bytes of 0 and 1 are added eight at a time, as 64-bit integers; no sum exceeds SAMPLES.
     words = (samples == code).view(np.uint64).reshape(TILE, SAMPLES, TILE * SAMPLES // 8)
     return words.sum(axis=1).view(np.uint8).reshape(TILE, TILE, SAMPLES).sum(axis=2, dtype=np.uint16)
 
 
 class Sampler:
-    """Counts, tile by tile, the samples of every pixel that show each code."""
+    """Sampler that counts, tile by tile, the samples of each pixel that show each code."""
 
     def __init__(self):
         side = TILE * SAMPLES
-        self.canvas = aggdraw.Draw("L", (side, side), 0)
+        self.canvas = aggdraw().Draw("L", (side, side), 0)
         self.canvas.setantialias(False)
-        self.brushes = [aggdraw.Brush((code, code, code)) for code in range(Code.BICYCLE + 1)]
+        self.brushes = [aggdraw().Brush((code, code, code)) for code in range(Code.BICYCLE + 1)]
 
     def __call__(self, outlines: Outlines, low: np.ndarray) -> dict[int, np.ndarray]:
-        """By code the counts, `(TILE, TILE)`."""
+        """Return the counts of each code, `(TILE, TILE)`."""
         found = visible(outlines, low, low + TILE)
         codes = np.unique(found.codes).tolist()
         if len(codes) == 1:
@@ -170,7 +186,7 @@ class Sampler:
 
 
 def to_alphas(counts: np.ndarray) -> np.ndarray:
-    """Counts `(codes, height, width)` to uint8 whose sum over the codes is 255: differences of rounded sums."""
+    """Convert counts `(codes, height, width)` to uint8 that sum to 255 over the codes: differences of rounded sums."""
     sums = np.cumsum(counts, axis=0, dtype=np.uint32)
     rounded = ((sums * 255 + SAMPLES**2 // 2) // SAMPLES**2).astype(np.uint8)
     return np.diff(rounded, axis=0, prepend=np.uint8(0))
@@ -178,11 +194,11 @@ def to_alphas(counts: np.ndarray) -> np.ndarray:
 
 def class_alphas(drawing: Drawing, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
     """
-    The share of each class in each pixel, and that of the bicycles, which are part of class others.
+    Compute the share of each class in each pixel, and that of the bicycles, which are part of class others.
 
     Args:
-        drawing (`Drawing`): Its first polygon fills the picture.
-        width, height (`int`): Pixels.
+        drawing (`Drawing`): A drawing whose first polygon fills the picture.
+        width, height (`int`): Size in pixels.
 
     Returns:
         uint8 of shape `(7, height, width)`, whose sum over the classes is 255, and uint8 of shape `(height, width)`.

@@ -1,4 +1,4 @@
-"""From a seed and a number to a scene: its photograph, its label map and the exact alphas of its classes."""
+"""Render scenes: photograph, label map and exact alphas of the classes, from a seed and an index."""
 
 from dataclasses import dataclass
 
@@ -15,11 +15,12 @@ MIN_SIDE, MAX_SIDE = 16, 16384
 @dataclass(frozen=True)
 class Scene:
     """
-    A procedural scene.
+    Procedural scene.
 
     Attributes:
         image (`np.ndarray`): uint8 of shape `(height, width, 3)`.
-        label (`np.ndarray`): uint8 of shape `(height, width)`: the class with the largest alpha, the first of equals.
+        label (`np.ndarray`): uint8 of shape `(height, width)`: the class with the largest alpha, the first
+            in case of a tie.
         alpha (`np.ndarray`): uint8 of shape `(7, height, width)`: the share of each class in each pixel times 255.
             It sums to 255 over the classes.
         objects (`dict[str, np.ndarray]`): Alphas of objects within a class, uint8 of shape `(height, width)`:
@@ -33,23 +34,25 @@ class Scene:
 
 
 def check_size(size: tuple[int, int]):
-    """Raises a ValueError unless both sides are numbers of pixels that a scene can have."""
+    """Raise a ValueError if a side is out of range."""
     if not all(MIN_SIDE <= side <= MAX_SIDE for side in size):
         raise ValueError(
-            f"A scene of {size[0]}x{size[1]}: both sides must lie between {MIN_SIDE} and {MAX_SIDE} pixels."
+            f"Cannot render a scene of {size[0]}x{size[1]}: both sides must lie between {MIN_SIDE} and {MAX_SIDE} "
+            "pixels."
         )
 
 
 def render_scene(seed: int, index: int, size: tuple[int, int] = (4096, 3072)) -> Scene:
     """
-    Renders one scene. It depends on the arguments alone; its layout, on seed, index and the ratio of the sides alone.
+    Render a scene. It depends on the arguments alone; its layout, on seed, index and aspect ratio alone.
 
     Args:
-        seed, index (`int`): Not negative. Every pair is another scene.
+        seed, index (`int`): Non-negative integers. Each pair gives a different scene.
         size (`tuple[int, int]`): Width and height in pixels.
 
     Raises:
-        ValueError: For a negative seed or index, and for sides below 16 or above 16384 pixels.
+        ImportError: If aggdraw is not installed.
+        ValueError: If seed or index is negative, or a side is below 16 or above 16384 pixels.
     """
     check_size(size)
     if seed < 0 or index < 0:

@@ -1,4 +1,4 @@
-"""What people build: houses with windows and railings, a skyline, lattice cranes."""
+"""Draw buildings: houses with windows and railings, a skyline, lattice cranes."""
 
 from dataclasses import dataclass
 
@@ -26,7 +26,7 @@ ROOFS = np.array([[128, 70, 56], [92, 84, 82], [74, 78, 88], [146, 88, 62]])
 
 @dataclass(frozen=True)
 class Facade:
-    """A vertical rectangle in space: a corner on the ground, the direction along the wall, its length and height."""
+    """Vertical rectangle in space: a corner on the ground, the direction along the wall, its length and height."""
 
     corner: np.ndarray
     along: np.ndarray
@@ -34,18 +34,19 @@ class Facade:
     height: float
 
     def points(self, u: ArrayLike, v: ArrayLike) -> np.ndarray:
-        """Places on the wall, in metres along it and up, to points in space."""
+        """Convert positions on the wall, in metres along it and up, to points in space."""
         flat = self.corner + np.asarray(u)[..., None] * self.along
         return flat + np.asarray(v)[..., None] * np.array([0, 1.0, 0])
 
     def boxes(self, left: ArrayLike, low: ArrayLike, right: ArrayLike, high: ArrayLike) -> np.ndarray:
-        """Rectangles on the wall, `(count, 4, 3)`."""
+        """Return rectangles on the wall, `(count, 4, 3)`."""
         corners = np.atleast_1d(left, low, right, high)
         left, low, right, high = np.broadcast_arrays(*corners)
         return self.points(np.stack([left, right, right, left], 1), np.stack([low, low, high, high], 1))
 
 
 def draw_wall(rng: np.random.Generator, site: Site, facade: Facade, color: np.ndarray, brightness: float):
+    """Draw the plain wall of a facade."""
     depth = facade.corner[2] + facade.along[2] * facade.length / 2
     shader = wall(site.grain.broad(rng), site.light.haze(color, depth), depth / site.camera.focal, brightness)
     outline = facade.boxes(0.0, 0.0, facade.length, facade.height)[0]
@@ -53,7 +54,7 @@ def draw_wall(rng: np.random.Generator, site: Site, facade: Facade, color: np.nd
 
 
 def draw_windows(rng: np.random.Generator, site: Site, facade: Facade, color: np.ndarray, balconies: bool):
-    """Rows of windows with frames, sills and crossbars; glass mirrors the sky, some is lit or curtained."""
+    """Draw rows of windows with frames, sills and crossbars; glass mirrors the sky, some is lit or curtained."""
     floor, bay = rng.uniform(2.9, 3.5), rng.uniform(2.0, 3.2)
     floors, bays = int((facade.height - 0.5) / floor), int((facade.length - 0.6) / bay)
     if floors < 1 or bays < 1:
@@ -86,6 +87,7 @@ def draw_windows(rng: np.random.Generator, site: Site, facade: Facade, color: np
 
 
 def draw_balconies(site: Site, facade: Facade, left: np.ndarray, low: np.ndarray, width: float):
+    """Draw balconies with railings."""
     site.fill(facade.boxes(left, low - 0.18, left + width, low), [120, 116, 112], None)
     posts = left[:, None] + np.linspace(0, width, 13)
     starts = facade.points(posts, np.broadcast_to(low[:, None], posts.shape)).reshape(-1, 3)
@@ -97,7 +99,7 @@ def draw_balconies(site: Site, facade: Facade, left: np.ndarray, low: np.ndarray
 def railing(
     site: Site, start: np.ndarray, end: np.ndarray, height: float, spacing: float, color: list[float], code: int
 ):
-    """Balusters, two rails and posts between two points in space."""
+    """Draw balusters, two rails and posts between two points in space."""
     length = float(np.linalg.norm(end - start))
     share = np.linspace(0, 1, max(2, int(length / spacing) + 1))[:, None]
     feet = start + share * (end - start)
@@ -105,14 +107,14 @@ def railing(
     site.bars(feet, feet + up, 0.018, color, code)
     site.bars(feet[::10], feet[::10] + up * 1.06, 0.05, color, code)
     rails = np.stack([up * 0.12, up])
-    # In pieces, for the far ones are thinner.
+    # In pieces, because distant ones are thinner.
     pieces = np.linspace(0, 1, 9)[:, None, None]
     points = start + pieces * (end - start) + rails
     site.bars(points[:-1].reshape(-1, 3), points[1:].reshape(-1, 3), 0.045, color, code)
 
 
 def house(rng: np.random.Generator, site: Site, left: float, right: float, depth: float, length: float, height: float):
-    """A house with its front towards the camera, and the side that can be seen."""
+    """Draw a house with its front towards the camera, and the visible side."""
     color = site.light.sunlit(WALLS[rng.integers(len(WALLS))] * rng.uniform(0.85, 1.08))
     front = Facade(np.array([left, 0, depth]), np.array([1.0, 0, 0]), right - left, height)
     inner = right if right < 0 else left if left > 0 else None
@@ -137,12 +139,13 @@ def house(rng: np.random.Generator, site: Site, left: float, right: float, depth
 
 
 def facade_door(facade: Facade) -> np.ndarray:
+    """Return the rectangle of a door in the middle of a facade."""
     middle = facade.length * 0.5
     return facade.boxes(middle - 0.55, 0.0, middle + 0.55, 2.15)
 
 
 def draw_flat_roof(rng: np.random.Generator, site: Site, front: Facade, length: float):
-    """A railing around the roof, antennas and a chimney, all against the sky."""
+    """Draw a railing around the roof, antennas and a chimney, all against the sky."""
     top = np.array([0, front.height, 0])
     corners = front.corner + top, front.corner + front.length * front.along + top
     back = np.array([0, 0, length * 0.6])
@@ -163,6 +166,7 @@ def draw_flat_roof(rng: np.random.Generator, site: Site, front: Facade, length: 
 
 
 def draw_antenna(rng: np.random.Generator, site: Site, foot: np.ndarray, height: float):
+    """Draw an antenna with crossbars."""
     heights = height * np.linspace(0.55, 1, 6)[:, None] * np.array([0, 1.0, 0])
     reach = rng.uniform(0.25, 0.6) * np.array([1.0, 0, 0])
     starts = np.concatenate([foot[None], foot + heights - reach])
@@ -173,7 +177,7 @@ def draw_antenna(rng: np.random.Generator, site: Site, foot: np.ndarray, height:
 def draw_gable(
     rng: np.random.Generator, site: Site, front: Facade, length: float, color: np.ndarray, inner: float | None
 ):
-    """A pitched roof whose ridge runs away from the camera, with rows of tiles and a chimney."""
+    """Draw a pitched roof whose ridge runs away from the camera, with rows of tiles and a chimney."""
     rise, roof = front.length * rng.uniform(0.3, 0.45), ROOFS[rng.integers(len(ROOFS))] * rng.uniform(0.9, 1.1)
     ridge = front.points(np.array(front.length / 2), np.array(front.height + rise))
     back = np.array([0, 0, length])
@@ -194,11 +198,11 @@ def draw_gable(
 
 
 def skyline(rng: np.random.Generator, site: Site, depth: float):
-    """Distant high-rises as boxes with rows of windows."""
+    """Draw distant high-rises as boxes with rows of windows."""
     half = site.camera.half_width(depth)
     center = rng.uniform(-0.6, 0.6) * half
     for index in np.argsort(rng.random(16)):
-        # Some are in front of others.
+        # Some overlap others.
         distance = depth * (1.3 - 0.02 * index)
         width = rng.uniform(10, 26)
         left = center + rng.normal(0, 0.34) * half
@@ -222,7 +226,7 @@ def skyline(rng: np.random.Generator, site: Site, depth: float):
 def lattice(
     site: Site, start: np.ndarray, end: np.ndarray, across: np.ndarray, sections: int, width: float, color: np.ndarray
 ):
-    """A lattice girder: two chords, and between them rungs and diagonals."""
+    """Draw a lattice girder: two chords with rungs and diagonals between them."""
     share = np.linspace(0, 1, sections + 1)[:, None]
     low = start + share * (end - start)
     high = low + across
@@ -232,7 +236,7 @@ def lattice(
 
 
 def crane(rng: np.random.Generator, site: Site, x: float, depth: float):
-    """A tower crane: mast, jib, counterweight, stays, cabin and a hook on its ropes."""
+    """Draw a tower crane: mast, jib, counterweight, stays, cabin and a hook on its ropes."""
     height, jib, color = rng.uniform(26, 44), rng.uniform(24, 40), np.array([214, 164, 40]) * rng.uniform(0.8, 1.05)
     side = rng.choice([-1.0, 1.0])
     foot = np.array([x, 0, depth])

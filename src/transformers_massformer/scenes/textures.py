@@ -1,4 +1,4 @@
-"""Colours of large surfaces: sky with clouds, ground in perspective, water with reflections, walls."""
+"""Shade large surfaces: sky with clouds, ground in perspective, water with reflections, walls."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ Shader = Callable[[Region], np.ndarray]
 
 
 def coarse(region: Region, step: int, function: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
-    """A smooth function of y and x, evaluated on every `step`th pixel and enlarged."""
+    """Evaluate a smooth function of y and x on every `step`th pixel, and enlarge the result."""
     height, width = len(region.y), region.x.shape[1]
     rows, columns = max(2, -(-height // step)), max(2, -(-width // step))
     y = np.linspace(region.y[0, 0], region.y[-1, 0], rows, dtype=np.float32)[:, None]
@@ -23,7 +23,7 @@ def coarse(region: Region, step: int, function: Callable[[np.ndarray, np.ndarray
 
 
 def sky(rng: np.random.Generator, site: Site) -> Shader:
-    """A gradient from the horizon up, a glow on the sun's side, and clouds that flatten towards the horizon."""
+    """Return a shader of the sky: a gradient, a glow around the sun, and clouds that flatten towards the horizon."""
     camera, light, noise = site.camera, site.light, site.grain.broad(rng)
     cover, stretch = rng.uniform(-0.5, 0.9), rng.uniform(0.12, 0.22)
 
@@ -32,7 +32,7 @@ def sky(rng: np.random.Generator, site: Site) -> Shader:
         base = light.sky_low + (light.sky_top - light.sky_low) * (up**0.7)[..., None]
         glow = np.exp(-((x / camera.aspect - 0.5 + 0.5 * light.sun) ** 2) * 5 - up**2 * 4)
         base = base + glow[..., None] * (light.warmth - base) * 0.45
-        # A layer of clouds at constant height: its distance grows towards the horizon.
+        # A layer of clouds at constant height, whose distance grows towards the horizon.
         distance = 1 / (up + 0.12)
         u, v = (x - camera.aspect / 2) * distance * stretch, distance * stretch * 1.6
         density = noise(u, v) + 0.35 * noise(4 * u, 4 * v) + cover
@@ -46,14 +46,14 @@ def sky(rng: np.random.Generator, site: Site) -> Shader:
 
 
 def ground(rng: np.random.Generator, site: Site, color: np.ndarray, grain: float) -> Shader:
-    """Soil, gravel, sand or paving in perspective; `grain` is the strength of its texture."""
+    """Return a shader of soil, gravel, sand or paving in perspective; `grain` is the strength of its texture."""
     camera, light, broad, fine = site.camera, site.light, site.grain.broad(rng), site.grain.fine(rng)
 
     def colors(region: Region) -> np.ndarray:
         depth = np.maximum(camera.depth(region.y), 0.5)
         across = (region.x - camera.aspect / 2) * depth / camera.focal
         tint = 1 + 0.10 * broad(across / 40, depth / 40)
-        # Detail smaller than a few pixels is left out, or it would flicker far away.
+        # Detail smaller than a few pixels is left out, because it would flicker far away.
         strength = grain * np.clip(7 / depth, 0, 1)
         tint += strength * fine(across / 3.5, depth / 3.5) + 0.3 * strength * broad(across / 2, depth / 2)
         lit = np.maximum(tint, 0.35)[..., None] * color * (1 + 0.10 * (region.y[..., None] - camera.horizon))
@@ -63,7 +63,7 @@ def ground(rng: np.random.Generator, site: Site, color: np.ndarray, grain: float
 
 
 def water(rng: np.random.Generator, site: Site, shore: float) -> Shader:
-    """The mirrored picture above `shore` (y of the far bank), shaken by ripples, darker when looked into steeply."""
+    """Return a shader of water: the picture above `shore` (y of the far bank) mirrored in ripples, darker nearby."""
     camera, light, noise = site.camera, site.light, site.grain.fine(rng)
     deep = (np.array([38, 66, 72]) * rng.uniform(0.7, 1.2) + rng.uniform(-12, 12, 3)).astype(np.float32)
     swell = rng.uniform(0.5, 1.2)
@@ -88,7 +88,7 @@ def water(rng: np.random.Generator, site: Site, shore: float) -> Shader:
 
 
 def wall(noise: Noise, color: np.ndarray, metres: float, brightness: float) -> Shader:
-    """A plastered wall with stains, darker towards its foot; `metres` to a picture height."""
+    """Return a shader of a plastered wall with stains, darker at its foot; `metres` is those per picture height."""
 
     def colors(region: Region) -> np.ndarray:
         stains = noise(region.x * metres / 17, region.y * metres / 31)
@@ -100,7 +100,7 @@ def wall(noise: Noise, color: np.ndarray, metres: float, brightness: float) -> S
 
 
 def meadow(rng: np.random.Generator, site: Site, color: np.ndarray) -> Shader:
-    """Grass seen as a surface: patches of colour, and streaks that get finer with distance."""
+    """Return a shader of grass: patches of colour, and streaks that get finer with distance."""
     camera, light, broad, fine = site.camera, site.light, site.grain.broad(rng), site.grain.fine(rng)
     other = color * np.array([1.22, 1.06, 0.8], np.float32)
 

@@ -1,4 +1,4 @@
-"""Training: arguments, parameter groups, backbone weights and a Trainer."""
+"""Training: arguments, parameter groups, backbone weights and the Trainer."""
 
 from .arguments import DataArguments, MaSSFormerTrainingArguments, ModelArguments
 from .backbone_weights import load_backbone_weights

@@ -1,4 +1,4 @@
-"""What can be set for a training."""
+"""Training options: the trainer's arguments, the model, and the data."""
 
 import json
 from dataclasses import dataclass, field
@@ -10,78 +10,94 @@ from ..data.transforms import MAX_LONG_SIDE, SHORT_SIDES
 from .classes import LabelSetting
 
 
-# Which normalisation layers keep their running statistics as they are.
+# Normalisation layers that keep their running statistics.
 FIXED_STATISTICS = ("none", "backbone", "all")
 
 
 @dataclass
 class MaSSFormerTrainingArguments(TrainingArguments):
     """
-    `transformers.TrainingArguments` with the release's recipe as defaults (AdamW, learning rate 3e-4, weight decay
-    0.05, gradients clipped to 0.01, cosine over 80,000 steps without warm-up), the best checkpoint by Boundary IoU,
-    and what is this model's own.
+    `transformers.TrainingArguments` with options for MaSSFormer. The defaults follow the release's recipe (AdamW,
+    learning rate 3e-4, weight decay 0.05, gradients clipped to 0.01, cosine schedule over 80,000 steps without
+    warm-up) and keep the checkpoint with the best Boundary IoU.
 
     Args:
         backbone_learning_rate_factor (`float`, *optional*, defaults to 0.1):
-            Factor of the learning rate in the backbone (release).
+            Learning rate of the backbone relative to `learning_rate` (release).
         total_train_batch_size (`int`, *optional*):
-            Images per step over all processes, reached by gradient accumulation; it takes the place of
-            `gradient_accumulation_steps`. Accumulated batches are normalised one by one, as everywhere in
-            `transformers.Trainer`. The paper has 16: 4 on each of 4 GPUs.
+            Images per optimiser step over all processes, reached by gradient accumulation; replaces
+            `gradient_accumulation_steps`. As always in `transformers.Trainer`, each accumulated batch is normalised
+            separately. The paper uses 16: 4 on each of 4 GPUs.
         freeze_backbone (`bool`, *optional*, defaults to `False`):
-            Leave the backbone as it is: its weights and the statistics of its normalisation layers.
+            Freeze the weights of the backbone and the statistics of its normalisation layers.
         train_backbone_norms (`bool`, *optional*, defaults to `False`):
-            Train scale and shift of the backbone's batch normalisations. The release does not.
+            Train scale and shift of the backbone's batch normalisation layers. The release does not.
         fixed_norm_statistics (`str`, *optional*, defaults to `"none"`):
-            Batch normalisations that use their running statistics and leave them as they are: `"none"`, `"backbone"`
-            or `"all"`. With all of them a batch may hold a single image per process.
+            Batch normalisation layers that use their running statistics without updating them: `"none"`,
+            `"backbone"` or `"all"`. With `"all"`, a batch may hold a single image per process.
         semantic_loss_weight (`float`, *optional*, defaults to 0.4):
-            Weight of the semantic maps of a SeMask backbone in a model of another kind, whose loss leaves them out;
-            SeMask, MaSSFormer and the per-pixel baselines have it in their configuration.
+            Loss weight of a SeMask backbone's semantic maps in models whose own loss ignores them. SeMask, MaSSFormer
+            and the per-pixel baselines read this weight from their configuration instead.
         eval_tile (`int`, *optional*):
-            Evaluate in windows of so many pixels. By default photographs stay whole.
+            Evaluate in overlapping tiles of this size in pixels, as `massformer segment --tile` does. By default,
+            photos are segmented whole.
     """
 
-    learning_rate: float = field(default=3e-4, metadata={"help": "Learning rate of the decoders."})
-    weight_decay: float = field(default=0.05, metadata={"help": "Of all weights but norms, queries and levels."})
-    max_grad_norm: float = field(default=0.01, metadata={"help": "Gradients are clipped to this norm."})
-    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Course of the learning rate."})
-    max_steps: int = field(default=80_000, metadata={"help": "Optimiser steps in all."})
-    per_device_train_batch_size: int = field(default=4, metadata={"help": "Images per step and process."})
-    per_device_eval_batch_size: int = field(default=1, metadata={"help": "Photographs read together."})
+    learning_rate: float = field(default=3e-4, metadata={"help": "Learning rate of everything but the backbone."})
+    weight_decay: float = field(
+        default=0.05, metadata={"help": "Weight decay; norms, queries and level embeddings are exempt."}
+    )
+    max_grad_norm: float = field(default=0.01, metadata={"help": "Clip gradients to this norm."})
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning rate schedule."})
+    max_steps: int = field(default=80_000, metadata={"help": "Total number of optimiser steps."})
+    per_device_train_batch_size: int = field(default=4, metadata={"help": "Training images per batch and process."})
+    per_device_eval_batch_size: int = field(default=1, metadata={"help": "Evaluation photos loaded per batch."})
     eval_strategy: str = field(default="steps", metadata={"help": "When to evaluate."})
     eval_steps: float | None = field(default=5_000, metadata={"help": "Steps between evaluations."})
     save_steps: float = field(default=5_000, metadata={"help": "Steps between checkpoints."})
-    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept beside the best one."})
+    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints to keep, besides the best one."})
     logging_steps: float = field(default=50, metadata={"help": "Steps between log entries."})
     load_best_model_at_end: bool = field(default=True, metadata={"help": "Keep the best checkpoint, not the last."})
-    metric_for_best_model: str | None = field(default="mean_boundary_iou", metadata={"help": "What is best."})
-    greater_is_better: bool | None = field(default=True, metadata={"help": "Whether more of it is better."})
-    remove_unused_columns: bool = field(default=False, metadata={"help": "Columns are read by the data sets."})
-    dataloader_num_workers: int = field(default=4, metadata={"help": "Processes that read photographs."})
-    dataloader_persistent_workers: bool = field(default=True, metadata={"help": "Keep them between epochs."})
+    metric_for_best_model: str | None = field(
+        default="mean_boundary_iou", metadata={"help": "Metric that selects the best checkpoint."}
+    )
+    greater_is_better: bool | None = field(
+        default=True, metadata={"help": "Whether a higher value of that metric is better."}
+    )
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "Drop columns that the model's forward does not take."}
+    )
+    dataloader_num_workers: int = field(default=4, metadata={"help": "Processes that load photos."})
+    dataloader_persistent_workers: bool = field(default=True, metadata={"help": "Keep workers between epochs."})
 
     backbone_learning_rate_factor: float = field(
-        default=0.1, metadata={"help": "Factor of the learning rate in the backbone."}
+        default=0.1, metadata={"help": "Learning rate of the backbone relative to learning_rate."}
     )
     total_train_batch_size: int | None = field(
-        default=None, metadata={"help": "Images per step over all processes, by accumulation; 16 in the paper."}
+        default=None,
+        metadata={"help": "Images per step over all processes, by gradient accumulation; the paper uses 16."},
     )
-    freeze_backbone: bool = field(default=False, metadata={"help": "Leave the backbone as it is."})
+    freeze_backbone: bool = field(default=False, metadata={"help": "Freeze the backbone."})
     train_backbone_norms: bool = field(
-        default=False, metadata={"help": "Train scale and shift of the backbone's batch normalisations."}
+        default=False, metadata={"help": "Train scale and shift of the backbone's batch normalisation layers."}
     )
     fixed_norm_statistics: str = field(
         default="none",
-        metadata={"help": "Batch normalisations that keep their running statistics.", "choices": FIXED_STATISTICS},
+        metadata={
+            "help": "Batch normalisation layers that keep their running statistics.",
+            "choices": FIXED_STATISTICS,
+        },
     )
     semantic_loss_weight: float = field(
-        default=0.4, metadata={"help": "Weight of a SeMask backbone's semantic maps in models of another kind."}
+        default=0.4,
+        metadata={"help": "Loss weight of a SeMask backbone's semantic maps in models whose loss ignores them."},
     )
-    eval_tile: int | None = field(default=None, metadata={"help": "Evaluate in windows of so many pixels."})
+    eval_tile: int | None = field(
+        default=None, metadata={"help": "Evaluate in overlapping tiles of this size in pixels, not on whole photos."}
+    )
 
     def __post_init__(self):
-        # Workers cannot persist where there are none.
+        # PyTorch refuses persistent workers without workers.
         if self.dataloader_num_workers == 0:
             self.dataloader_persistent_workers = False
         super().__post_init__()
@@ -98,13 +114,12 @@ class MaSSFormerTrainingArguments(TrainingArguments):
             self.gradient_accumulation_steps = self.accumulation_steps(self.total_train_batch_size)
 
     def accumulation_steps(self, total: int) -> int:
-        """How many batches of all processes make so many images."""
+        """Return the number of batches of all processes that add up to `total` images."""
         at_once = self.train_batch_size * self.world_size
         if total < at_once or total % at_once:
             raise ValueError(
-                f"total_train_batch_size is {total}, but {self.world_size} process(es) with {self.train_batch_size} "
-                f"images each take {at_once} at once: it must be a multiple of that. Change it or "
-                "per_device_train_batch_size."
+                f"total_train_batch_size is {total}, but it must be a multiple of {at_once}: {self.world_size} "
+                f"process(es) with {self.train_batch_size} images each. Change it or per_device_train_batch_size."
             )
         return total // at_once
 
@@ -112,83 +127,89 @@ class MaSSFormerTrainingArguments(TrainingArguments):
 @dataclass
 class ModelArguments:
     """
-    Which model to train.
+    Options that choose the model to train.
 
     Args:
         model (`str`, *optional*):
             A published variant of MaSSFormer (r50, r18-lite, swin-t, swin-b) or SeMask-FPN (semask-swin-t, -s, -b,
             -l), or the folder or Hub name of a segmentation model or of a configuration.
         model_config (`dict`, *optional*):
-            Fields of its configuration to be set otherwise; without `model`, the configuration, whose `model_type` is
-            MaSSFormer's unless it is named.
-        backbone_weights (`str`, *optional*): See [`load_backbone_weights`].
-        labels (`list[str]`, *optional*): Names of the classes, in the order of their ids. By default MaSS13K's.
+            Configuration fields to override. Without `model`, the complete configuration; its `model_type` defaults
+            to MaSSFormer's.
+        backbone_weights (`str`, *optional*): Pretrained weights of the backbone, see [`load_backbone_weights`].
+        labels (`list[str]`, *optional*): Class names in the order of their ids. By default, those of MaSS13K.
         add_class (`list[str]`, *optional*):
-            Classes that the model does not know yet; their ids follow those that it knows. See [`add_classes`].
+            New classes to add to the model; their ids follow the existing ones. See [`add_classes`].
     """
 
     model: str | None = field(default=None, metadata={"help": "A variant, or a folder with a model or configuration."})
     model_config: dict | str | None = field(
-        default=None, metadata={"help": "Fields of the configuration to be set otherwise, as JSON."}
+        default=None, metadata={"help": "Configuration fields to override, as JSON."}
     )
     backbone_weights: str | None = field(
-        default=None, metadata={"help": "Weights to start the backbone from: a file, a folder or a name."}
+        default=None, metadata={"help": "Pretrained weights of the backbone: a file, a folder or a name."}
     )
-    labels: list[str] | None = field(default=None, metadata={"help": "Names of the classes; by default MaSS13K's."})
+    labels: list[str] | None = field(default=None, metadata={"help": "Class names; MaSS13K's by default."})
     add_class: list[str] | None = field(
-        default=None, metadata={"help": "Classes that the model does not know yet; their ids follow the others."}
+        default=None, metadata={"help": "New classes to add to the model; their ids follow the existing ones."}
     )
 
     def config_fields(self) -> dict[str, Any]:
         """
-        `model_config`, which the command line gives as JSON.
+        Return `model_config` as a dict; the command line passes it as JSON.
 
         Raises:
-            ValueError: If it is none.
+            ValueError: If it is not a JSON object.
         """
         fields = self.model_config or {}
         if isinstance(fields, str):
             try:
                 fields = json.loads(fields)
             except ValueError as error:
-                raise ValueError(f"model_config is no JSON ({error}): {self.model_config}") from error
+                raise ValueError(f"model_config is not valid JSON ({error}): {self.model_config}") from error
         if not isinstance(fields, dict):
-            raise ValueError(f"model_config must hold fields by name, got {fields!r}.")
+            raise ValueError(f"model_config must be a mapping from field names to values, got {fields!r}.")
         return fields
 
 
 @dataclass
 class DataArguments:
     """
-    What to train on.
+    Options that choose the training data.
 
     Args:
-        data (`str`): Folder of MaSS13K, or of data in its layout.
+        data (`str`): Folder with MaSS13K, or with data in the same layout.
         train_split (`str`, *optional*, defaults to `"train"`): Split to train on.
         eval_split (`str`, *optional*, defaults to `"validation"`): Split to evaluate on.
-        max_eval_images (`int`, *optional*): Evaluate on so many of its photographs, evenly spread.
+        max_eval_images (`int`, *optional*):
+            Evaluate on this many evenly spaced photos of the split during training.
         crop_size (`int`, *optional*, defaults to 1024): Side of the training crops in pixels.
-        short_sides (`list[int]`, *optional*): Photographs are resized to one of these short sides.
-        max_long_side (`int`, *optional*, defaults to 8192): No side of a resized photograph is longer.
+        short_sides (`list[int]`, *optional*): Photos are resized to one of these short sides in pixels.
+        max_long_side (`int`, *optional*, defaults to 8192): Maximum long side of a resized photo in pixels.
         pseudo_labels (`str`, *optional*):
-            Folder of `massformer label`, whose label maps are trained on in place of the data's.
-        label_setting ([`LabelSetting`], *optional*, defaults to `"reweighted"`): How they are used (paper, Table 3).
+            Folder written by `massformer label`, whose label maps replace those of the data.
+        label_setting ([`LabelSetting`], *optional*, defaults to `"reweighted"`):
+            How pseudo-labels are used (paper, Table 3).
     """
 
-    data: str | None = field(default=None, metadata={"help": "Folder of MaSS13K, or of data in its layout."})
+    data: str | None = field(default=None, metadata={"help": "Folder with MaSS13K, or with data in the same layout."})
     train_split: str = field(default="train", metadata={"help": "Split to train on."})
     eval_split: str = field(default="validation", metadata={"help": "Split to evaluate on."})
-    max_eval_images: int | None = field(default=None, metadata={"help": "Evaluate on so many photographs."})
+    max_eval_images: int | None = field(
+        default=None, metadata={"help": "Evaluate on this many photos during training; on all by default."}
+    )
     crop_size: int = field(default=1024, metadata={"help": "Side of the training crops in pixels."})
     short_sides: list[int] = field(
         default_factory=lambda: list(SHORT_SIDES),
-        metadata={"help": "Photographs are resized to one of these short sides."},
+        metadata={"help": "Photos are resized to one of these short sides."},
     )
-    max_long_side: int = field(default=MAX_LONG_SIDE, metadata={"help": "No side of a resized photograph is longer."})
+    max_long_side: int = field(default=MAX_LONG_SIDE, metadata={"help": "Maximum long side of a resized photo."})
     pseudo_labels: str | None = field(
-        default=None, metadata={"help": "Folder of `massformer label`, to train on its label maps."}
+        default=None, metadata={"help": "Folder written by `massformer label`; train on its label maps."}
     )
     label_setting: LabelSetting = field(
         default=LabelSetting.reweighted,
-        metadata={"help": "Suppress edges of pseudo-labels, emphasise all edges, or train on pseudo-labels alone."},
+        metadata={
+            "help": "Use of pseudo-labels: suppress their edges, emphasise all edges, or train on pseudo-labels alone."
+        },
     )

@@ -1,4 +1,4 @@
-"""Starting a backbone from weights that were trained on images before."""
+"""Load pretrained weights into the backbone of a model."""
 
 import re
 from pathlib import Path
@@ -19,11 +19,11 @@ logger = logging.get_logger(__name__)
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
-# What checkpoints put before the names of a backbone's weights.
+# Prefixes of backbone weights in checkpoints.
 PREFIXES = ("module.", "model.", "backbone.", "_backbone.", "encoder.", "resnet.", "swin.")
-# Weights that a backbone has beyond a classifier's; they start as they are.
+# Backbone weights that classifiers lack; they keep their values.
 OWN = re.compile(r"(^|\.)(hidden_states_norms|semantic_layer)\.|num_batches_tracked$")
-# Names of Swin in files of transformers, which its models have no longer.
+# Older weight names of Swin in transformers checkpoints.
 SWIN_RENAMES = [
     (r"\.attention\.self\.(query|key|value)\.", lambda m: f".attention.{m[1][0]}_proj."),
     (
@@ -35,9 +35,9 @@ SWIN_RENAMES = [
     (r"\.output\.dense\.", ".mlp.fc2."),
 ]
 BIAS_TABLE = "relative_position_bias_table"
-# The first two numbers in the name of a timm block: its stage, and its place in it.
+# Stage and position within the stage, in the name of a timm block.
 BLOCK = re.compile(r"(?:^|\.)blocks\.(\d+)\.(\d+)\.")
-# Names of the original EfficientNet-PyTorch, to timm's. In the first stage's blocks nothing is expanded.
+# From the names of the original EfficientNet-PyTorch to timm's. Blocks of the first stage have no expansion.
 EFFICIENTNET_RENAMES = [
     (r"^_conv_stem\.", "conv_stem."),
     (r"^_bn0\.", "bn1."),
@@ -54,7 +54,7 @@ EFFICIENTNET_RENAMES = [
 
 
 def rename_efficientnet(weights: dict[str, torch.Tensor], target: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Weights of the original EfficientNet-PyTorch by timm's names, which count the blocks of each stage anew."""
+    """Rename weights of the original EfficientNet-PyTorch to timm's names, which number blocks within each stage."""
     blocks = sorted({tuple(map(int, match.groups())) for name in target if (match := BLOCK.search(name))})
     renamed = {}
     for name, value in weights.items():
@@ -70,13 +70,13 @@ def rename_efficientnet(weights: dict[str, torch.Tensor], target: dict[str, torc
 
 
 def rename_torchvision(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Weights of torchvision's ResNets by the names of transformers."""
+    """Rename weights of torchvision's ResNets to the names of transformers."""
     converted = convert_massformer_state_dict({f"backbone.{name}": value for name, value in weights.items()})
     return {name.removeprefix("model.backbone."): value for name, value in converted.items()}
 
 
 def rename_swin(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Weights of Swin by the names that its models have now."""
+    """Rename weights of Swin to the current names of transformers."""
     renamed = {}
     for name, value in weights.items():
         for pattern, replacement in SWIN_RENAMES:
@@ -87,11 +87,11 @@ def rename_swin(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def resize_bias_table(table: torch.Tensor, length: int) -> torch.Tensor:
     """
-    A Swin's relative position biases for another window, bicubically for each head (SeMask's release).
+    Resize Swin's relative position biases to another window size, bicubically per head (SeMask's release).
 
     Args:
-        table (`torch.Tensor` of shape `((2 * window_size - 1) ** 2, num_heads)`): The biases.
-        length (`int`): How many there are to be, for a window of any size.
+        table (`torch.Tensor` of shape `((2 * window_size - 1) ** 2, num_heads)`): Position biases.
+        length (`int`): Target number of biases per head.
     """
     old, new = (round(count**0.5) for count in (len(table), length))
     maps = table.T.reshape(1, -1, old, old)
@@ -100,14 +100,14 @@ def resize_bias_table(table: torch.Tensor, length: int) -> torch.Tensor:
 
 
 def bare(name: str) -> str:
-    """A weight's name without what stands before it in some checkpoints."""
+    """Return a weight's name without the prefixes of checkpoints."""
     while prefix := next((prefix for prefix in PREFIXES if name.startswith(prefix)), ""):
         name = name.removeprefix(prefix)
     return name
 
 
 def candidates(weights: dict[str, torch.Tensor], target: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
-    """The weights by the names that they may have here."""
+    """Return the weights under every naming scheme that may match."""
     stripped = {bare(name): value for name, value in weights.items()}
     return [
         weights,
@@ -122,15 +122,15 @@ def match_weights(
     weights: dict[str, torch.Tensor], target: dict[str, torch.Tensor], source: str
 ) -> dict[str, torch.Tensor]:
     """
-    The weights by a backbone's names.
+    Return pretrained weights under a backbone's own names.
 
     Args:
-        weights (`dict[str, torch.Tensor]`): By the names of their source.
-        target (`dict[str, torch.Tensor]`): The backbone's own.
-        source (`str`): What errors call it.
+        weights (`dict[str, torch.Tensor]`): Weights under the names of their source.
+        target (`dict[str, torch.Tensor]`): The backbone's state dict.
+        source (`str`): Name of the source in error messages.
 
     Raises:
-        ValueError: If one is missing or has another shape.
+        ValueError: If a weight is missing or has another shape.
     """
     needed = {bare(name): name for name in target if not OWN.search(name)}
     found = max(
@@ -148,15 +148,16 @@ def match_weights(
     ]
     if missing or misshapen:
         details = [f"missing ({len(missing)}): {', '.join(missing[:5])}"] if missing else []
-        details += [f"of another shape ({len(misshapen)}): {', '.join(misshapen[:5])}"] if misshapen else []
+        details += [f"wrong shape ({len(misshapen)}): {', '.join(misshapen[:5])}"] if misshapen else []
         raise ValueError(
-            f"The weights in {source} do not fit the backbone: {'; '.join(details)}. Are they of its architecture?"
+            f"The weights in {source} do not fit the backbone: {'; '.join(details)}. Use weights of the same "
+            "architecture."
         )
     return {name: found[short] for short, name in needed.items()}
 
 
 def weight_file(source: str) -> Path | None:
-    """The file that a path names, itself or within a folder; nothing for a name."""
+    """Return the weight file at a path or within a folder, or `None` for a model name."""
     path = Path(source)
     if path.is_file():
         return path
@@ -164,14 +165,14 @@ def weight_file(source: str) -> Path | None:
         for name in WEIGHT_FILES:
             if (path / name).is_file():
                 return path / name
-        raise FileNotFoundError(f"{source} holds none of {', '.join(WEIGHT_FILES)}.")
+        raise FileNotFoundError(f"{source} contains none of {', '.join(WEIGHT_FILES)}.")
     if path.suffix in SUFFIXES or source.startswith((".", "/", "~")):
         raise FileNotFoundError(f"There are no weights at {source}.")
     return None
 
 
 def named_weights(name: str, backbone_config: PreTrainedConfig) -> dict[str, torch.Tensor]:
-    """The weights of a model on the Hub, or, for a timm backbone, of that name in timm."""
+    """Load the weights of a model on the Hub or, for a timm backbone, of that name in timm."""
     try:
         if backbone_config.model_type == "timm_backbone":
             import timm
@@ -179,30 +180,30 @@ def named_weights(name: str, backbone_config: PreTrainedConfig) -> dict[str, tor
             return timm.create_model(name, pretrained=True).state_dict()
         return AutoBackbone.from_pretrained(name, config=backbone_config).state_dict()
     except Exception as error:
-        # Whatever hub, network and file formats raise.
+        # Hub, network and file formats raise many types.
         raise ValueError(
-            f"There are no weights named {name} to be had ({error}). Without a network, name a local file."
+            f"Weights named {name} could not be loaded ({error}). Without network access, pass a local file."
         ) from error
 
 
 def load_backbone_weights(model: PreTrainedModel, source: str | Path) -> nn.Module:
     """
-    Starts a model's backbone from pretrained weights. All of its weights are replaced, or none.
+    Load pretrained weights into a model's backbone. Either all of its weights are replaced or, on an error, none.
 
     Args:
-        model (`PreTrainedModel`): The model, changed in place.
+        model (`PreTrainedModel`): The model; modified in place.
         source (`str` or `Path`):
-            A safetensors or PyTorch file (nothing in it is executed), a folder with one, the Hub name of a model that
-            transformers knows, or, if the backbone is timm's, a model's name in timm. Names of weights may be those of
-            transformers, timm, torchvision's ResNets or the original EfficientNet-PyTorch. Classifiers are left out,
-            semantic layers start as they are, and position biases of a Swin with other windows are resized.
+            A safetensors or PyTorch file (no code in it is executed), a folder with one, the Hub name of a model
+            supported by transformers, or the name of a timm model if the backbone is timm's. Weight names may be those
+            of transformers, timm, torchvision's ResNets or the original EfficientNet-PyTorch. Classifiers are ignored,
+            semantic layers keep their values, and the position biases of a Swin with another window size are resized.
 
     Returns:
         `nn.Module`: The backbone.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it cannot be read, or does not fit the backbone.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it cannot be read or does not fit the backbone.
     """
     source = str(source)
     backbone: Any = backbone_of(model)
@@ -211,5 +212,5 @@ def load_backbone_weights(model: PreTrainedModel, source: str | Path) -> nn.Modu
     target = backbone.state_dict()
     matched = match_weights(weights, target, source)
     backbone.load_state_dict({**target, **matched})
-    logger.info(f"The backbone starts from {source} ({len(matched)} tensors).")
+    logger.info(f"Loaded the backbone from {source} ({len(matched)} tensors).")
     return backbone

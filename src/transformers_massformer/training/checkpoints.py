@@ -1,4 +1,4 @@
-"""The checkpoints in a training's folder."""
+"""Checkpoints of a training run: complete, incomplete and failed ones."""
 
 import contextlib
 import json
@@ -11,21 +11,21 @@ from safetensors import SafetensorError
 
 
 STATE_FILE = "trainer_state.json"
-# How torch says that a file could not be written.
+# Substrings of PyTorch's errors about files that could not be written.
 WRITE_FAILURES = ("PytorchStreamWriter", "No space left", "unexpected pos", "File too large")
 
 
 @contextlib.contextmanager
 def whole_or_not_at_all(folder: Path, what: str) -> Generator[None]:
     """
-    Removes a folder that could not be written to its end.
+    Remove a folder if writing it fails.
 
     Args:
-        folder (`Path`): What is written in the block.
-        what (`str`): What errors call it.
+        folder (`Path`): Folder that the block writes.
+        what (`str`): Name of its content in error messages.
 
     Raises:
-        OSError: If it cannot be written, whatever the libraries that write it raise.
+        OSError: If it cannot be written, whatever the writing library raises.
     """
     try:
         yield
@@ -34,21 +34,21 @@ def whole_or_not_at_all(folder: Path, what: str) -> Generator[None]:
             raise
         shutil.rmtree(folder, ignore_errors=True)
         raise OSError(
-            f"{what} could not be written to {folder} ({error}). Earlier checkpoints are intact: make room there, and "
+            f"{what} could not be written to {folder} ({error}). Earlier checkpoints are intact: free some space and "
             "run the same command again."
         ) from error
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """All checkpoints, whole or not, the last first."""
+    """Return all checkpoint folders, complete or not, latest first."""
     found = {
         int(match[1]): path for path in folder.glob("checkpoint-*") if (match := re.fullmatch(r".*-(\d+)", path.name))
     }
     return [found[step] for step in sorted(found, reverse=True)]
 
 
-def is_whole(checkpoint: Path, num_processes: int) -> bool:
-    """Whether everything was written: the state comes last, and each process has random numbers of its own."""
+def is_complete(checkpoint: Path, num_processes: int) -> bool:
+    """Return whether all files are there: the state is written last, the random state once per process."""
     try:
         json.loads((checkpoint / STATE_FILE).read_text())
     except (OSError, ValueError):
@@ -59,16 +59,16 @@ def is_whole(checkpoint: Path, num_processes: int) -> bool:
 
 def last_checkpoint(folder: str | Path, num_processes: int) -> Path | None:
     """
-    The last checkpoint that was written to its end.
+    Return the latest complete checkpoint; incomplete ones are ignored.
 
     Args:
-        folder (`str` or `Path`): The training's.
-        num_processes (`int`): Processes of the training.
+        folder (`str` or `Path`): Output folder of the training run.
+        num_processes (`int`): Number of training processes.
     """
-    return next((path for path in checkpoints(Path(folder)) if is_whole(path, num_processes)), None)
+    return next((path for path in checkpoints(Path(folder)) if is_complete(path, num_processes)), None)
 
 
 def remove_checkpoints(folder: str | Path):
-    """Removes all of them, whole or not."""
+    """Remove all checkpoints, complete or not."""
     for path in checkpoints(Path(folder)):
         shutil.rmtree(path)

@@ -1,4 +1,4 @@
-"""The classes of a model, and new ones that it is to learn from pseudo-labels (paper, section 4.3)."""
+"""Class names of a model, and new classes learned from pseudo-labels (paper, section 4.3)."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -8,59 +8,59 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from ..inference.loading import class_names
 from ..models.configuration_massformer import MaSSFormerConfig
 from ..models.modeling_massformer import MaSSFormerForSemanticSegmentation
 
 
 class LabelSetting(StrEnum):
-    """How pseudo-labels are used: the trained rows of the paper's Table 3."""
+    """Use of pseudo-labels: the trained rows of the paper's Table 3."""
 
-    # All classes, edges of pseudo-labels suppressed (Eq. 7).
+    # All classes; edges of pseudo-labels are suppressed (Eq. 7).
     reweighted = "reweighted"
-    # All classes, edges of all of them emphasised.
+    # All classes; all edges are emphasised.
     unweighted = "unweighted"
-    # The pseudo-labels alone; everything else is "others".
+    # Pseudo-labels alone; all other pixels are "others".
     alone = "alone"
 
 
-# The weights of a SeMask backbone that have a row for each class.
+# Weights of a SeMask backbone with one row per class.
 SEMANTIC_PROJECTION = re.compile(r"\.semantic_layer\.blocks\.\d+\.[qk]_proj\.")
 
 
 def label_names(labels: Sequence[str]) -> dict[str, Any]:
-    """The fields of a configuration that name its classes."""
+    """Return the configuration fields `id2label` and `label2id` for these classes."""
     id2label = dict(enumerate(labels))
     return {"id2label": id2label, "label2id": {label: index for index, label in id2label.items()}}
 
 
-def class_names(model: PreTrainedModel) -> list[str]:
-    """Names of a model's classes, in the order of their ids."""
-    return [label for _, label in sorted((model.config.id2label or {}).items())]
-
-
 def add_classes(model: PreTrainedModel, names: Sequence[str]) -> MaSSFormerForSemanticSegmentation:
     """
-    A model that knows more classes. All weights are kept; the class head gets new rows, which start as in a new model,
-    between those of the old classes and that of "no object". Semantic maps of a SeMask backbone get new channels,
-    which change nothing else.
+    Return a copy of a model with additional classes.
+
+    All weights are kept. The class head gets new rows, initialised as in a new model, between the rows of the
+    existing classes and the row of "no object". Semantic maps of a SeMask backbone get new channels, which leave
+    every other output unchanged.
 
     Args:
-        model (`PreTrainedModel`): A MaSSFormer; it is left as it is.
-        names (`Sequence[str]`): The new classes, whose ids follow the old ones.
+        model (`PreTrainedModel`): A MaSSFormer model; not modified.
+        names (`Sequence[str]`): New class names; their ids follow the existing ones.
 
     Returns:
-        [`MaSSFormerForSemanticSegmentation`]: The new model, in evaluation mode like one that is loaded.
+        [`MaSSFormerForSemanticSegmentation`]: The extended model, in evaluation mode like a loaded one.
 
     Raises:
-        ValueError: If a class is known already or named twice, or the model is no MaSSFormer.
+        ValueError: If a class exists already or is named twice, or the model is not a MaSSFormer.
         StrictDataclassError: If there are more classes than queries.
     """
     if not isinstance(model, MaSSFormerForSemanticSegmentation):
-        raise ValueError(f"New classes are for MaSSFormer; a {type(model).__name__} is trained on all its classes.")
-    old = class_names(model)
+        raise ValueError(
+            f"Only MaSSFormer can be extended with new classes; train a {type(model).__name__} on all of its classes."
+        )
+    old = class_names(model.config)
     for index, name in enumerate(names):
         if name in old or name in names[:index]:
-            raise ValueError(f"The class {name!r} is known already: the model has {', '.join(old)}. Name another.")
+            raise ValueError(f"The class {name!r} exists already: the model has {', '.join(old)}. Use another name.")
     fields: dict[str, Any] = {**model.config.to_dict(), **label_names([*old, *names])}
     backbone_config = fields["backbone_config"]
     if "num_semantic_labels" in backbone_config:
@@ -73,7 +73,7 @@ def add_classes(model: PreTrainedModel, names: Sequence[str]) -> MaSSFormerForSe
         kept[name] = rows
     for name, value in weights.items():
         if SEMANTIC_PROJECTION.search(name) and len(value) > len(kept[name]):
-            # Keys of zero leave the attention as it was; queries, which are the semantic map, start anew.
+            # Zero keys leave the attention unchanged; queries, which are the semantic map, start from a new model's.
             rows = torch.zeros_like(value) if ".k_proj." in name else value.clone()
             rows[: len(kept[name])] = kept[name]
             kept[name] = rows
@@ -83,12 +83,20 @@ def add_classes(model: PreTrainedModel, names: Sequence[str]) -> MaSSFormerForSe
 
 def check_new_classes(model: PreTrainedModel, classes: Mapping[int, str]):
     """
+    Check that a model has the classes of some pseudo-labels.
+
+    Args:
+        model (`PreTrainedModel`): The model to train.
+        classes (`Mapping[int, str]`): Names of the pseudo-labelled classes by id.
+
     Raises:
-        ValueError: If the model calls one of the labelled classes by another id, or is no MaSSFormer.
+        ValueError: If the model has another name for one of these ids, or is not a MaSSFormer.
     """
     if not isinstance(model, MaSSFormerForSemanticSegmentation):
-        raise ValueError(f"Pseudo-labels are for MaSSFormer, whose loss knows them; not for a {type(model).__name__}.")
-    labels = dict(enumerate(class_names(model)))
+        raise ValueError(
+            f"Only MaSSFormer's loss supports pseudo-labels; a {type(model).__name__} cannot be trained on them."
+        )
+    labels = dict(enumerate(class_names(model.config)))
     for index, name in classes.items():
         if labels.get(index) != name:
             known = ", ".join(f"{index} {label}" for index, label in labels.items())
@@ -100,13 +108,13 @@ def check_new_classes(model: PreTrainedModel, classes: Mapping[int, str]):
 
 def apply_setting(model: PreTrainedModel, setting: LabelSetting, classes: Sequence[int]):
     """
-    Tells the model's loss which edges to distrust: those of pseudo-labelled classes, of which it may have been trained
-    on some before, and of "others", out of which they are cut.
+    Set the classes whose edges the model's loss suppresses: the pseudo-labelled classes, including those of earlier
+    trainings, and "others", out of which they are cut.
 
     Args:
-        model (`PreTrainedModel`): A MaSSFormer; its configuration is changed.
-        setting ([`LabelSetting`]): How pseudo-labels are used.
-        classes (`Sequence[int]`): Ids of the classes that have them.
+        model (`PreTrainedModel`): A MaSSFormer model; its configuration is modified.
+        setting ([`LabelSetting`]): Use of pseudo-labels.
+        classes (`Sequence[int]`): Ids of the pseudo-labelled classes.
     """
     config = model.config
     distrusted = sorted({0, *config.pseudo_label_classes, *classes})

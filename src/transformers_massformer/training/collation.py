@@ -1,4 +1,4 @@
-"""Training samples as batches, in the form that a model takes."""
+"""Batches of training samples in the form that each kind of model expects."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -7,12 +7,12 @@ import torch
 from transformers import PreTrainedModel
 
 
-# What these models are trained on is a mask for each class of an image.
+# Model types trained on one binary mask per class of an image.
 MASK_MODELS = ("eomt", "mask2former", "maskformer", "oneformer")
 
 
 def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Training samples as stacked tensors; photographs and label maps, which differ in size, as lists."""
+    """Stack the tensors of training samples; evaluation photos and label maps, which differ in size, stay lists."""
     batch: dict[str, Any] = {name: [sample[name] for sample in samples] for name in samples[0]}
     return {
         name: torch.stack(values) if name in ("pixel_values", "labels") else values for name, values in batch.items()
@@ -21,8 +21,8 @@ def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def mask_collate(samples: Sequence[Mapping[str, Any]], ignore_index: int = 255) -> dict[str, Any]:
     """
-    Training samples as models of queries in transformers take them, one mask per class of each image; photographs as
-    [`collate`] returns them.
+    Convert training samples to the inputs of transformers' query models: one binary mask per class of each image.
+    Samples for evaluation are returned as by [`collate`].
     """
     if "labels" not in samples[0]:
         return collate(samples)
@@ -37,13 +37,13 @@ def mask_collate(samples: Sequence[Mapping[str, Any]], ignore_index: int = 255) 
 
 
 def collate_for(model: PreTrainedModel) -> Callable:
-    """How training samples become a batch for a model."""
+    """Return the collate function for a model."""
     return mask_collate if model.config.model_type in MASK_MODELS else collate
 
 
 def label_maps(inputs: Mapping[str, Any], ignore_index: int = 255) -> torch.Tensor:
     """
-    The label maps in a batch of either form.
+    Return the label maps of a batch in either form.
 
     Returns:
         `torch.Tensor` of shape `(batch_size, height, width)`: int64.

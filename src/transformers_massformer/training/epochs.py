@@ -1,4 +1,4 @@
-"""Data in an order that depends on seed and epoch alone."""
+"""A Trainer whose data order depends on seed and epoch alone."""
 
 from typing import Any
 
@@ -10,20 +10,20 @@ from ..data.training_set import EpochSampler, TrainingSet
 
 
 class EpochCallback(TrainerCallback):
-    """Tells a training set the epoch; with several processes accelerate would tell nobody."""
+    """Callback that sets the epoch of a training set, which accelerate does not do with several processes."""
 
     def __init__(self, train_dataset: TrainingSet):
         self.train_dataset = train_dataset
 
     def on_epoch_begin(self, args, state, control, **kwargs):
-        # A fraction where a training is resumed within an epoch.
+        # Fractional when training resumes within an epoch.
         self.train_dataset.set_epoch(int(state.epoch or 0))
 
 
 class EpochTrainer(Trainer):
     """
-    `transformers.Trainer` that follows the epochs and the order of a [`TrainingSet`]: the same for any number of
-    processes, and the same again when a training is resumed.
+    `transformers.Trainer` that follows the epochs and the order of a [`TrainingSet`]. The order does not depend on the
+    number of processes or on interruptions.
     """
 
     def __init__(self, *args: Any, **kwargs: Any):
@@ -32,9 +32,10 @@ class EpochTrainer(Trainer):
             self.add_callback(EpochCallback(self.train_dataset))
 
     def get_train_dataloader(self) -> Any:
-        """As the base class; workers that start draw none of the random numbers that the model draws."""
+        """Return the base class's loader with a generator of its own, so that starting workers does not consume the
+        random numbers of the model."""
         dataloader: Any = super().get_train_dataloader()
-        # accelerate's goes through another, and passes its own generator on where batches are skipped.
+        # accelerate wraps the loader, and passes its own generator on when it skips batches.
         dataloader.generator = torch.Generator()
         getattr(dataloader, "base_dataloader", dataloader).generator = dataloader.generator
         return dataloader
@@ -47,8 +48,8 @@ class EpochTrainer(Trainer):
         return super()._get_train_sampler(train_dataset)
 
     def end(self):
-        """As the base class, and the threads of the process group end here."""
-        # The wrapped model holds the group, whose threads would meet the end of the interpreter and abort the process.
+        """Leave the process group and stop its threads."""
+        # The wrapped model holds the group; threads alive at interpreter shutdown would abort the process.
         self.model_wrapped = self.model
         self.accelerator.free_memory()
         super().end()

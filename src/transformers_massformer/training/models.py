@@ -1,4 +1,4 @@
-"""The models that can be trained, with the image processors that are saved with them."""
+"""Build the model to train and the image processor that is saved with it."""
 
 import contextlib
 from pathlib import Path
@@ -9,17 +9,17 @@ import transformers
 from transformers import AutoConfig, AutoImageProcessor, AutoProcessor, PreTrainedConfig, PreTrainedModel
 
 from ..conversion import SEMASK_VARIANTS, VARIANTS, semask_variant_config, variant_config
-from ..inference.loading import auto_class
+from ..inference.loading import auto_class, class_names
 from ..inference.predictor import task_inputs
 from ..models.configuration_massformer import MASS13K_LABELS, MaSSFormerConfig
 from ..models.image_processing_massformer import MaSSFormerImageProcessor
 from ..models.image_processing_semask import SeMaskImageProcessor
 from .arguments import ModelArguments
 from .backbone_weights import load_backbone_weights
-from .classes import add_classes, class_names, label_names
+from .classes import add_classes, label_names
 
 
-# Models whose image processors leave photographs at their own size.
+# Model types whose image processors keep photos at their own size.
 OWN_TYPES = ("massformer", "per_pixel_baseline", "semask")
 
 
@@ -27,19 +27,19 @@ def build_model(
     arguments: ModelArguments, crop_size: int | None = None
 ) -> tuple[PreTrainedModel, Any, dict[str, torch.Tensor]]:
     """
-    The model to train, in float32.
+    Build or load the model to train, in float32.
 
     Args:
-        arguments ([`ModelArguments`]): Which.
-        crop_size (`int`, *optional*): Side of the crops it will see, for models that see one size only.
+        arguments ([`ModelArguments`]): The model to train.
+        crop_size (`int`, *optional*): Side of the training crops, for models with a fixed input size.
 
     Returns:
-        `tuple`: the model; its image processor, which leaves photographs at their own size; and what the model is
-        given with every image.
+        `tuple`: the model; its image processor, which keeps photos at their own size; and constant inputs that are
+        passed to the model with every image.
 
     Raises:
-        FileNotFoundError: If there is no such model or file.
-        ValueError: If it segments no classes, or its configuration or weights do not fit.
+        FileNotFoundError: If the model or a file does not exist.
+        ValueError: If it is not a segmentation model, or its configuration or weights do not fit.
     """
     names = label_names(arguments.labels) if arguments.labels else {}
     fields = {**arguments.config_fields(), **names}
@@ -58,10 +58,11 @@ def build_model(
 
 def new_config(variant: str | None, fields: dict[str, Any]) -> PreTrainedConfig:
     """
-    The configuration of a published variant with some fields set otherwise, or of the type among the fields.
+    Return the configuration of a published variant with some fields overridden. Without a variant, `model_type` among
+    the fields chooses the configuration class.
 
     Raises:
-        ValueError: If there is no such type.
+        ValueError: If the model type is unknown.
     """
     if variant in VARIANTS:
         return variant_config(variant, **fields)
@@ -76,7 +77,7 @@ def new_config(variant: str | None, fields: dict[str, Any]) -> PreTrainedConfig:
 
 
 def load_for_training(source: str, fields: dict[str, Any]) -> PreTrainedModel:
-    """A model from a folder or a Hub name; without weights it starts anew, as do classes of another number."""
+    """Load a model from a folder or a Hub name. Missing weights, and a class head of another size, are initialised."""
     folder = Path(source)
     try:
         config = AutoConfig.from_pretrained(source, **fields)
@@ -86,26 +87,26 @@ def load_for_training(source: str, fields: dict[str, Any]) -> PreTrainedModel:
         return found.from_pretrained(source, config=config, dtype=torch.float32, ignore_mismatched_sizes=True)
     except OSError as error:
         raise FileNotFoundError(
-            f"There is no model at {source}: name one of {', '.join([*VARIANTS, *SEMASK_VARIANTS])}, or a folder with "
+            f"There is no model at {source}: use one of {', '.join([*VARIANTS, *SEMASK_VARIANTS])}, or a folder with "
             f"a configuration ({error})"
         ) from error
 
 
 def processor_for(model: PreTrainedModel, source: str | None, crop_size: int | None) -> Any:
     """
-    The image processor that is saved with a model. Photographs keep their own size, whatever the model's usual one
-    does; EoMT, which knows one size only, slides a window of the crops' size over them.
+    Return the image processor to save with a model. It keeps photos at their own size, unlike most models' usual
+    processors; for EoMT, whose input size is fixed, it splits them into windows of the crop size.
     """
-    config, num_labels = model.config, len(class_names(model))
+    config, num_labels = model.config, len(class_names(model.config))
     if config.model_type == "eomt":
         side: Any = {"shortest_edge": crop_size or config.image_size, "longest_edge": None}
         return transformers.EomtImageProcessor(size=side, do_split_image=True, do_pad=False)
     if config.model_type == "oneformer":
-        # It has the tokenizer of the task.
+        # The processor includes the tokenizer of the task.
         return AutoProcessor.from_pretrained(source)
     is_variant = source is None or source in VARIANTS or source in SEMASK_VARIANTS
     if config.model_type in OWN_TYPES and not is_variant:
-        # A folder with nothing but a configuration has none.
+        # A folder with only a configuration has no processor.
         with contextlib.suppress(OSError):
             return AutoImageProcessor.from_pretrained(source, num_labels=num_labels)
     kind = SeMaskImageProcessor if config.model_type == "semask" else MaSSFormerImageProcessor
@@ -114,15 +115,15 @@ def processor_for(model: PreTrainedModel, source: str | None, crop_size: int | N
 
 def constant_inputs_of(model: PreTrainedModel, source: str | None) -> dict[str, torch.Tensor]:
     """
-    What a model is given with every image: OneFormer the task, in words.
+    Return the inputs that a model takes with every image: OneFormer's tokenized task.
 
     Raises:
-        ValueError: If a OneFormer comes without its tokenizer.
+        ValueError: If the source of a OneFormer, and so its tokenizer, is unknown.
     """
     if model.config.model_type != "oneformer":
         return {}
     if source is None:
         raise ValueError(
-            "OneFormer is told its task in words: name a folder or Hub name with its tokenizer as --model."
+            "OneFormer needs the tokenizer of its task prompt: pass a folder or Hub name that includes it as --model."
         )
     return task_inputs(source, model.device)

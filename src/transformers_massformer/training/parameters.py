@@ -1,4 +1,4 @@
-"""Which parameters are trained, and how."""
+"""Trained parameters, optimiser groups and normalisation statistics."""
 
 from collections.abc import Iterable
 
@@ -12,17 +12,17 @@ from .arguments import MaSSFormerTrainingArguments
 
 logger = logging.get_logger(__name__)
 
-# Without weight decay (release): normalisations, and the embeddings of queries, positions and levels.
+# Exempt from weight decay (release): normalisation layers, and embeddings of queries, positions and levels.
 UNDECAYED = (_BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.Embedding)
 
 
 def backbone_of(model: nn.Module) -> nn.Module:
     """
-    The backbone of a model, whatever wraps it: MaskFormer, Mask2Former and OneFormer call it their pixel-level
-    module's encoder, SegFormer's has its own name, and EoMT's is all that comes before its heads.
+    Return the backbone of a model. In MaskFormer, Mask2Former and OneFormer this is the encoder of the pixel-level
+    module, in SegFormer the base model, and in EoMT everything before the heads.
 
     Raises:
-        ValueError: If it has none.
+        ValueError: If the model has no backbone.
     """
     for name, module in model.named_modules():
         if name.rpartition(".")[2] == "backbone" or name.endswith(("pixel_level_module.encoder", "segformer")):
@@ -33,7 +33,7 @@ def backbone_of(model: nn.Module) -> nn.Module:
 
 
 def batch_norms(module: nn.Module) -> Iterable[_BatchNorm]:
-    """All batch normalisations within."""
+    """Iterate over all batch normalisation layers in a module."""
     return (layer for layer in module.modules() if isinstance(layer, _BatchNorm))
 
 
@@ -41,14 +41,14 @@ def parameter_groups(
     model: nn.Module, learning_rate: float, weight_decay: float, backbone_factor: float
 ) -> list[dict[str, object]]:
     """
-    The trained parameters for an optimiser: those of the backbone learn more slowly, and neither normalisations nor
-    the embeddings of queries and levels decay (release).
+    Group the trained parameters for an optimiser: the backbone has a lower learning rate, and normalisation layers and
+    the embeddings of queries, positions and levels have no weight decay (release).
 
     Args:
         model (`nn.Module`): A model with a backbone.
-        learning_rate (`float`): Of all but the backbone.
-        weight_decay (`float`): Of all that decays.
-        backbone_factor (`float`): Factor of the learning rate in the backbone.
+        learning_rate (`float`): Learning rate outside the backbone.
+        weight_decay (`float`): Weight decay of all other parameters.
+        backbone_factor (`float`): Learning rate of the backbone relative to `learning_rate`.
 
     Returns:
         `list[dict]`: At most four groups with `params`, `lr` and `weight_decay`.
@@ -70,13 +70,13 @@ def parameter_groups(
             "lr": learning_rate * backbone_factor if slow else learning_rate,
             "weight_decay": weight_decay if decays else 0.0,
         }
-        # The learning rate in the log is the first group's.
+        # Sorted, because the logged learning rate is the first group's.
         for (slow, decays), parameters in sorted(groups.items())
     ]
 
 
 def freeze(model: nn.Module, args: MaSSFormerTrainingArguments):
-    """Takes from training what is not to be trained: the backbone, or scale and shift of its batch normalisations."""
+    """Freeze the backbone, or only scale and shift of its batch normalisation layers, as set in the arguments."""
     backbone = backbone_of(model)
     if args.freeze_backbone:
         backbone.requires_grad_(False)
@@ -86,7 +86,7 @@ def freeze(model: nn.Module, args: MaSSFormerTrainingArguments):
 
 
 def fix_statistics(model: nn.Module, args: MaSSFormerTrainingArguments):
-    """Puts those batch normalisations in eval mode that are to keep their statistics; after `model.train()`."""
+    """Set the batch normalisation layers with fixed statistics to eval mode; call after `model.train()`."""
     backbone = backbone_of(model)
     if args.freeze_backbone:
         backbone.eval()
@@ -97,19 +97,19 @@ def fix_statistics(model: nn.Module, args: MaSSFormerTrainingArguments):
 
 def synchronize_statistics(model: PreTrainedModel, args: MaSSFormerTrainingArguments):
     """
-    Lets the backbone's batch normalisations see the images of all processes (release). PyTorch can do that on CUDA
-    only; elsewhere each process normalises its own.
+    Synchronise the backbone's batch normalisation over all processes (release). PyTorch supports this on CUDA only;
+    on other devices each process normalises its own images.
     """
     backbone = backbone_of(model)
     if args.world_size == 1 or args.freeze_backbone or args.fixed_norm_statistics != "none":
         return
     if args.device.type != "cuda":
         logger.warning_once(
-            f"The backbone's batch normalisations are not synchronised over processes on {args.device.type}: PyTorch "
-            "can do that on CUDA only. Each process normalises its own images."
+            f"Batch normalisation of the backbone is not synchronised over processes on {args.device.type}: PyTorch "
+            "supports this on CUDA only. Each process normalises its own images."
         )
         return
-    # timm's layers are batch normalisation and activation in one, which PyTorch's conversion would drop.
+    # timm's layers fuse batch normalisation and activation; PyTorch's conversion would drop the activation.
     if model.config.backbone_config.model_type == "timm_backbone":
         from timm.layers import convert_sync_batchnorm
 

@@ -1,4 +1,4 @@
-"""A whole training, from files to a folder with a model: what `massformer train` does."""
+"""A complete training run, from data files to a folder with the trained model, as in `massformer train`."""
 
 import json
 import math
@@ -11,16 +11,17 @@ from typing import Any
 from transformers import TrainerState, set_seed
 from transformers.utils import logging
 
-from ..data.mass13k import Pair, Split, check_faults, choose_split, find_splits, full_split_name
+from ..data.layout import Pair, Split, check_faults, choose_split, find_splits, full_split_name
 from ..data.pseudo_labels import PseudoLabelFiles
 from ..data.training_set import TrainingSet
 from ..data.transforms import TrainingTransform
+from ..inference.loading import class_names
 from ..utils.files import written_whole
 from ..utils.resuming import claim
 from .arguments import DataArguments, MaSSFormerTrainingArguments, ModelArguments
+from .card import CardRecord, describe_training, model_card
 from .checkpoints import STATE_FILE, last_checkpoint, remove_checkpoints, whole_or_not_at_all
-from .classes import LabelSetting, apply_setting, check_new_classes, class_names
-from .model_card import write_model_card
+from .classes import LabelSetting, apply_setting, check_new_classes
 from .models import build_model
 from .trainer import MaSSFormerTrainer
 
@@ -28,7 +29,7 @@ from .trainer import MaSSFormerTrainer
 logger = logging.get_logger(__name__)
 
 IDENTITY_FILE, RESULTS_FILE = "training.json", "eval_results.json"
-# Arguments that change what is trained, so that a training with others is another one.
+# Training arguments that identify a training run when resuming, besides model and data.
 DEFINING = (
     "adam_beta1",
     "adam_beta2",
@@ -57,14 +58,14 @@ DEFINING = (
 
 def read_pairs(splits: Mapping[str, Split], name: str) -> list[Pair]:
     """
-    The files of a split, of which nothing is wrong.
+    Return the photos and label maps of a split after checking them.
 
     Args:
-        splits (`Mapping[str, Split]`): From [`find_splits`].
+        splits (`Mapping[str, Split]`): Result of [`find_splits`].
         name (`str`): `"train"`, `"validation"` (or `"val"`) or `"test"`.
 
     Raises:
-        ValueError: If there is no such split, or something is wrong with its files.
+        ValueError: If the split does not exist or its files have faults.
     """
     split = choose_split(splits, name)
     check_faults(full_split_name(name), split)
@@ -73,10 +74,10 @@ def read_pairs(splits: Mapping[str, Split], name: str) -> list[Pair]:
 
 def labelled_pairs(pairs: list[Pair], arguments: DataArguments) -> list[Pair]:
     """
-    Training photographs with the label maps to train on, their own or those with pseudo-labels.
+    Return the training photos with the label maps to train on: their own, or pseudo-labels.
 
     Raises:
-        FileNotFoundError: If some are missing.
+        FileNotFoundError: If pseudo-labels are missing.
     """
     if arguments.pseudo_labels is None:
         return pairs
@@ -86,12 +87,12 @@ def labelled_pairs(pairs: list[Pair], arguments: DataArguments) -> list[Pair]:
 
 
 def items(pairs: Sequence[Pair]) -> list[dict[str, Path]]:
-    """Pairs as items of a data set."""
+    """Convert pairs of files to items of a data set."""
     return [{"image": pair.image, "label": pair.label} for pair in pairs]
 
 
 def evenly(pairs: list[Pair], count: int | None) -> list[Pair]:
-    """So many of them, evenly spread."""
+    """Pick `count` evenly spaced pairs, or all of them for `None`."""
     if count is None or count >= len(pairs):
         return pairs
     return [pairs[index * len(pairs) // count] for index in range(count)]
@@ -99,18 +100,18 @@ def evenly(pairs: list[Pair], count: int | None) -> list[Pair]:
 
 class TrainingSession:
     """
-    A training on a folder of data, which writes checkpoints and at the end a model to `args.output_dir`. Begun there
-    before, it goes on from the last checkpoint.
+    Training run on a folder of data. It writes checkpoints and finally the model to `args.output_dir`, and resumes
+    from the latest complete checkpoint there.
 
     Args:
-        model_arguments ([`ModelArguments`]): Which model.
-        data_arguments ([`DataArguments`]): Which data.
-        args ([`MaSSFormerTrainingArguments`]): How.
-        overwrite (`bool`, *optional*, defaults to `False`): Whether to forget what is in the folder.
+        model_arguments ([`ModelArguments`]): The model to train.
+        data_arguments ([`DataArguments`]): The training data.
+        args ([`MaSSFormerTrainingArguments`]): The training arguments.
+        overwrite (`bool`, *optional*, defaults to `False`): Whether to discard earlier results in the output folder.
 
     Raises:
         FileNotFoundError: If a file or folder is missing.
-        ValueError: If something does not fit, or the folder holds another training.
+        ValueError: If options, model and data do not fit together, or the output folder holds another training.
     """
 
     def __init__(
@@ -123,13 +124,13 @@ class TrainingSession:
         self.model_arguments, self.data_arguments, self.args = model_arguments, data_arguments, args
         self.output = Path(str(args.output_dir))
         if data_arguments.data is None:
-            raise ValueError("Name the data with --data: a folder in the layout of MaSS13K.")
+            raise ValueError("Pass --data, a folder in the layout of MaSS13K.")
         splits = find_splits(data_arguments.data)
         self.train_pairs = labelled_pairs(read_pairs(splits, data_arguments.train_split), data_arguments)
         has_eval_split = full_split_name(data_arguments.eval_split) in splits
         self.eval_pairs = read_pairs(splits, data_arguments.eval_split) if has_eval_split else []
         if not has_eval_split and args.eval_strategy != "no":
-            logger.warning(f"{data_arguments.data} has no split {data_arguments.eval_split}: nothing is evaluated.")
+            logger.warning(f"{data_arguments.data} has no split {data_arguments.eval_split}; evaluation is off.")
             args.eval_strategy, args.load_best_model_at_end = "no", False
         with args.main_process_first(desc="preparing the folder"):
             if self.is_main_process:
@@ -142,7 +143,7 @@ class TrainingSession:
             apply_setting(self.model, data_arguments.label_setting, list(classes))
         transform = TrainingTransform(
             crop_size=data_arguments.crop_size,
-            num_labels=len(class_names(self.model)),
+            num_labels=len(class_names(self.model.config)),
             ignore_index=getattr(self.model.config, "ignore_index", 255),
             short_sides=tuple(data_arguments.short_sides),
             max_long_side=data_arguments.max_long_side,
@@ -162,15 +163,20 @@ class TrainingSession:
         return self.args.process_index == 0
 
     def identity(self) -> dict[str, Any]:
-        """By what a training is known again."""
+        """Return the settings that identify this training run when resuming."""
         data = {**vars(self.data_arguments), "data": str(Path(str(self.data_arguments.data)).resolve())}
         how = {name: getattr(self.args, name) for name in DEFINING}
         return json.loads(json.dumps({**vars(self.model_arguments), **data, **how}, default=str))
 
     def prepare_folder(self, overwrite: bool):
         """
+        Create the output folder, or check that it holds this training run.
+
+        Args:
+            overwrite (`bool`): Whether to discard earlier results.
+
         Raises:
-            OSError: If the folder cannot be written to.
+            OSError: If the folder is not writable.
             ValueError: If it holds another training.
         """
         path = self.output / IDENTITY_FILE
@@ -179,65 +185,87 @@ class TrainingSession:
             (self.output / RESULTS_FILE).unlink(missing_ok=True)
         elif not path.exists() and last_checkpoint(self.output, 1) is not None:
             raise ValueError(
-                f"{self.output} holds checkpoints of unknown origin. Choose another --output, or --overwrite them."
+                f"{self.output} holds checkpoints of unknown origin. Choose another --output or pass --overwrite."
             )
         try:
             claim(path, self.identity(), "training", overwrite)
         except OSError as error:
-            raise OSError(f"{self.output} cannot be written to ({error}). Choose another --output.") from error
+            raise OSError(f"{self.output} is not writable ({error}). Choose another --output.") from error
 
     def finished_metrics(self) -> dict[str, float] | None:
-        """The results of a training that has come to its end before."""
+        """Return the results of a finished training, or `None`."""
         path = self.output / RESULTS_FILE
         return json.loads(path.read_text()) if path.exists() else None
 
     def run(self) -> dict[str, Any]:
         """
-        Trains, evaluates on the whole split, and saves model, processor, results and card.
+        Train, evaluate on the whole split, and save model, processor, results and card.
 
         Returns:
-            `dict`: What was measured.
+            `dict`: Metrics of the run.
         """
         finished = self.finished_metrics()
         if finished is not None:
-            logger.warning(f"{self.output} is finished already; begin anew with --overwrite.")
+            logger.warning(f"{self.output} holds this training, finished. Pass --overwrite to train again.")
             return finished
         start = time.time()
         checkpoint = self.args.resume_from_checkpoint or last_checkpoint(self.output, self.args.world_size)
         if checkpoint is None:
             self.trainer.train()
         else:
-            self.go_on(Path(checkpoint))
+            self.resume(Path(checkpoint))
         metrics: dict[str, Any] = {"train_seconds_of_last_run": time.time() - start}
         if self.eval_pairs:
             metrics |= self.trainer.evaluate(items(self.eval_pairs))
         self.save(metrics)
         return metrics
 
-    def go_on(self, checkpoint: Path):
-        """Trains what is left after a checkpoint; nothing, if that was the last, whose model is restored."""
-        logger.warning(f"Going on from {checkpoint}.")
+    def resume(self, checkpoint: Path):
+        """Train the remaining steps after a checkpoint; after the last step, only restore the model."""
+        logger.warning(f"Resuming from {checkpoint}.")
         state = TrainerState.load_from_json(str(checkpoint / STATE_FILE))
         if state.global_step < (self.args.max_steps if self.args.max_steps > 0 else state.max_steps):
             self.trainer.train(resume_from_checkpoint=str(checkpoint))
             return
-        # `Trainer` would take another step.
+        # `Trainer.train` would take another step.
         self.trainer.state = state
         keeps_best = self.args.load_best_model_at_end and state.best_model_checkpoint is not None
         self.trainer._load_from_checkpoint(state.best_model_checkpoint if keeps_best else str(checkpoint))
 
+    def card_record(self, metrics: dict[str, Any]) -> CardRecord:
+        """Collect the facts for the model card."""
+        state = self.trainer.state
+        return CardRecord(
+            name=self.output.name,
+            model_type=self.model.config.model_type,
+            architecture=type(self.model).__name__,
+            num_parameters=self.model.num_parameters(),
+            labels=self.trainer.labels,
+            settings=describe_training(
+                self.model_arguments,
+                self.data_arguments,
+                self.args,
+                len(self.train_pairs),
+                state.global_step,
+                state.best_global_step,
+            ),
+            metrics=metrics,
+            eval_split=self.data_arguments.eval_split,
+            num_eval_images=len(self.eval_pairs),
+        )
+
     def save(self, metrics: dict[str, Any]):
-        """Writes the model and what belongs to it; each file takes its place when it is whole."""
+        """Write model, processor, card and results; files appear in the output folder only once complete."""
         partial = self.output / ".model.partial"
         if self.is_main_process:
             shutil.rmtree(partial, ignore_errors=True)
-        # None may write there before it is removed.
+        # No process may write there before the main process has cleared it.
         self.trainer.accelerator.wait_for_everyone()
         with whole_or_not_at_all(partial, "The model"):
             self.trainer.save_model(str(partial))
             if not self.is_main_process:
                 return
-            write_model_card(partial, self, metrics)
+            model_card(self.card_record(metrics)).save(partial / "README.md")
             for path in sorted(partial.iterdir()):
                 path.replace(self.output / path.name)
             partial.rmdir()
@@ -246,5 +274,5 @@ class TrainingSession:
             file.write_text(json.dumps(measured, indent=1) + "\n")
 
     def end(self):
-        """Leaves the process group; after everything that needs the other processes."""
+        """Leave the process group; call after everything that needs the other processes."""
         self.trainer.end()

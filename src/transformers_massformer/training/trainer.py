@@ -1,4 +1,4 @@
-"""Fine-tuning and training with `transformers.Trainer`."""
+"""Train and fine-tune models with `transformers.Trainer`."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 from transformers.trainer_utils import EvalPrediction
 
 from ..data.samples import EvaluationSet, Samples
-from ..inference.loading import inference_copy
+from ..inference.loading import class_names, inference_copy
 from ..inference.predictor import ModelPredictor, PredictionOptions
 from ..metrics import Counts, CountSettings, count_image, score
 from ..models.configuration_massformer import MaSSFormerConfig
@@ -17,18 +17,17 @@ from ..models.modeling_semask_swin import SeMaskSwinBackbone
 from ..models.semantic_prior import semantic_prior_loss
 from .arguments import MaSSFormerTrainingArguments
 from .checkpoints import whole_or_not_at_all
-from .classes import class_names
 from .collation import collate_for, label_maps
 from .epochs import EpochTrainer
 from .parameters import fix_statistics, freeze, parameter_groups, synchronize_statistics
 
 
-# Maps that the layers of the decoder read in turn.
+# Feature maps that the decoder layers attend to in turn.
 NUM_MEMORIES = 3
 
 
 def evaluation_set(dataset: Any) -> Any:
-    """Data sets of images and labels, for evaluation."""
+    """Wrap data sets of images and label maps for evaluation."""
     if dataset is None or isinstance(dataset, EvaluationSet | str):
         return dataset
     if isinstance(dataset, dict):
@@ -37,33 +36,33 @@ def evaluation_set(dataset: Any) -> Any:
 
 
 def has_unused_parameters(model: Any) -> bool:
-    """Whether some parameters never get a gradient, for which data-parallel training has to look out."""
-    # Each layer of the decoder reads one of three memories.
+    """Return whether some parameters never get a gradient, which data-parallel training must be told."""
+    # Each decoder layer attends to one of the maps.
     return not isinstance(model.config, MaSSFormerConfig) or model.config.num_hidden_layers < NUM_MEMORIES
 
 
 class MaSSFormerTrainer(EpochTrainer):
     """
-    `transformers.Trainer` for MaSSFormer: the release's parameter groups and frozen parts, every loss term in the log,
-    evaluation of whole photographs, and data in an order that does not depend on the number of processes.
+    `transformers.Trainer` for MaSSFormer, with the release's parameter groups and frozen layers, all loss terms in the
+    log, evaluation on whole photos, and a data order that does not depend on the number of processes.
 
-    Evaluation segments photographs at their own size and keeps counts, never logits; `eval_mean_iou`,
-    `eval_mean_boundary_iou`, `eval_mean_bf1` and the same of each class (`eval_iou_sky`) are those of
-    `massformer evaluate`. It works for every model that [`ModelPredictor`] segments with, which all are given the
-    photographs at their own size.
+    Evaluation segments photos at their own size and gathers counts, never logits. `eval_mean_iou`,
+    `eval_mean_boundary_iou`, `eval_mean_bf1` and the scores per class (such as `eval_iou_sky`) equal those of
+    `massformer evaluate`. With `bf16` or `fp16`, evaluation runs in mixed precision too, and scores differ slightly.
+    Every model supported by [`ModelPredictor`] can be trained; all of them receive photos at their own size.
 
     Args:
-        model (`PreTrainedModel`): The model; its backbone is frozen as the arguments say.
-        args ([`MaSSFormerTrainingArguments`]): What is to be done.
+        model (`PreTrainedModel`): The model; its backbone is frozen as set in the arguments.
+        args ([`MaSSFormerTrainingArguments`]): The training arguments.
         train_dataset (`Dataset`, *optional*):
-            Yields `pixel_values` and `labels`, such as a [`TrainingSet`], whose epochs and order are then followed;
-            what is left of an epoch beyond whole steps is dropped, because a single image cannot be normalised.
+            Data set of `pixel_values` and `labels`. For a [`TrainingSet`], its epochs and order are followed, and an
+            incomplete step at the end of an epoch is dropped, because a single image cannot be normalised.
         eval_dataset (`Samples`, *optional*):
-            Its items have an `"image"` and a `"label"`, each a PIL image or the path of a file; or several by name.
-        processing_class (`BaseImageProcessor`, *optional*): The model's image processor, needed for evaluation.
-        count_settings ([`CountSettings`], *optional*): What evaluation counts; by default as the paper does.
+            Data set whose items have an `"image"` and a `"label"`, each a PIL image or a file path; or a dict of them.
+        processing_class (`BaseImageProcessor`, *optional*): Image processor of the model, required for evaluation.
+        count_settings ([`CountSettings`], *optional*): Settings of the scores; by default those of the paper.
         constant_inputs (`dict[str, torch.Tensor]`, *optional*):
-            What the model is given with every image, of batch size one: for OneFormer the task.
+            Inputs with batch size 1 that are passed to the model with every image, such as OneFormer's task.
         kwargs: Further arguments of `transformers.Trainer`.
 
     Raises:
@@ -101,7 +100,7 @@ class MaSSFormerTrainer(EpochTrainer):
         )
         ignore_index = getattr(model.config, "ignore_index", 255)
         self.count_settings = count_settings or CountSettings(ignore_index=ignore_index)
-        self.labels = class_names(model)
+        self.labels = class_names(model.config)
         self.constant_inputs = dict(constant_inputs or {})
         self.evaluating_predictor: ModelPredictor | None = None
         self.semantic_maps: tuple[torch.Tensor, ...] | None = None
@@ -111,10 +110,10 @@ class MaSSFormerTrainer(EpochTrainer):
         self.num_loss_terms = 0
 
     def watch_semantic_maps(self):
-        """A SeMask backbone within a model that does not know it: its semantic maps are kept for the loss."""
+        """Keep the semantic maps of a SeMask backbone for the loss, in models that do not use them."""
 
         def keep(module: torch.nn.Module, arguments: tuple, outputs: Any):
-            # In evaluation nobody would free them.
+            # Evaluation computes no loss, which would release them.
             self.semantic_maps = outputs.semantic_maps if module.training else None
 
         for module in self.model.modules():
@@ -122,7 +121,7 @@ class MaSSFormerTrainer(EpochTrainer):
                 module.register_forward_hook(keep)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
-        """The optimiser of the arguments, over [`parameter_groups`]."""
+        """Create the optimiser set in the arguments over [`parameter_groups`]."""
         if self.optimizer is None:
             trained: Any = self.model if model is None else model
             chosen: Any = self.optimizer_cls_and_kwargs or self.get_optimizer_cls_and_kwargs(self.args, trained)
@@ -141,7 +140,7 @@ class MaSSFormerTrainer(EpochTrainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """As the base class; its terms are kept for the log, and semantic maps are supervised in any model."""
+        """Compute the loss, add that of semantic maps if the model ignores them, and keep all terms for the log."""
         if model.training:
             fix_statistics(model, self.args)
         batch_size = len(inputs["pixel_values"])
@@ -150,7 +149,7 @@ class MaSSFormerTrainer(EpochTrainer):
             for name, value in self.constant_inputs.items()
         }
         loss, outputs = super().compute_loss(model, {**inputs, **constant}, True, num_items_in_batch)
-        # Some models give their loss a dimension, as does data parallelism within a process.
+        # Some models return a loss with one dimension, as does `nn.DataParallel`.
         loss, terms = loss.mean(), dict(outputs.get("loss_dict") or {})
         if self.semantic_maps is not None:
             ignore_index = self.count_settings.ignore_index
@@ -166,7 +165,7 @@ class MaSSFormerTrainer(EpochTrainer):
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """As the base class; with every loss term, averaged over steps and processes."""
+        """Log all loss terms too, averaged over steps and processes."""
         if "loss" in logs and self.loss_terms:
             means = torch.stack(list(self.loss_terms.values())) / self.num_loss_terms
             means = self.accelerator.reduce(means, "mean")
@@ -180,17 +179,17 @@ class MaSSFormerTrainer(EpochTrainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
-        """As the base class, for data sets of images and labels."""
+        """Evaluate on data sets of images and label maps; see the base class."""
         return super().evaluate(evaluation_set(eval_dataset), ignore_keys, metric_key_prefix)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """As the base class, but for models that name several main inputs, which it cannot look up: 0."""
+        """Return the base class's estimate, or 0 for models with several main inputs, which it does not support."""
         return super().floating_point_ops(inputs) if isinstance(self.model.main_input_name, str) else 0
 
     def predictor(self) -> ModelPredictor:
-        """Return a predictor with the model as it is now."""
+        """Return a predictor with the current weights."""
         if self.processing_class is None:
-            raise ValueError("Evaluation needs the model's image processor: pass it as `processing_class`.")
+            raise ValueError("Evaluation needs the model's image processor; pass it as `processing_class`.")
         constant_inputs = {name: value.to(self.args.device) for name, value in self.constant_inputs.items()}
         options = PredictionOptions(native_input=True, tile=self.args.eval_tile)
         # As `massformer segment` loads it; the parts of a sharded model cannot be copied.
@@ -215,11 +214,11 @@ class MaSSFormerTrainer(EpochTrainer):
         ignore_keys: list[str] | None = None,
     ) -> tuple[None, torch.Tensor, torch.Tensor]:
         """
-        The counts of some photographs.
+        Segment photos and count agreements with their label maps.
 
         Returns:
-            `tuple`: no loss; counts, an int64 `torch.Tensor` of shape `(batch_size, 10, num_labels)`; and of them the
-            pixels of each class, without which the loop would compute no metrics.
+            `tuple`: `None` for the loss; the counts, an int64 `torch.Tensor` of shape `(batch_size, 10, num_labels)`;
+            and the labelled pixels per class, because the loop computes no metrics without labels.
         """
         if self.evaluating_predictor is None:
             self.evaluating_predictor = self.predictor()
@@ -234,7 +233,7 @@ class MaSSFormerTrainer(EpochTrainer):
         return None, stacked.to_tensor().to(self.args.device), stacked.label_area.to(self.args.device)
 
     def scores(self, prediction: EvalPrediction) -> dict[str, float]:
-        """Scores of all photographs from their counts."""
+        """Compute the scores of all photos from their counts."""
         scores = score(Counts.from_tensor(torch.as_tensor(prediction.predictions)))
         metrics = {name: value for name, value in scores.items() if isinstance(value, float)}
         for name in ("iou", "boundary_iou", "bf1"):
@@ -243,7 +242,7 @@ class MaSSFormerTrainer(EpochTrainer):
         return metrics
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
-        """As the base class; what fails to be written is removed, and earlier checkpoints stay."""
+        """Save a checkpoint; on a failure, remove it and keep the earlier ones."""
         folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
         with whole_or_not_at_all(folder, f"The checkpoint of step {self.state.global_step}"):
             super()._save_checkpoint(model, trial)

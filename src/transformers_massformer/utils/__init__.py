@@ -1,1 +1,1 @@
-"""Files that are either complete or absent, and resumable jobs."""
+"""Shared helpers: complete-or-absent files, resumable jobs, optional dependencies and text formatting."""

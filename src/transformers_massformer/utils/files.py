@@ -1,4 +1,4 @@
-"""Files that are either whole or as they were before, also when a run is interrupted."""
+"""Write files that are either complete or unchanged, even if a run is interrupted, and detect rewritten files."""
 
 import contextlib
 import os
@@ -8,20 +8,26 @@ from pathlib import Path
 
 
 def file_name(label: str) -> str:
-    """What a file is called after a class or a photograph: its name, without what file systems do not like."""
+    """Turn the name of a class or a photo into a file name: replace characters that file systems reject."""
     return re.sub(r"[^\w.-]+", "_", label)
 
 
+def file_state(path: Path) -> str:
+    """Return a text that changes when the file is rewritten: its size in bytes and modification time."""
+    status = path.stat()
+    return f"{status.st_size}-{status.st_mtime_ns}"
+
+
 def partial_path(path: Path) -> Path:
-    """What a file is called while it is written."""
+    """Return the path under which a file is written until it is complete."""
     return path.with_name(f".{path.name}.partial")
 
 
 @contextlib.contextmanager
 def written_whole(path: str | Path) -> Generator[Path]:
     """
-    Yields another path in the same folder, which is made if need be, to write to. At the end of the block the file
-    takes its place; if the block fails, what it has written is removed.
+    Yield a temporary path in the same folder, which is created if necessary. At the end of the block the temporary
+    file replaces `path`; if the block fails, it is removed and `path` stays unchanged.
 
     Args:
         path (`str` or `Path`): The file to write.

@@ -1,4 +1,4 @@
-"""Peak memory of this process. Imports the standard library only, so that small scripts can load it alone."""
+"""Measure the peak memory of this process. Imports only the standard library, so scripts can load the file alone."""
 
 import contextlib
 import sys
@@ -6,13 +6,13 @@ from pathlib import Path
 
 
 def reset_resident_peak():
-    """Forget the peak so far, where the system allows it (Linux)."""
+    """Reset the peak, where the system allows it (Linux)."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def resident_peak() -> int | None:
-    """Return the largest resident memory of this process in bytes; `None` on systems that do not tell (Windows)."""
+    """Return the peak resident memory of this process in bytes, or `None` where it is unavailable (Windows)."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM"):

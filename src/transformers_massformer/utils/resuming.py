@@ -1,4 +1,4 @@
-"""Work on many files that can be interrupted: which work a folder holds, and what of it is done."""
+"""Resumable jobs: record which job a folder belongs to and which items are done."""
 
 import contextlib
 import json
@@ -14,19 +14,19 @@ RECORDS_FOLDER = "records"
 
 def claim(path: Path, identity: Mapping[str, Any], what: str, overwrite: bool) -> bool:
     """
-    Notes which work a folder holds.
+    Record which job a folder belongs to.
 
     Args:
-        path (`Path`): The file with the note, in that folder.
-        identity (`Mapping[str, Any]`): By what the work is known again; of what JSON can hold.
-        what (`str`): What errors call it.
-        overwrite (`bool`): Whether to forget other work.
+        path (`Path`): The file in that folder that stores the job's identity.
+        identity (`Mapping[str, Any]`): JSON-serializable settings that identify the job.
+        what (`str`): Kind of the job, used in errors.
+        overwrite (`bool`): Whether to replace another job.
 
     Returns:
-        `bool`: Whether the work is begun anew, rather than gone on with.
+        `bool`: `True` if the job starts from scratch, `False` if it is resumed.
 
     Raises:
-        ValueError: If the folder holds other work.
+        ValueError: If the folder belongs to another job.
     """
     identity = json.loads(json.dumps(identity))
     if path.exists() and not overwrite:
@@ -34,8 +34,8 @@ def claim(path: Path, identity: Mapping[str, Any], what: str, overwrite: bool) -
         differing = sorted(name for name in {**found, **identity} if found.get(name) != identity.get(name))
         if differing:
             raise ValueError(
-                f"{path.parent} holds another {what} (other {', '.join(differing)}). Choose another --output, or "
-                "--overwrite it."
+                f"{path.parent} belongs to another {what} (different {', '.join(differing)}). Choose another --output "
+                "or pass --overwrite."
             )
         return False
     with written_whole(path) as partial:
@@ -44,14 +44,16 @@ def claim(path: Path, identity: Mapping[str, Any], what: str, overwrite: bool) -
 
 
 def clear_records(folder: Path):
-    """Forgets what is done."""
+    """Delete the records of all processes."""
     for old in (folder / RECORDS_FOLDER).glob("*.jsonl"):
         old.unlink()
 
 
 def read_records(folder: Path) -> Iterator[dict[str, Any]]:
-    """What is done, from all processes, in the order in which each wrote; where one was interrupted a line may be cut
-    off, and is left out."""
+    """
+    Yield the records of all processes, each in the order of writing. An incomplete line, left by an interruption, is
+    skipped.
+    """
     for path in sorted((folder / RECORDS_FOLDER).glob("*.jsonl")):
         for line in path.read_text().splitlines():
             with contextlib.suppress(ValueError):
@@ -59,12 +61,18 @@ def read_records(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 class RecordWriter:
-    """Appends records to a file of their own: that of a process, by its index, or one with another name."""
+    """
+    Appends records to a file.
+
+    Args:
+        folder (`Path`): Folder of the job.
+        name (`int` or `str`): Name of the file, such as the index of a process.
+    """
 
     def __init__(self, folder: Path, name: int | str):
         self.path = folder / RECORDS_FOLDER / f"{name}.jsonl"
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        # A line that an interruption cut off ends here, or the next would be lost with it.
+        # End a line that an interruption cut off; otherwise the next record would be lost with it.
         text = self.path.read_text() if self.path.exists() else ""
         self.file = self.path.open("a")
         if text and not text.endswith("\n"):
@@ -77,5 +85,6 @@ class RecordWriter:
         self.file.close()
 
     def write(self, record: Mapping[str, Any]):
+        """Append a record and flush it to the file."""
         self.file.write(json.dumps(record) + "\n")
         self.file.flush()

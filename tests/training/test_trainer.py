@@ -1,11 +1,6 @@
-"""The Trainer: what it trains and how, what it logs, what it evaluates."""
+"""`MaSSFormerTrainer`: training, logging and evaluation."""
 
-import json
-import os
 import re
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,21 +11,16 @@ import torch
 import transformers
 from support.tiny import TINY_RESNET, TINY_TIMM, block_labels, tiny_config, tiny_model
 from support.tiny_data import write_pair
+from support.tiny_trainer import arguments, items_of, losses, trainer_for, training_set, write_data
 from torch import nn
 from transformers import TrainerCallback
 
 from transformers_massformer import MaSSFormerForSemanticSegmentation, MaSSFormerImageProcessor
-from transformers_massformer.data.training_set import EpochSampler, TrainingSet
-from transformers_massformer.data.transforms import TrainingTransform
 from transformers_massformer.inference.predictor import ModelPredictor, PredictionOptions
 from transformers_massformer.metrics import Counts, count_image, score
-from transformers_massformer.training import MaSSFormerTrainer, MaSSFormerTrainingArguments, parameter_groups
-from transformers_massformer.training.checkpoints import last_checkpoint
-from transformers_massformer.training.collation import collate
-from transformers_massformer.training.parameters import backbone_of, fix_statistics, freeze
+from transformers_massformer.training import MaSSFormerTrainer, MaSSFormerTrainingArguments
 
 
-TESTS = Path(__file__).parents[1]
 TERMS = [
     f"loss_{kind}{suffix}" for suffix in ("_0", "_1", "_2", "_3", "") for kind in ("cross_entropy", "mask", "dice")
 ]
@@ -38,56 +28,10 @@ TERMS = [
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    for index in range(6):
-        write_pair(folder, "train", f"train{index}", index)
-    for index in range(3):
-        write_pair(folder, "val", f"val{index}", 100 + index, size=(96 + 32 * index, 80))
-    return folder
+    return write_data(tmp_path_factory.mktemp("data"))
 
 
-def items_of(data: Path, split: str) -> list[dict[str, Path]]:
-    return [
-        {"image": path, "label": data / "annotations" / split / f"{path.stem}.png"}
-        for path in sorted((data / "images" / split).iterdir())
-    ]
-
-
-def training_set(data: Path) -> TrainingSet:
-    return TrainingSet(items_of(data, "train"), TrainingTransform(crop_size=64, short_sides=(72, 96)), seed=3)
-
-
-def arguments(folder: Path, **overrides) -> MaSSFormerTrainingArguments:
-    fields = {
-        "use_cpu": True,
-        "disable_tqdm": True,
-        "report_to": "none",
-        "logging_steps": 1,
-        "max_steps": 3,
-        "per_device_train_batch_size": 2,
-        "dataloader_num_workers": 0,
-        "eval_strategy": "no",
-        "save_strategy": "no",
-        "load_best_model_at_end": False,
-    }
-    return MaSSFormerTrainingArguments(output_dir=str(folder), **{**fields, **overrides})
-
-
-def trainer_for(data: Path, folder: Path, model=None, **overrides) -> MaSSFormerTrainer:
-    return MaSSFormerTrainer(
-        model=model or tiny_model(),
-        args=arguments(folder, **overrides),
-        train_dataset=training_set(data),
-        eval_dataset=items_of(data, "val"),
-        processing_class=MaSSFormerImageProcessor(),
-    )
-
-
-def losses(trainer: MaSSFormerTrainer) -> list[float]:
-    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-
-
-# What is trained
+# Training
 
 
 def test_the_release_recipe_is_the_default(tmp_path):
@@ -98,23 +42,6 @@ def test_the_release_recipe_is_the_default(tmp_path):
     assert args.optim.startswith("adamw")
     assert (args.adam_beta1, args.adam_beta2, args.adam_epsilon) == (0.9, 0.999, 1e-8)
     assert (args.metric_for_best_model, args.greater_is_better) == ("mean_boundary_iou", True)
-
-
-def test_parameter_groups():
-    model = tiny_model()
-    groups = parameter_groups(model, learning_rate=1.0, weight_decay=0.5, backbone_factor=0.1)
-    where = {id(p): (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
-    assert len(where) == len(list(model.parameters()))
-    for name, parameter in model.named_parameters():
-        module = model.get_submodule(name.rpartition(".")[0])
-        undecayed = isinstance(module, nn.BatchNorm2d | nn.LayerNorm | nn.Embedding)
-        expected = (0.1 if ".backbone." in name else 1.0, 0.0 if undecayed else 0.5)
-        assert where[id(parameter)] == expected, name
-    for name in ("query_features", "query_positions", "level_embeddings"):
-        weight = getattr(model.model.transformer_decoder, name).weight
-        assert where[id(weight)] == (1.0, 0.0)
-    # The learning rate in the log is that of the decoders.
-    assert groups[0]["lr"] == 1.0
 
 
 @pytest.mark.parametrize("backbone", [TINY_RESNET, TINY_TIMM])
@@ -156,24 +83,6 @@ def test_fixed_statistics_allow_a_batch_of_one(data, tmp_path):
         assert torch.equal(value, before[name]), name
 
 
-def test_statistics_of_the_backbone_alone_can_be_fixed(tmp_path):
-    model = tiny_model().train()
-    fix_statistics(model, arguments(tmp_path, fixed_norm_statistics="backbone"))
-    in_eval = {
-        name for name, layer in model.named_modules() if isinstance(layer, nn.BatchNorm2d) and not layer.training
-    }
-    assert in_eval
-    assert all(name.startswith("model.backbone.") for name in in_eval)
-
-
-def test_backbones_of_other_models_are_found():
-    config = transformers.Mask2FormerConfig(backbone_config=TINY_RESNET, feature_size=32, hidden_dim=32)
-    model = transformers.Mask2FormerForUniversalSegmentation(config)
-    assert backbone_of(model) is model.model.pixel_level_module.encoder
-    with pytest.raises(ValueError, match="Linear has no backbone"):
-        backbone_of(nn.Linear(1, 1))
-
-
 def test_adapters_of_peft_train_alone(data, tmp_path):
     peft = pytest.importorskip("peft")
     model = tiny_model()
@@ -190,9 +99,9 @@ def test_accumulation_reaches_the_total_batch_size(data, tmp_path):
     trainer = trainer_for(data, tmp_path, total_train_batch_size=4)
     assert trainer.args.gradient_accumulation_steps == 2
     trainer.train()
-    # Of six images, four make a step, and two are left over.
+    # A step takes four of the six images; the other two are dropped.
     assert trainer.state.epoch == 3
-    with pytest.raises(ValueError, match=r"total_train_batch_size is 5.*2 images each.*multiple"):
+    with pytest.raises(ValueError, match=r"total_train_batch_size is 5.*multiple of 2.*2 images each"):
         arguments(tmp_path, total_train_batch_size=5)
 
 
@@ -228,7 +137,7 @@ def test_activations_computed_again_give_the_same_losses(data, tmp_path):
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_mixed_precision_trains(data, tmp_path, precision):
-    # float16 needs a gradient scaler, which is for GPUs.
+    # float16 needs a gradient scaler, which requires a GPU.
     if precision == "fp16" and not torch.cuda.is_available():
         pytest.skip("float16 trains on GPUs")
     trainer = trainer_for(data, tmp_path, **{precision: True})
@@ -261,7 +170,7 @@ def test_loss_and_gradients_stay_finite_in_half_precision(dtype, autocast, extre
         assert torch.isfinite(parameter.grad).all(), name
 
 
-# What is logged
+# Logging
 
 
 def test_every_loss_term_is_logged_and_they_add_up(data, tmp_path):
@@ -272,46 +181,6 @@ def test_every_loss_term_is_logged_and_they_add_up(data, tmp_path):
     for entry in entries:
         assert {name for name in entry if name.startswith("loss_")} == {*TERMS, "loss_edge"}
         assert sum(entry[name] for name in [*TERMS, "loss_edge"]) == pytest.approx(entry["loss"], rel=1e-5)
-
-
-# Order of the data
-
-
-def test_order_is_a_function_of_seed_and_epoch(data):
-    first, second = training_set(data), training_set(data)
-    second.set_epoch(1)
-    orders = [list(EpochSampler(first)), list(EpochSampler(second)), list(EpochSampler(training_set(data)))]
-    assert orders[0] == orders[2] != orders[1]
-    assert sorted(orders[0]) == list(range(6))
-    assert list(EpochSampler(first, 4)) == orders[0][:4]
-    assert len(EpochSampler(first, 4)) == 4
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_every_epoch_has_samples_of_its_own(data, tmp_path, workers):
-    seen = []
-    original = MaSSFormerTrainer.compute_loss
-
-    class Recorder(MaSSFormerTrainer):
-        def compute_loss(self, model, inputs, *args, **kwargs):
-            seen.append(inputs["pixel_values"].sum().item())
-            return original(self, model, inputs, *args, **kwargs)
-
-    dataset = training_set(data)
-    Recorder(
-        model=tiny_model(),
-        args=arguments(tmp_path, max_steps=6, dataloader_num_workers=workers),
-        train_dataset=dataset,
-    ).train()
-    expected = []
-    for epoch in range(2):
-        dataset.set_epoch(epoch)
-        order = dataset.order()
-        for start in range(0, 6, 2):
-            batch = collate([dataset[index] for index in order[start : start + 2]])
-            expected.append(batch["pixel_values"].sum().item())
-    assert seen == pytest.approx(expected)
-    assert len(set(seen)) == 6
 
 
 # Evaluation
@@ -373,7 +242,7 @@ def test_memory_of_evaluation_does_not_grow(data, tmp_path):
     trainer.add_callback(recorder)
     trainer.evaluate(items_of(data, "val")[2:] * 200)
     assert len(recorder.bytes) == 200
-    # Logits alone would be 200 x 0.1 MB.
+    # Logits alone would take 200 x 0.1 MB.
     assert max(recorder.bytes[20:]) < 1.05 * recorder.bytes[20]
 
 
@@ -435,92 +304,3 @@ def test_the_plain_trainer_works(data, tmp_path):
     trainer.save_model()
     assert all(np.isfinite([entry["loss"] for entry in trainer.state.log_history if "loss" in entry]))
     assert (tmp_path / "model.safetensors").is_file()
-
-
-# Several processes, and ends without warning
-
-
-def run_job(data: Path, output: Path, *options: str, processes: int = 1, code: int = 0) -> list[dict]:
-    """Runs tests/training_job.py and returns what each process has written."""
-    output.mkdir(parents=True, exist_ok=True)
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    command = [sys.executable, *(launcher if processes > 1 else []), str(TESTS / "support" / "training_job.py")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS)}
-    result = subprocess.run(
-        [*command, str(data), str(output), *options],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
-    assert result.returncode == code, result.stderr
-    paths = sorted(output.glob("result_*.json"))
-    return [json.loads(path.read_text()) for path in paths]
-
-
-def logged_losses(result: dict) -> list[dict[str, float]]:
-    return [
-        {name: value for name, value in entry.items() if name.startswith("loss")}
-        for entry in result["log"]
-        if "loss" in entry
-    ]
-
-
-def test_two_processes_do_what_one_does(data, tmp_path):
-    options = ["repeatable=true", "evaluate=true", 'fixed_norm_statistics="all"', 'optim="sgd"']
-    (one,) = run_job(data, tmp_path / "one", *options, "per_device_train_batch_size=4")
-    two = run_job(data, tmp_path / "two", *options, "per_device_train_batch_size=2", processes=2)
-    assert len(two) == 2
-    assert len(logged_losses(one)) == 5
-    for expected, found in zip(logged_losses(one), logged_losses(two[0]), strict=True):
-        assert found == pytest.approx(expected, rel=1e-5)
-    expected = torch.load(tmp_path / "one" / "gradients_0.pt", weights_only=True)
-    for rank in range(2):
-        found = torch.load(tmp_path / "two" / f"gradients_{rank}.pt", weights_only=True)
-        for ours, theirs in zip(found, expected, strict=True):
-            assert (ours - theirs).norm() < 1e-5 * theirs.norm()
-    scores = [{k: v for k, v in result["metrics"].items() if "mean" in k or "iou" in k} for result in (one, *two)]
-    assert scores[0] == pytest.approx(scores[1], nan_ok=True)
-    assert scores[0] == pytest.approx(scores[2], nan_ok=True)
-
-
-@pytest.mark.parametrize("label", ["[3, null]", "[255, null]", "[255, 255]"])
-def test_no_process_waits_in_vain(data, tmp_path, label):
-    results = run_job(data, tmp_path, "max_steps=2", f"uniform_label={label}", processes=2)
-    assert len(results) == 2
-    for entry in logged_losses(results[0]):
-        assert all(np.isfinite(list(entry.values())))
-
-
-def test_no_thread_of_the_process_group_is_left_at_the_end(data, tmp_path):
-    # One that meets the end of the interpreter aborts the process, once in some hundred trainings.
-    for result in run_job(data, tmp_path, "max_steps=1", "evaluate=true", processes=2):
-        assert result["threads"]
-        assert not [name for name in result["threads"] if "gloo" in name]
-
-
-def test_a_killed_training_goes_on_as_if_nothing_had_been(data, tmp_path):
-    options = ["max_steps=8", 'save_strategy="steps"', "save_steps=2", "dataloader_num_workers=1"]
-    (whole,) = run_job(data, tmp_path / "whole", *options)
-    killed = tmp_path / "killed"
-    # In the middle of the second epoch, three steps of two images each.
-    run_job(data, killed, *options, "kill_at=5", code=-signal.SIGKILL)
-    assert last_checkpoint(killed, 1) == killed / "checkpoint-4"
-    # As if it had been killed while it wrote the next one, too.
-    (killed / "checkpoint-6").mkdir()
-    (killed / "checkpoint-6" / "model.safetensors").write_bytes(b"half")
-    (resumed,) = run_job(data, killed, *options)
-    expected, found = logged_losses(whole), logged_losses(resumed)
-    assert len(found) == len(expected) == 8
-    for step, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
-        assert ours == pytest.approx(theirs, rel=1e-6), step
-
-
-def test_freezing_goes_with_the_arguments(tmp_path):
-    model = tiny_model()
-    freeze(model, arguments(tmp_path, train_backbone_norms=True))
-    assert all(parameter.requires_grad for parameter in model.parameters())
-    freeze(model, arguments(tmp_path, freeze_backbone=True))
-    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
-    assert frozen == {name for name, _ in model.named_parameters() if name.startswith("model.backbone.")}

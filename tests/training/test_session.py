@@ -1,5 +1,6 @@
-"""`massformer train`: from a folder of data to a folder with a model."""
+"""`massformer train`: from a data folder to a folder with a trained model."""
 
+import contextlib
 import json
 import os
 import resource
@@ -12,16 +13,18 @@ import PIL.Image
 import pytest
 import torch
 import yaml
-from support.tiny import TINY_RESNET, TINY_SEMASK
+from support.tiny import TINY_FIELDS, TINY_RESNET, TINY_SEMASK
 from support.tiny_data import write_pair
 from support.tiny_peers import write_peer
+from support.tiny_trainer import write_data
+from support.training_command import TINY, train, write_recipe
 from transformers import pipeline
 from typer.testing import CliRunner
 
 from transformers_massformer import MaSSFormerForSemanticSegmentation
 from transformers_massformer.cli import app
 from transformers_massformer.cli.train import parse_arguments, read_recipe
-from transformers_massformer.data.mass13k import find_splits
+from transformers_massformer.data.layout import find_splits
 from transformers_massformer.data.training_set import TrainingSet
 from transformers_massformer.data.transforms import TrainingTransform
 from transformers_massformer.training.arguments import ModelArguments
@@ -33,66 +36,35 @@ from transformers_massformer.training.session import TrainingSession, items, rea
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "src" / "transformers_massformer" / "recipes").rglob("*.yaml"))
 BENCHMARK = sorted((ROOT / "src" / "transformers_massformer" / "recipes" / "benchmark").glob("*.yaml"))
-TINY = {
-    "model_config": {
-        "backbone_config": TINY_RESNET,
-        "pixel_decoder_hidden_size": 16,
-        "cross_semantic_num_attention_heads": 2,
-        "cross_semantic_intermediate_size": 24,
-        "window_size": 4,
-        "num_queries": 9,
-        "hidden_size": 16,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 32,
-        "train_num_points": 64,
-    },
-    "crop_size": 64,
-    "short_sides": [72, 96],
-    "max_steps": 4,
-    "per_device_train_batch_size": 2,
-    "dataloader_num_workers": 1,
-    "eval_steps": 2,
-    "save_steps": 2,
-    "logging_steps": 1,
-    "use_cpu": True,
-    "disable_tqdm": True,
-}
 
 
 @pytest.fixture
 def data(tmp_path) -> Path:
-    folder = tmp_path / "data"
-    for index in range(6):
-        write_pair(folder, "train", f"train{index}", index)
-    write_pair(folder, "val", "val0", 100)
-    return folder
+    return write_data(tmp_path / "data", num_eval=1)
 
 
 @pytest.fixture
 def recipe(tmp_path) -> Path:
-    path = tmp_path / "tiny.yaml"
-    path.write_text(yaml.safe_dump(TINY))
-    return path
+    return write_recipe(tmp_path / "tiny.yaml")
 
 
-def train(data: Path, recipe: Path, output: Path, *options: str, code: int = 0):
-    command = ["train", "--data", str(data), "--recipe", str(recipe), "--output", str(output), *options]
-    result = CliRunner().invoke(app, command)
-    assert result.exit_code == code, f"{result.output}\n{result.exception}"
-    return result
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> tuple[Path, Path, str]:
+    """Train once and return data folder, output folder and standard output; tests must not modify the folders."""
+    folder = tmp_path_factory.mktemp("session")
+    data, output = write_data(folder / "data", num_eval=1), folder / "trained"
+    return data, output, train(data, write_recipe(folder / "tiny.yaml"), output).stdout
 
 
 def order_of_first_epoch(data: Path) -> list[Path]:
-    """The photographs in the order of the first epoch with the default seed."""
+    """Return the photos in the order of the first epoch with the default seed."""
     files = items(read_pairs(find_splits(data), "train"))
     order = TrainingSet(files, TrainingTransform(crop_size=64), seed=42).order()
     return [files[index]["image"] for index in order]
 
 
-def test_a_training_leaves_a_model_that_opens_in_a_pipeline(data, recipe, tmp_path):
-    output = tmp_path / "trained"
-    printed = train(data, recipe, output).stdout
+def test_a_training_leaves_a_model_that_opens_in_a_pipeline(trained):
+    data, output, printed = trained
     assert "mIoU" in printed
     for name in ("config.json", "model.safetensors", "preprocessor_config.json", "README.md", "eval_results.json"):
         assert (output / name).is_file(), name
@@ -106,9 +78,8 @@ def test_a_training_leaves_a_model_that_opens_in_a_pipeline(data, recipe, tmp_pa
     assert "Steps: 4, 2 crops each, on 1 process(es)" in card
 
 
-def test_evaluate_gives_the_scores_of_the_card(data, recipe, tmp_path):
-    output = tmp_path / "trained"
-    train(data, recipe, output)
+def test_evaluate_gives_the_scores_of_the_card(trained, tmp_path):
+    data, output, _ = trained
     command = ["evaluate", "--model", str(output), "--data", str(data), "--output", str(tmp_path / "scores")]
     assert CliRunner().invoke(app, [*command, "--profile-size", "0", "--device", "cpu"]).exit_code == 0
     scores = json.loads((tmp_path / "scores" / "results.json").read_text())["scores"]
@@ -117,19 +88,19 @@ def test_evaluate_gives_the_scores_of_the_card(data, recipe, tmp_path):
         assert results[f"eval_{name}"] == pytest.approx(scores[name], rel=1e-9)
 
 
-def test_a_second_run_finds_it_finished_and_another_is_refused(data, recipe, tmp_path):
+def test_a_finished_training_is_skipped_and_another_one_refused(data, recipe, tmp_path):
     output = tmp_path / "trained"
     train(data, recipe, output)
     before = (output / "model.safetensors").read_bytes()
     train(data, recipe, output)
     assert (output / "model.safetensors").read_bytes() == before
     refused = train(data, recipe, output, "--learning_rate", "0.1", code=1)
-    assert "another training (other learning_rate)" in refused.stderr
+    assert "another training (different learning_rate)" in refused.stderr
     train(data, recipe, output, "--learning_rate", "0.1", "--overwrite")
     assert (output / "model.safetensors").read_bytes() != before
 
 
-def test_a_training_that_was_killed_before_its_model_was_saved_trains_no_further(data, recipe, tmp_path):
+def test_a_training_killed_before_saving_its_model_only_saves_it(data, recipe, tmp_path):
     output = tmp_path / "trained"
     train(data, recipe, output)
     model, card = (output / "model.safetensors").read_bytes(), (output / "README.md").read_text()
@@ -142,12 +113,10 @@ def test_a_training_that_was_killed_before_its_model_was_saved_trains_no_further
     assert checkpoints(output) == before
 
 
-def test_fine_tuning_from_a_folder_with_other_classes(data, recipe, tmp_path):
-    first, second = tmp_path / "first", tmp_path / "second"
-    train(data, recipe, first)
-    options = {**TINY, "labels": [f"class {index}" for index in range(8)], "max_steps": 2}
-    options.pop("model_config")
-    recipe.write_text(yaml.safe_dump(options))
+def test_fine_tuning_from_a_folder_with_other_classes(trained, tmp_path):
+    data, first, _ = trained
+    second, labels = tmp_path / "second", [f"class {index}" for index in range(8)]
+    recipe = write_recipe(tmp_path / "tiny.yaml", model_config=None, labels=labels, max_steps=2)
     train(data, recipe, second, "--model", str(first))
     model = MaSSFormerForSemanticSegmentation.from_pretrained(second)
     assert model.config.id2label[7] == "class 7"
@@ -164,21 +133,23 @@ def test_without_a_validation_split_nothing_is_evaluated(data, recipe, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("damage", "message"),
+    ("damage", "message", "workers"),
     [
-        (lambda image, label: image.write_bytes(image.read_bytes()[:700]), "cannot be read as an image"),
+        (lambda image, label: image.write_bytes(image.read_bytes()[:700]), "is damaged or truncated", 1),
         (
             lambda image, label: PIL.Image.fromarray(np.full((80, 96), 9, dtype=np.uint8)).save(label),
             "unknown labels [9]",
+            0,
         ),
     ],
+    ids=["image in a worker", "label map"],
 )
-def test_a_bad_file_in_mid_epoch_is_named_and_nothing_is_lost(data, recipe, tmp_path, damage, message):
+def test_a_bad_file_within_an_epoch_is_named_and_nothing_is_lost(data, recipe, tmp_path, damage, message, workers):
     output, last = tmp_path / "trained", order_of_first_epoch(data)[-1]
     label = data / "annotations" / "train" / f"{last.stem}.png"
     damage(last, label)
-    failed = train(data, recipe, output, "--save_steps", "1", "--eval_strategy", "no", "--load_best_model_at_end",
-                   "false", code=1)  # fmt: skip
+    options = ["--save_steps", "1", "--eval_strategy", "no", "--load_best_model_at_end", "false"]
+    failed = train(data, recipe, output, *options, "--dataloader_num_workers", str(workers), code=1)
     named = label if "labels" in message else last
     assert str(named) in failed.stderr
     assert message in failed.stderr
@@ -186,13 +157,13 @@ def test_a_bad_file_in_mid_epoch_is_named_and_nothing_is_lost(data, recipe, tmp_
     whole = last_checkpoint(output, 1)
     assert whole is not None
     MaSSFormerForSemanticSegmentation.from_pretrained(whole)
-    # Mended, the same command goes on.
+    # Once the file is repaired, the training resumes.
     write_pair(data, "train", last.stem, 0)
-    train(data, recipe, output, "--save_steps", "1", "--eval_strategy", "no", "--load_best_model_at_end", "false")
+    train(data, recipe, output, *options)
     assert (output / "model.safetensors").is_file()
 
 
-def test_a_label_of_another_size_is_named_before_training_begins(data, recipe, tmp_path):
+def test_a_label_map_of_another_size_is_named_before_training_starts(data, recipe, tmp_path):
     label = data / "annotations" / "train" / "train0.png"
     PIL.Image.new("L", (10, 10)).save(label)
     failed = train(data, recipe, tmp_path / "trained", code=1)
@@ -200,40 +171,32 @@ def test_a_label_of_another_size_is_named_before_training_begins(data, recipe, t
     assert "10 x 10 for a photograph of 96 x 80" in failed.stderr
 
 
-def limit_file_size(num_bytes: int):
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, num_bytes))
+@contextlib.contextmanager
+def limited_file_size(num_bytes: int):
+    """Limit the size of files that this process writes, which fails like a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_earlier_ones(data, recipe, tmp_path):
-    """A limit on the size of files is to a process what a full disk is."""
     output = tmp_path / "trained"
-    command = [
-        sys.executable,
-        "-m",
-        "transformers_massformer.cli",
-        "train",
-        "--data",
-        str(data),
-        "--recipe",
-        str(recipe),
-    ]
-    command += ["--output", str(output), "--eval_strategy", "no", "--load_best_model_at_end", "false"]
-    first = subprocess.run([*command, "--max_steps", "2"], capture_output=True, text=True, check=False)
-    assert first.returncode == 0, first.stderr
+    options = ["--eval_strategy", "no", "--load_best_model_at_end", "false"]
+    train(data, recipe, output, *options, "--max_steps", "2")
     (output / "eval_results.json").unlink()
     identity = json.loads((output / "training.json").read_text())
     (output / "training.json").write_text(json.dumps({**identity, "max_steps": 4}))
     size = (output / "checkpoint-2" / "model.safetensors").stat().st_size
-    failed = subprocess.run(
-        command, capture_output=True, text=True, check=False, preexec_fn=lambda: limit_file_size(size // 2)
-    )
-    assert failed.returncode == 1, failed.stderr
+    with limited_file_size(size // 2):
+        failed = train(data, recipe, output, *options, code=1)
     assert "The checkpoint of step 4 could not be written" in failed.stderr
     assert "Earlier checkpoints are intact" in failed.stderr
     assert "Traceback" not in failed.stderr
     assert checkpoints(output) == [output / "checkpoint-2"]
-    resumed = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert resumed.returncode == 0, resumed.stderr
+    train(data, recipe, output, *options)
     assert (output / "checkpoint-4").is_dir()
 
 
@@ -243,7 +206,7 @@ def test_an_output_that_cannot_be_written_to_is_an_error(data, recipe, tmp_path)
     assert str(tmp_path / "file") in failed.stderr
 
 
-def test_checkpoints_of_unknown_origin_are_not_gone_on_from(data, recipe, tmp_path):
+def test_checkpoints_of_unknown_origin_are_not_resumed(data, recipe, tmp_path):
     checkpoint = tmp_path / "trained" / "checkpoint-5"
     checkpoint.mkdir(parents=True)
     (checkpoint / "trainer_state.json").write_text("{}")
@@ -257,15 +220,15 @@ def test_checkpoints_of_unknown_origin_are_not_gone_on_from(data, recipe, tmp_pa
     ("options", "message"),
     [
         (["--model", "r49"], "There is no model at r49"),
-        (["--train_split", "test"], "There is no split test; the data has train, validation"),
-        (["--model_config", "{"], "model_config is no JSON"),
+        (["--train_split", "test"], "Unknown split test; the data has train, validation"),
+        (["--model_config", "{"], "model_config is not valid JSON"),
         (["--model_config", '{"num_queries": 3}'], "error: `num_queries` (3) must be at least the number of labels"),
         (["--backbone_weights", "./nothing.pth"], "no weights at ./nothing.pth"),
         (["--recipe", "nothing.yaml"], "There is no recipe at nothing.yaml"),
-        (["--data", "nowhere"], "There is no folder nowhere"),
+        (["--data", "nowhere"], "The folder nowhere does not exist"),
     ],
 )
-def test_what_is_not_there_is_an_error(data, recipe, tmp_path, options, message):
+def test_missing_things_are_named(data, recipe, tmp_path, options, message):
     failed = train(data, recipe, tmp_path / "trained", *options, code=1)
     assert message in failed.stderr
 
@@ -282,12 +245,12 @@ def test_unknown_options_are_refused(data, recipe, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:`gradient_checkpointing` is deprecated:FutureWarning")
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_recipes_hold_options_that_there_are(path, tmp_path):
+def test_recipes_contain_valid_options(path, tmp_path):
     given = ["--output_dir", str(tmp_path), "--use_cpu", "--bf16", "false"]
     model, data, args = parse_arguments(read_recipe(path), given, path.name)
     assert data.crop_size >= 384
     if path in BENCHMARK:
-        # The same data for all, but for EoMT, which knows one size.
+        # The same data for all but EoMT, whose input size is fixed.
         assert args.max_steps == 80_000
         assert args.train_batch_size * args.gradient_accumulation_steps == 16
         assert data.crop_size == (512 if path.stem == "eomt-l" else 1024)
@@ -313,6 +276,7 @@ def test_two_processes_train_from_the_command_line(data, recipe, tmp_path):
     output = tmp_path / "trained"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
     command += ["transformers_massformer.cli", "train", "--data", str(data), "--recipe", str(recipe)]
+    command += ["--dataloader_num_workers", "1"]
     result = subprocess.run(
         [*command, "--output", str(output)],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -327,7 +291,7 @@ def test_two_processes_train_from_the_command_line(data, recipe, tmp_path):
     assert "not synchronised over processes on cpu" in result.stderr
 
 
-def test_a_process_that_comes_later_leaves_what_the_first_is_writing(data, recipe, tmp_path, monkeypatch):
+def test_other_processes_leave_the_files_of_the_main_process(data, recipe, tmp_path, monkeypatch):
     arguments = parse_arguments(
         read_recipe(recipe), ["--data", str(data), "--output_dir", str(tmp_path / "out")], "tiny"
     )
@@ -341,7 +305,8 @@ def test_a_process_that_comes_later_leaves_what_the_first_is_writing(data, recip
     assert written.read_bytes() == b"weights"
 
 
-# Of published models, at sizes that a CPU trains in seconds; whose names are on the Hub begin from folders.
+# Configurations of published models at sizes that a CPU trains in seconds; recipes that name a model on the Hub
+# start from a folder instead.
 TINY_PARTS = {
     "maskformer": {
         "backbone_config": TINY_RESNET,
@@ -376,7 +341,7 @@ TINY_PARTS = {
         "auxiliary_in_channels": 16,
         "auxiliary_channels": 8,
     },
-    "per_pixel_baseline": {**TINY["model_config"], "num_queries": None},
+    "per_pixel_baseline": {**TINY_FIELDS, "num_queries": None},
 }
 PEERS_OF = {"segformer-b2": "segformer", "oneformer-swin-t": "oneformer", "eomt-l": "eomt"}
 
@@ -408,7 +373,7 @@ def test_a_benchmark_recipe_trains_and_evaluates(path, data, tmp_path):
     assert scores["mean_iou"] == pytest.approx(trained["eval_mean_iou"], abs=1e-6)
 
 
-def test_a_semask_backbone_learns_its_maps_in_a_model_that_does_not_know_it(data, tmp_path):
+def test_semantic_maps_of_a_semask_backbone_are_supervised_in_other_models(data, tmp_path):
     recipe = {**TINY, "model_config": {"model_type": "mask2former", **TINY_PARTS["mask2former"]}}
     recipe["model_config"]["backbone_config"] = TINY_SEMASK
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({**recipe, "logging_steps": 1}))
@@ -417,16 +382,19 @@ def test_a_semask_backbone_learns_its_maps_in_a_model_that_does_not_know_it(data
     logged = [entry for state in history for entry in state["log_history"] if "loss" in entry]
     assert logged
     for entry in logged:
-        # Cross-entropy of seven classes that are not told apart yet, times its weight.
+        # Cross-entropy of seven classes before any training, times its weight.
         assert 0.4 * 1.0 < entry["loss_semantic"] < 0.4 * 4
         assert entry["loss"] > entry["loss_semantic"]
 
 
-def test_what_only_massformer_can_do_is_refused(data, tmp_path):
+def test_options_for_massformer_alone_are_refused(data, tmp_path):
     recipe = {**TINY, "model_config": {"model_type": "upernet", **TINY_PARTS["upernet"]}}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     failed = train(data, tmp_path / "recipe.yaml", tmp_path / "out", "--add_class", "bicycle", code=1)
-    assert "New classes are for MaSSFormer" in failed.stderr
+    assert "Only MaSSFormer can be extended with new classes" in failed.stderr
     recipe["model_config"] = {"model_type": "bert"}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    assert "segments no classes" in train(data, tmp_path / "recipe.yaml", tmp_path / "other", code=1).stderr
+    assert (
+        "is not for semantic or universal segmentation"
+        in train(data, tmp_path / "recipe.yaml", tmp_path / "other", code=1).stderr
+    )

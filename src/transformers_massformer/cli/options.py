@@ -1,0 +1,87 @@
+"""Options that several commands share, and the parsing of their values."""
+
+from __future__ import annotations
+
+import contextlib
+from enum import StrEnum
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from typer.models import OptionInfo
+
+
+if TYPE_CHECKING:
+    from ..data.layout import Split
+
+
+DEMO_CHECKPOINT = "massformer-demo"
+
+
+class DType(StrEnum):
+    """Precisions of a model's weights."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+def demo_checkpoint() -> Path:
+    """
+    Return the folder of the demo checkpoint that the package contains.
+
+    Raises:
+        FileNotFoundError: If it is missing, as in a clone whose symbolic links were not created.
+    """
+    folder = Path(str(files("transformers_massformer") / "demo" / DEMO_CHECKPOINT)).resolve()
+    if not folder.is_dir():
+        raise FileNotFoundError(f"The demo checkpoint is missing ({folder}). Name another model with --model.")
+    return folder
+
+
+def find_model(name: str | None) -> str | None:
+    """Return the demo checkpoint's folder for its name, unless a folder here has this name; keep any other value."""
+    if name != DEMO_CHECKPOINT or Path(DEMO_CHECKPOINT).is_dir():
+        return name
+    try:
+        return str(demo_checkpoint())
+    except FileNotFoundError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def model_option(text: str) -> OptionInfo:
+    """Return a `--model` option, which also takes the name of the demo checkpoint."""
+    return typer.Option(help=text, callback=find_model)
+
+
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 or mps. Default: the fastest one available.")]
+Precision = Annotated[DType, typer.Option("--dtype", help="Precision of the weights.")]
+Photographs = Annotated[
+    list[str], typer.Argument(help="Photographs, folders of photographs, or glob patterns in quotes.")
+]
+DataFolder = Annotated[Path, typer.Option(help="Folder of MaSS13K, or of data in its layout.")]
+DataArgument = Annotated[Path, typer.Argument(help="Folder of MaSS13K, or of data in its layout.")]
+AddClass = Annotated[
+    list[str] | None, typer.Option(help="Name of an additional class of the data; ids follow MaSS13K's in this order.")
+]
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Parse "4096x3072" to (4096, 3072), width first."""
+    with contextlib.suppress(ValueError):
+        width, height = (int(side) for side in text.split("x"))
+        if 16 <= width <= 16384 and 16 <= height <= 16384:
+            return width, height
+    raise ValueError(
+        f"{text!r} is not a size. Give WIDTHxHEIGHT, such as 4096x3072, with sides of 16 to 16384 pixels."
+    )
+
+
+def choose_splits(directory: Path, names: list[str]) -> dict[str, Split]:
+    """Return the named splits of a data set, or all of them if no name is given."""
+    from ..data.layout import choose_split, find_splits, full_split_name
+
+    splits = find_splits(directory)
+    chosen = {full_split_name(name): choose_split(splits, name) for name in names}
+    return chosen or splits

@@ -1,0 +1,15 @@
+"""Names of the file formats of label maps, without the libraries that read and write them."""
+
+from enum import StrEnum
+
+
+class AnnotationFormat(StrEnum):
+    """File formats of label maps."""
+
+    png = "png"
+    coco_rle = "coco-rle"
+
+    @property
+    def suffix(self) -> str:
+        """Return the suffix of files in this format."""
+        return ".png" if self == AnnotationFormat.png else ".json"

@@ -1,0 +1,49 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from transformers_massformer.data.annotations import read_coco_annotation, write_label_map
+from transformers_massformer.data.headers import read_header
+from transformers_massformer.data.statistics_plot import plot_distributions
+from transformers_massformer.scenes import render_scene
+
+
+def test_modules_are_imported_when_they_are_used():
+    code = """
+import sys
+from transformers_massformer import images, scenes
+from transformers_massformer.data import annotations, layout, reading, statistics_plot, training_set, verification
+names = ("aggdraw", "datasets", "matplotlib", "pandas", "pyarrow", "pycocotools", "scipy.signal")
+print([name for name in names if name in sys.modules])
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_coco_format_names_its_extra(tmp_path, monkeypatch):
+    label_map = np.zeros((4, 5), np.uint8)
+    write_label_map(label_map, tmp_path / "a.json", ["sky"], "a.jpg")
+    monkeypatch.setitem(sys.modules, "pycocotools.mask", None)
+    # The size and PNG files do not need it.
+    assert read_header(tmp_path / "a.json").upright_size == (5, 4)
+    write_label_map(label_map, tmp_path / "a.png", ["sky"], "a.jpg")
+    message = r"COCO format needs pycocotools.mask: pip install 'transformers-massformer\[coco\]'"
+    with pytest.raises(ImportError, match=message):
+        read_coco_annotation(tmp_path / "a.json")
+    with pytest.raises(ImportError, match=message):
+        write_label_map(label_map, tmp_path / "b.json", ["sky"], "a.jpg")
+    assert not (tmp_path / "b.json").exists()
+
+
+def test_plots_name_their_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=r"A plot of statistics needs matplotlib.figure: .*\[stats\]"):
+        plot_distributions([], tmp_path / "plot.png")
+
+
+def test_scenes_name_their_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "aggdraw", None)
+    with pytest.raises(ImportError, match=r"Drawing scenes needs aggdraw: .*\[scenes\]"):
+        render_scene(0, 0, (32, 32))
