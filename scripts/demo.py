@@ -18,9 +18,9 @@ from transformers_massformer import MASS13K_LABELS, open_image
 from transformers_massformer.cli.console import console, print_table
 from transformers_massformer.cli.options import parse_size
 from transformers_massformer.editing import class_mattes, label_map_image, overlay_image
-from transformers_massformer.evaluation.report import score_rows
 from transformers_massformer.inference.memory import PeakMemory
 from transformers_massformer.metrics import count_images, score
+from transformers_massformer.metrics.tables import score_rows
 from transformers_massformer.scenes import render_scene
 from transformers_massformer.scenes.photograph import encode_jpeg
 from transformers_massformer.utils.text import format_bytes

@@ -10,9 +10,8 @@ import jinja2
 from benchmark_worker import OFFSET_PIXELS
 
 from transformers_massformer import MASS13K_LABELS
-from transformers_massformer.evaluation.report import format_score
-from transformers_massformer.utils.text import markdown_table
-from transformers_massformer.utils.text import format_bytes
+from transformers_massformer.metrics.tables import format_score
+from transformers_massformer.utils.text import format_bytes, markdown_table
 
 
 BASELINE, BASELINE_TITLE = "mask2former-r50", "Mask2Former-R50"
