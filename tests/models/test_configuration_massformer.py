@@ -28,9 +28,7 @@ def test_other_numbers_of_labels_survive_saving(num_labels, tmp_path):
 
 
 def test_every_field_survives_saving(tmp_path):
-    config = tiny_config(
-        id2label={0: "a", 1: "b"}, label2id={"a": 0, "b": 1}, edge_weight=0, use_low_level_structure=False
-    )
+    config = tiny_config(id2label={0: "a", 1: "b"}, label2id={"a": 0, "b": 1}, edge_weight=0, num_queries=3)
     config.save_pretrained(tmp_path)
     ignored = {"_name_or_path", "transformers_version"}
     before, after = config.to_dict(), MaSSFormerConfig.from_pretrained(tmp_path).to_dict()

@@ -28,16 +28,57 @@ MATCHINGS = ("bipartite", "fixed")
 
 
 def with_semantic_labels(backbone_config: Any, num_labels: int) -> Any:
-    """A backbone's configuration; where semantic maps do not say how many classes they have, with that number."""
+    """Add `num_semantic_labels` to the dict of a SeMask-Swin backbone that lacks it; return others unchanged."""
     is_semantic = isinstance(backbone_config, dict) and backbone_config.get("model_type") == "semask_swin"
     if is_semantic and "num_semantic_labels" not in backbone_config:
         return {**backbone_config, "num_semantic_labels": num_labels}
     return backbone_config
 
 
+class SegmentationLabelsMixin:
+    """Default class names of MaSS13K, and fields that follow when the labels of a configuration are replaced."""
+
+    def __post_init__(self, **kwargs):
+        config: Any = self
+        if config.id2label is None and kwargs.get("num_labels") is None:
+            config.id2label = dict(enumerate(MASS13K_LABELS))
+            config.label2id = {label: index for index, label in config.id2label.items()}
+        num_labels = len(config.id2label or ()) or kwargs["num_labels"]
+        config.backbone_config = with_semantic_labels(config.backbone_config, num_labels)
+        super().__post_init__(**kwargs)  # ty: ignore[missing-attribute]
+
+    def __setattr__(self, key: str, value: Any):
+        labels_before = self.__dict__.get("id2label")
+        super().__setattr__(key, value)
+        # Loading with other `num_labels` or `id2label` replaces the labels of a finished configuration.
+        if key == "id2label" and labels_before and value and len(labels_before) != len(value):
+            self._follow_labels(len(labels_before), len(value))
+
+    def _follow_labels(self, num_labels_before: int, num_labels: int):
+        """Update the fields that held the former number of labels because they have to match it."""
+        backbone_config: Any = self.__dict__.get("backbone_config")
+        if getattr(backbone_config, "num_semantic_labels", None) == num_labels_before:
+            backbone_config.num_semantic_labels = num_labels
+
+    def to_diff_dict(self) -> dict:
+        config: Any = self
+        # The library leaves out two unnamed labels, which are its own default but not the default here.
+        difference = super().to_diff_dict()  # ty: ignore[missing-attribute]
+        return difference | {"id2label": config.id2label, "label2id": config.label2id}
+
+    def _validate_ignore_index(self):
+        config: Any = self
+        num_labels = config.num_labels or 0
+        if 0 <= config.ignore_index < num_labels:
+            raise ValueError(
+                f"`ignore_index` ({config.ignore_index}) is also the index of a class; choose one outside "
+                f"[0, {num_labels - 1}], such as 255."
+            )
+
+
 @auto_docstring(checkpoint="massformer-r50")
 @strict
-class MaSSFormerConfig(PreTrainedConfig):
+class MaSSFormerConfig(SegmentationLabelsMixin, PreTrainedConfig):
     r"""
     backbone_config (`dict` or `PreTrainedConfig`, *optional*, defaults to a ResNet-50):
         The configuration of the pixel encoder: any `transformers` or timm backbone that returns four feature maps at
@@ -65,16 +106,6 @@ class MaSSFormerConfig(PreTrainedConfig):
     fusion_reduction (`int`, *optional*, defaults to 2):
         The edge-guided fusion narrows `pixel_decoder_hidden_size` by this factor before its deformable convolution
         (release).
-    use_cross_semantic_transmission (`bool`, *optional*, defaults to `True`):
-        Module CST of the paper's Table 4. Off: the top-down step of a feature pyramid, a 3x3 convolution on the
-        stride-32 map and one on the stride-16 map plus the upsampled former; the global context is not added.
-    use_receptive_field_broadening (`bool`, *optional*, defaults to `True`):
-        Module RFB of Table 4. Off: one 3x3 convolution at stride 8, then bilinear upsampling.
-    use_low_level_structure (`bool`, *optional*, defaults to `True`):
-        Module LSE of Table 4. Off: the stride-4 map is upsampled to stride 2 and the image is not read again.
-    use_edge_guided_fusion (`bool`, *optional*, defaults to `True`):
-        Module EGF of Table 4. Off: the two branches are added. The edge head stays, so that outputs keep their
-        shapes; `edge_weight=0` removes its supervision too, as in row 4 of the table.
     deform_conv_engine (`str`, *optional*):
         What computes the deformable convolutions: `"torchvision"`, `"grid_sample"` (plain operators), `"banded"`
         (bands of rows) or `"triton"`. The numbers are the same to rounding. By default bands on the CPU, Triton on
@@ -150,6 +181,15 @@ class MaSSFormerConfig(PreTrainedConfig):
     ```"""
 
     model_type = "massformer"
+    # `Trainer` keeps all other outputs of an evaluation in memory.
+    keys_to_ignore_at_inference = [
+        "edge_logits",
+        "auxiliary_logits",
+        "semantic_maps",
+        "hidden_states",
+        "attentions",
+        "loss_dict",
+    ]
     sub_configs_defaults = {
         "backbone_config": SubConfigSpec(
             config_class=AutoConfig,
@@ -169,10 +209,6 @@ class MaSSFormerConfig(PreTrainedConfig):
     spatial_attention_kernel_size: int = 7
     edge_hidden_size: int = 16
     fusion_reduction: int = 2
-    use_cross_semantic_transmission: bool = True
-    use_receptive_field_broadening: bool = True
-    use_low_level_structure: bool = True
-    use_edge_guided_fusion: bool = True
     deform_conv_engine: str | None = None
     num_queries: int = 100
     hidden_size: int = 256
@@ -201,18 +237,15 @@ class MaSSFormerConfig(PreTrainedConfig):
     ignore_index: int = 255
 
     def __post_init__(self, **kwargs):
-        if self.id2label is None and kwargs.get("num_labels") is None:
-            self.id2label = dict(enumerate(MASS13K_LABELS))
-            self.label2id = {label: index for index, label in self.id2label.items()}
-        num_labels = kwargs.get("num_labels") or len(self.id2label or ())
-        self.backbone_config = with_semantic_labels(self.backbone_config, num_labels)
         self.receptive_field_kernel_sizes = list(self.receptive_field_kernel_sizes)
         self.pseudo_label_classes = list(self.pseudo_label_classes)
         super().__post_init__(**kwargs)
 
-    def to_diff_dict(self) -> dict:
-        # The library leaves out two unnamed labels, which are its own default but not this class's.
-        return super().to_diff_dict() | {"id2label": self.id2label, "label2id": self.label2id}
+    def _follow_labels(self, num_labels_before: int, num_labels: int):
+        super()._follow_labels(num_labels_before, num_labels)
+        # CODEPATH: training choice; no checkpoint depends on it.
+        if self.matching == "fixed" and self.num_queries == num_labels_before:
+            self.num_queries = num_labels
 
     def validate_architecture(self):
         """Part of `@strict`-powered validation: refuses combinations that cannot be built or trained."""
@@ -300,11 +333,7 @@ class MaSSFormerConfig(PreTrainedConfig):
                 f"With fixed matching every query has its class: set `num_queries` to the number of labels "
                 f"({num_labels}), it is {self.num_queries}."
             )
-        if 0 <= self.ignore_index < num_labels:
-            raise ValueError(
-                f"`ignore_index` ({self.ignore_index}) is also the index of a class; choose one outside "
-                f"[0, {num_labels - 1}], such as 255."
-            )
+        self._validate_ignore_index()
         unknown = [index for index in self.pseudo_label_classes if not 0 <= index < num_labels]
         if unknown:
             raise ValueError(

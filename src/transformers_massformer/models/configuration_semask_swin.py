@@ -18,7 +18,7 @@ from transformers import AutoConfig, PreTrainedConfig, SwinConfig
 from transformers.configuration_utils import SubConfigSpec
 from transformers.utils import auto_docstring
 
-from .configuration_massformer import MASS13K_LABELS, with_semantic_labels
+from .configuration_massformer import MASS13K_LABELS, SegmentationLabelsMixin
 
 
 SEMANTIC_ATTENTIONS = ("window", "global")
@@ -52,14 +52,12 @@ class SeMaskSwinConfig(SwinConfig):
     semantic_dropout_prob (`float`, *optional*, defaults to 0.1):
         Dropout of what SeMask attention adds (release).
 
-    `out_features` are all stages by default.
-
     Example:
 
     ```python
     >>> from transformers_massformer import SeMaskSwinBackbone, SeMaskSwinConfig
 
-    >>> configuration = SeMaskSwinConfig()
+    >>> configuration = SeMaskSwinConfig(out_features=["stage1", "stage2", "stage3", "stage4"])
     >>> backbone = SeMaskSwinBackbone(configuration)
     >>> backbone.channels
     [96, 192, 384, 768]
@@ -79,8 +77,6 @@ class SeMaskSwinConfig(SwinConfig):
         if self.semantic_window_size is None:
             self.semantic_window_size = self.window_size
         self.semantic_depths, self.semantic_attention = list(self.semantic_depths), list(self.semantic_attention)
-        if kwargs.get("out_features") is None and kwargs.get("out_indices") is None:
-            kwargs["out_features"] = [f"stage{index + 1}" for index in range(len(self.depths))]
         super().__post_init__(**kwargs)
 
     def validate_architecture(self):
@@ -107,7 +103,7 @@ class SeMaskSwinConfig(SwinConfig):
 
 @auto_docstring(checkpoint="semask-fpn-swin-t")
 @strict
-class SeMaskConfig(PreTrainedConfig):
+class SeMaskConfig(SegmentationLabelsMixin, PreTrainedConfig):
     r"""
     backbone_config (`dict` or `PreTrainedConfig`, *optional*, defaults to SeMask-Swin-T):
         The configuration of the encoder: a [`SeMaskSwinConfig`], or any backbone with four feature maps at strides 4,
@@ -141,6 +137,8 @@ class SeMaskConfig(PreTrainedConfig):
     ```"""
 
     model_type = "semask"
+    # `Trainer` keeps all other outputs of an evaluation in memory.
+    keys_to_ignore_at_inference = ["semantic_logits", "semantic_maps", "hidden_states", "attentions", "loss_dict"]
     sub_configs_defaults = {
         "backbone_config": SubConfigSpec(
             config_class=AutoConfig, model_type="semask_swin", init_kwargs={"out_features": STAGES}
@@ -157,18 +155,12 @@ class SeMaskConfig(PreTrainedConfig):
     ignore_index: int = 255
 
     def __post_init__(self, **kwargs):
-        if self.id2label is None and kwargs.get("num_labels") is None:
-            self.id2label = dict(enumerate(MASS13K_LABELS))
-            self.label2id = {label: index for index, label in self.id2label.items()}
-        num_labels = kwargs.get("num_labels") or len(self.id2label or ())
-        if self.backbone_config is None:
-            self.backbone_config = {"model_type": SeMaskSwinConfig.model_type}
-        self.backbone_config = with_semantic_labels(self.backbone_config, num_labels)
+        fields = {"model_type": SeMaskSwinConfig.model_type} if self.backbone_config is None else self.backbone_config
+        is_semantic = isinstance(fields, dict) and fields.get("model_type") == SeMaskSwinConfig.model_type
+        if is_semantic and fields.get("out_features") is None and fields.get("out_indices") is None:
+            fields = {**fields, "out_features": STAGES}
+        self.backbone_config = fields
         super().__post_init__(**kwargs)
-
-    def to_diff_dict(self) -> dict:
-        # The library leaves out two unnamed labels, which are its own default but not this class's.
-        return super().to_diff_dict() | {"id2label": self.id2label, "label2id": self.label2id}
 
     def validate_architecture(self):
         """Part of `@strict`-powered validation: refuses combinations that cannot be built or trained."""
@@ -185,12 +177,7 @@ class SeMaskConfig(PreTrainedConfig):
             raise ValueError(f"`semantic_loss_weight` must not be negative, got {self.semantic_loss_weight}.")
         if self.hard_pixels_per_image is not None and self.hard_pixels_per_image < 1:
             raise ValueError(f"`hard_pixels_per_image` must be at least 1, got {self.hard_pixels_per_image}.")
-        num_labels = self.num_labels or 0
-        if 0 <= self.ignore_index < num_labels:
-            raise ValueError(
-                f"`ignore_index` ({self.ignore_index}) is also the index of a class; choose one outside "
-                f"[0, {num_labels - 1}], such as 255."
-            )
+        self._validate_ignore_index()
 
 
 # Models find their backbone by its type, also where this file travels with one.

@@ -24,7 +24,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.backbone_utils import load_backbone
@@ -37,6 +36,7 @@ from transformers.utils.import_utils import is_tracing
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .batch_norm_folding import fold_batch_norms
+from .batch_norm_statistics import fix_statistics_under_adapters
 from .configuration_massformer import MaSSFormerConfig
 from .deform_conv import ModulatedDeformConv2d, rows_read
 from .loss_massformer import MaSSFormerLoss
@@ -51,6 +51,30 @@ BAND_VALUES = 2**22
 STRIPE_BANDS = 4
 # Rows beyond a band which a deformable convolution has at hand; it reads more where its offsets reach further.
 READ_AHEAD = 16
+
+
+@auto_docstring(custom_intro="Output of the transformer decoder.")
+@dataclass
+class MaSSFormerTransformerDecoderOutput(ModelOutput):
+    r"""
+    last_hidden_state (`torch.Tensor` of shape `(batch_size, num_queries, hidden_size)`):
+        The normalized queries after the last decoder layer.
+    intermediate_hidden_states (`tuple(torch.Tensor)` of length `num_hidden_layers + 1`):
+        The normalized queries before the first layer and after each layer, each shaped like `last_hidden_state`.
+    mask_embeddings (`tuple(torch.Tensor)` of length `num_hidden_layers + 1`):
+        The mask embeddings of each step, each shaped like `last_hidden_state`.
+    hidden_states (`tuple(torch.Tensor)`, *optional*, returned when `output_hidden_states=True` is passed):
+        The queries before the first layer and after each layer, before normalization, each shaped like
+        `last_hidden_state`.
+    attentions (`tuple(torch.Tensor)`, *optional*, returned when `output_attentions=True` is passed):
+        Cross-attention weights of each layer, of shape `(batch_size, num_heads, num_queries, memory_length)`.
+    """
+
+    last_hidden_state: torch.Tensor | None = None
+    intermediate_hidden_states: tuple[torch.Tensor, ...] | None = None
+    mask_embeddings: tuple[torch.Tensor, ...] | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
 
 
 @auto_docstring(custom_intro="Output of the pixel decoder and the transformer decoder.")
@@ -146,6 +170,11 @@ class MaSSFormerForSemanticSegmentationOutput(ModelOutput):
         """
         # Both are set whenever the model made this output.
         return semantic_scores(self.class_queries_logits, self.masks_queries_logits)  # ty: ignore[invalid-argument-type]
+
+
+def num_memories(config: MaSSFormerConfig) -> int:
+    """Return how many of the three memories the decoder's layers read."""
+    return min(3, config.num_hidden_layers)
 
 
 def sine_position_embedding(height: int, width: int, hidden_size: int, device: torch.device) -> torch.Tensor:
@@ -496,24 +525,6 @@ class MaSSFormerCrossSemanticTransmission(nn.Module):
         return semantic, detail, self.detail_upsample(detail)
 
 
-class MaSSFormerTopDownStep(nn.Module):
-    """Stands in for CST: the top-down step of a feature pyramid."""
-
-    def __init__(self, config: MaSSFormerConfig):
-        super().__init__()
-        hidden_size = config.pixel_decoder_hidden_size
-        self.semantic_convolution = MaSSFormerConvLayer(config, hidden_size, hidden_size, config.deform_kernel_size)
-        self.detail_convolution = MaSSFormerConvLayer(config, hidden_size, hidden_size, config.deform_kernel_size)
-
-    def forward(
-        self, semantic: torch.Tensor, detail: torch.Tensor, deepest_features: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        height, width = detail.shape[-2:]
-        semantic = self.semantic_convolution(semantic)
-        detail = self.detail_convolution(detail + resize(semantic, (height, width)))
-        return semantic, detail, resize(detail, (2 * height, 2 * width))
-
-
 class MaSSFormerReceptiveFieldBroadening(nn.Module):
     """Module RFB: parallel deformable convolutions of several kernel sizes (Eq. 3), and their upsampling by 2."""
 
@@ -536,20 +547,6 @@ class MaSSFormerReceptiveFieldBroadening(nn.Module):
         hidden_states = self.activation(self.projection_normalization(self.projection(hidden_states)))
         upsampled = self.upsample(resize(hidden_states, (2 * height, 2 * width)))
         return hidden_states, self.activation(self.upsample_normalization(upsampled))
-
-
-class MaSSFormerPlainContext(nn.Module):
-    """Stands in for RFB: one 3x3 convolution, and its bilinear upsampling by 2."""
-
-    def __init__(self, config: MaSSFormerConfig):
-        super().__init__()
-        hidden_size = config.pixel_decoder_hidden_size
-        self.convolution = MaSSFormerConvLayer(config, hidden_size, hidden_size, config.deform_kernel_size)
-
-    def forward(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        height, width = hidden_states.shape[-2:]
-        hidden_states = self.convolution(hidden_states)
-        return hidden_states, resize(hidden_states, (2 * height, 2 * width))
 
 
 class MaSSFormerSpatialAttention(nn.Module):
@@ -631,18 +628,6 @@ class MaSSFormerLowLevelStructure(nn.Module):
             yield self.merge(*(x[:, :, first - top : last - top] for x in attended))
 
 
-class MaSSFormerPlainDetail(nn.Module):
-    """Stands in for LSE: the stride-4 map at stride 2."""
-
-    def forward(self, pixel_values: torch.Tensor, feature_map: torch.Tensor) -> torch.Tensor:
-        return resize(feature_map, (pixel_values.shape[-2] // 2, pixel_values.shape[-1] // 2))
-
-    def forward_bands(
-        self, pixel_values: torch.Tensor, feature_map: torch.Tensor, bands: list[tuple[int, int]]
-    ) -> Iterator[torch.Tensor]:
-        return (upsample_rows(feature_map, first, last) for first, last in bands)
-
-
 class MaSSFormerEdgeHead(nn.Module):
     """Predicts the edges between classes (Eq. 4)."""
 
@@ -686,22 +671,6 @@ class MaSSFormerEdgeGuidedFusion(nn.Module):
         return join_rows(rows_of_bands, bands)[0]
 
 
-class MaSSFormerPlainFusion(nn.Module):
-    """Stands in for EGF: the sum of the two branches."""
-
-    def gate(self, detail: torch.Tensor, body: torch.Tensor) -> torch.Tensor:
-        return detail + body
-
-    def merge(self, refined: torch.Tensor, body: torch.Tensor) -> torch.Tensor:
-        return refined
-
-    def forward(self, detail: torch.Tensor, body: torch.Tensor) -> torch.Tensor:
-        return self.gate(detail, body)
-
-    def refine_bands(self, gated: torch.Tensor, bands: list[tuple[int, int]]) -> torch.Tensor:
-        return gated[:, :, bands[0][0] : bands[-1][1]]
-
-
 class MaSSFormerPixelDecoder(nn.Module):
     """
     From the image and four feature maps to the memories of the transformer decoder, the mask features and the edges
@@ -721,30 +690,14 @@ class MaSSFormerPixelDecoder(nn.Module):
             MaSSFormerConvLayer(config, in_channels, hidden_size) for in_channels in feature_channels
         )
         self.squeeze_excitations = nn.ModuleList(MaSSFormerSqueezeExcitation(config) for _ in feature_channels)
-        # CODEPATH: the rows of the paper's Table 4; released checkpoints have all four modules on.
-        if config.use_cross_semantic_transmission:
-            self.cross_semantic_transmission = MaSSFormerCrossSemanticTransmission(config, feature_channels[-1])
-        else:
-            self.cross_semantic_transmission = MaSSFormerTopDownStep(config)
-        # CODEPATH: see above.
-        if config.use_receptive_field_broadening:
-            self.receptive_field_broadening = MaSSFormerReceptiveFieldBroadening(config)
-        else:
-            self.receptive_field_broadening = MaSSFormerPlainContext(config)
-        # CODEPATH: see above.
-        if config.use_low_level_structure:
-            self.low_level_structure = MaSSFormerLowLevelStructure(config, image_channels)
-        else:
-            self.low_level_structure = MaSSFormerPlainDetail()
-        # CODEPATH: see above.
-        if config.use_edge_guided_fusion:
-            self.edge_guided_fusion = MaSSFormerEdgeGuidedFusion(config)
-        else:
-            self.edge_guided_fusion = MaSSFormerPlainFusion()
+        self.cross_semantic_transmission = MaSSFormerCrossSemanticTransmission(config, feature_channels[-1])
+        self.receptive_field_broadening = MaSSFormerReceptiveFieldBroadening(config)
+        self.low_level_structure = MaSSFormerLowLevelStructure(config, image_channels)
+        self.edge_guided_fusion = MaSSFormerEdgeGuidedFusion(config)
         self.edge_head = MaSSFormerEdgeHead(config)
         self.mask_projection = MaSSFormerConvLayer(config, hidden_size, config.hidden_size)
         self.memory_projections = nn.ModuleList(
-            MaSSFormerConvLayer(config, hidden_size, config.hidden_size) for _ in range(3)
+            MaSSFormerConvLayer(config, hidden_size, config.hidden_size) for _ in range(num_memories(config))
         )
 
     def semantic_branch(
@@ -760,7 +713,7 @@ class MaSSFormerPixelDecoder(nn.Module):
         s4, s3, s2, s1 = squeezed
         d4, d3, upsampled = self.cross_semantic_transmission(s4, s3, deepest_features)
         d2, body = self.receptive_field_broadening(upsampled + s2)
-        memories = [project(x) for project, x in zip(self.memory_projections, (d4, d3, d2), strict=True)]
+        memories = [project(x) for project, x in zip(self.memory_projections, (d4, d3, d2), strict=False)]
         return memories, body, s1
 
     def structure_branch(
@@ -771,6 +724,25 @@ class MaSSFormerPixelDecoder(nn.Module):
         body = resize(body, detail.shape[-2:])
         edge_logits = self.edge_head(body + detail)
         return self.mask_projection(self.edge_guided_fusion(detail, body)), edge_logits
+
+    def checkpointed_structure_branch(
+        self, pixel_values: torch.Tensor, body: torch.Tensor, low_level: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Run the structure branch without keeping its activations. `GradientCheckpointingLayer` would update the running
+        statistics a second time when the backward pass recomputes them.
+        """
+        is_recomputed = False
+
+        def run(*arguments: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            nonlocal is_recomputed
+            context = untracked_statistics(self) if is_recomputed else contextlib.nullcontext()
+            is_recomputed = True
+            with context:
+                return self.structure_branch(*arguments)
+
+        checkpoint: Any = self._gradient_checkpointing_func
+        return checkpoint(run, pixel_values, body, low_level)
 
     def structure_bands(
         self, pixel_values: torch.Tensor, body: torch.Tensor, low_level: torch.Tensor, bands: list[tuple[int, int]]
@@ -800,12 +772,7 @@ class MaSSFormerPixelDecoder(nn.Module):
     ) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]:
         memories, body, low_level = self.semantic_branch(feature_maps)
         if self.gradient_checkpointing and self.training:
-            mask_features, edge_logits = checkpoint(
-                self.structure_branch,
-                *(pixel_values, body, low_level),
-                use_reentrant=False,
-                context_fn=lambda: (contextlib.nullcontext(), untracked_statistics(self)),
-            )
+            mask_features, edge_logits = self.checkpointed_structure_branch(pixel_values, body, low_level)
         else:
             mask_features, edge_logits = self.structure_branch(pixel_values, body, low_level)
         return memories, mask_features, edge_logits
@@ -862,74 +829,6 @@ class MaSSFormerTransformerDecoderLayer(GradientCheckpointingLayer):
         return self.final_layer_norm(hidden_states + self.mlp(hidden_states))
 
 
-class MaSSFormerTransformerDecoder(nn.Module):
-    """Queries that read the three memories in turn, each within the mask it predicted before (Mask2Former)."""
-
-    def __init__(self, config: MaSSFormerConfig):
-        super().__init__()
-        self.query_features = nn.Embedding(config.num_queries, config.hidden_size)
-        self.query_positions = nn.Embedding(config.num_queries, config.hidden_size)
-        self.level_embeddings = nn.Embedding(3, config.hidden_size)
-        self.layers = nn.ModuleList(MaSSFormerTransformerDecoderLayer(config) for _ in range(config.num_hidden_layers))
-        self.layernorm = nn.LayerNorm(config.hidden_size)
-        self.mask_embedder = MaSSFormerMaskEmbedder(config)
-
-    @torch.no_grad()
-    def attention_mask(self, mask_embeddings: torch.Tensor, level_features: torch.Tensor) -> torch.Tensor:
-        """
-        Additive mask (B, 1, Q, H * W) which hides from each query the positions outside its mask; a query whose mask
-        is empty sees everything. Resizing commutes with the product over channels, so the masks are made from features
-        at the memory's size and never exist at a larger one.
-        """
-        outside = mask_logits(mask_embeddings, level_features).flatten(2)
-        outside = outside.sigmoid() < 0.5
-        outside = outside & ~outside.all(dim=-1, keepdim=True)
-        mask = torch.zeros(outside.shape, dtype=level_features.dtype, device=outside.device)
-        return mask.masked_fill(outside, torch.finfo(mask.dtype).min)[:, None]
-
-    @torch.no_grad()
-    def level_features(self, coarse_features: torch.Tensor) -> list[torch.Tensor]:
-        """
-        Features at the sizes of the memories, for the masks that steer the attention, from the mask features at a
-        quarter of the image's size (release).
-        """
-        height, width = coarse_features.shape[-2:]
-        return [resize(coarse_features, (height // factor, width // factor)) for factor in (8, 4, 2)]
-
-    def forward(
-        self,
-        memories: list[torch.Tensor],
-        level_features: list[torch.Tensor],
-        **kwargs: Unpack[TransformersKwargs],
-    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """The list of memories is emptied: at 4K they are hundreds of megabytes, of which a copy is made here."""
-        batch_size, hidden_size = memories[0].shape[:2]
-        level_keys, level_memories = [], []
-        for level_embedding in self.level_embeddings.weight:
-            memory = memories.pop(0)
-            positions = sine_position_embedding(*memory.shape[-2:], hidden_size, memory.device)
-            level_memories.append(memory.flatten(2).transpose(1, 2) + level_embedding)
-            level_keys.append(level_memories[-1] + positions.flatten(1).T.to(memory.dtype))
-        del memory, positions
-
-        hidden_states = self.query_features.weight.expand(batch_size, -1, -1)
-        normalized_states = [self.layernorm(hidden_states)]
-        mask_embeddings = [self.mask_embedder(normalized_states[-1])]
-        for index, layer in enumerate(self.layers):
-            level = index % len(level_memories)
-            hidden_states = layer(
-                hidden_states,
-                self.query_positions.weight,
-                level_keys[level],
-                level_memories[level],
-                self.attention_mask(mask_embeddings[-1], level_features[level]),
-                **kwargs,
-            )
-            normalized_states.append(self.layernorm(hidden_states))
-            mask_embeddings.append(self.mask_embedder(normalized_states[-1]))
-        return normalized_states, mask_embeddings
-
-
 @auto_docstring
 class MaSSFormerPreTrainedModel(PreTrainedModel):
     config: MaSSFormerConfig
@@ -939,27 +838,16 @@ class MaSSFormerPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _no_split_modules = ["MaSSFormerTransformerDecoderLayer", "MaSSFormerWindowAttentionLayer"]
     _supports_sdpa = True
-    # The loss is a mean over the batch; `Trainer` is not to pass the number of items to it.
+    # The loss is a mean over the batch, so `Trainer` must not pass the number of items.
     accepts_loss_kwargs = False
-    _can_record_outputs = {
-        "hidden_states": MaSSFormerTransformerDecoderLayer,
-        "attentions": OutputRecorder(MaSSFormerAttention, index=1, layer_name="cross_attention"),
-    }
-
-    def set_attn_implementation(self, attn_implementation: str | dict, allow_all_kernels: bool = False):
-        """As the base class; a backbone without attention, such as ResNet, is not asked to follow."""
-        if isinstance(attn_implementation, str) and not getattr(self.base_model.backbone, "has_attentions", True):
-            attn_implementation = {"": attn_implementation}
-        super().set_attn_implementation(attn_implementation, allow_all_kernels=allow_all_kernels)
-
     # Set by `fuse`.
     is_fused = False
 
     def fuse(self):
         """
-        Makes the model ready for inference, in place: batch normalisation is folded into the convolutions before it,
-        activations work in place, and convolutions have their weights channels-last. The outputs are the same to
-        rounding; the model can no longer be trained or saved.
+        Prepare the model for inference, in place: fold batch normalizations into the preceding convolutions, run
+        activations in place and store convolution weights channels-last. Outputs stay the same up to rounding; the
+        model can no longer be trained or saved.
 
         Returns:
             The model itself, in eval mode.
@@ -973,17 +861,32 @@ class MaSSFormerPreTrainedModel(PreTrainedModel):
             self.is_fused = True
         return self
 
+    # Overridden because modules have no hook for changes of mode, and every training loop and wrapper calls it.
     def train(self, mode: bool = True):
-        """As the base class; raises a ValueError if the model is fused."""
+        """
+        Set the mode like the base class. With adapters of peft, frozen batch normalizations stay in eval mode: their
+        running statistics are not part of the adapter.
+
+        Raises:
+            ValueError: If the model is fused.
+        """
         if mode and self.is_fused:
             raise ValueError(
-                "A fused model has no batch normalisation left and cannot be trained. Load the model again and train "
+                "A fused model has no batch normalizations left and cannot be trained. Load the model again and train "
                 "it before calling `fuse`."
             )
-        return super().train(mode)
+        super().train(mode)
+        fix_statistics_under_adapters(self)
+        return self
 
+    # Overridden because no hook runs before the library starts to write the folder.
     def save_pretrained(self, save_directory: str | os.PathLike, *args, **kwargs):
-        """As the base class; raises a ValueError if the model is fused."""
+        """
+        Save the model like the base class.
+
+        Raises:
+            ValueError: If the model is fused.
+        """
         if self.is_fused:
             raise ValueError(
                 f"A fused model cannot be saved to {save_directory}: its weights no longer fit the architecture. Save "
@@ -1046,19 +949,120 @@ class MaSSFormerPreTrainedModel(PreTrainedModel):
         init.xavier_normal_(module.mlp.fc2.weight)
 
 
+@auto_docstring(
+    custom_intro="""
+    Transformer decoder with masked attention (Mask2Former): queries read the memories in turn, each within the mask it
+    predicted before.
+    """
+)
+class MaSSFormerTransformerDecoder(MaSSFormerPreTrainedModel):
+    main_input_name = "memories"
+    # Recorded here and not by the whole model, whose hooks would be added to those that some backbones have already.
+    _can_record_outputs = {
+        "hidden_states": MaSSFormerTransformerDecoderLayer,
+        "attentions": OutputRecorder(MaSSFormerAttention, index=1, layer_name="cross_attention"),
+    }
+
+    def __init__(self, config: MaSSFormerConfig):
+        super().__init__(config)
+        self.query_features = nn.Embedding(config.num_queries, config.hidden_size)
+        self.query_positions = nn.Embedding(config.num_queries, config.hidden_size)
+        self.level_embeddings = nn.Embedding(num_memories(config), config.hidden_size)
+        self.layers = nn.ModuleList(MaSSFormerTransformerDecoderLayer(config) for _ in range(config.num_hidden_layers))
+        self.layernorm = nn.LayerNorm(config.hidden_size)
+        self.mask_embedder = MaSSFormerMaskEmbedder(config)
+        self.post_init()
+
+    @torch.no_grad()
+    def attention_mask(self, mask_embeddings: torch.Tensor, level_features: torch.Tensor) -> torch.Tensor:
+        """
+        Additive mask (B, 1, Q, H * W) which hides from each query the positions outside its mask; a query whose mask
+        is empty sees everything. Resizing commutes with the product over channels, so the masks are made from features
+        at the memory's size and never exist at a larger one.
+        """
+        outside = mask_logits(mask_embeddings, level_features).flatten(2)
+        outside = outside.sigmoid() < 0.5
+        outside = outside & ~outside.all(dim=-1, keepdim=True)
+        mask = torch.zeros(outside.shape, dtype=level_features.dtype, device=outside.device)
+        return mask.masked_fill(outside, torch.finfo(mask.dtype).min)[:, None]
+
+    @torch.no_grad()
+    def level_features(self, coarse_features: torch.Tensor) -> list[torch.Tensor]:
+        """
+        Features at the sizes of the memories, for the masks that steer the attention, from the mask features at a
+        quarter of the image's size (release).
+        """
+        height, width = coarse_features.shape[-2:]
+        return [resize(coarse_features, (height // factor, width // factor)) for factor in (8, 4, 2)]
+
+    @capture_outputs(tie_last_hidden_states=False)
+    @auto_docstring
+    def forward(
+        self,
+        memories: list[torch.Tensor],
+        level_features: list[torch.Tensor],
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> MaSSFormerTransformerDecoderOutput:
+        r"""
+        memories (`list[torch.Tensor]` of shape `(batch_size, hidden_size, height / s, width / s)`):
+            Memories with s = 32, 16, 8. The list is emptied to free them: at 4K they take hundreds of megabytes, and
+            the decoder works on a copy.
+        level_features (`list[torch.Tensor]` of shape `(batch_size, hidden_size, height / s, width / s)`):
+            Mask features at the sizes of the memories.
+        """
+        batch_size, hidden_size = memories[0].shape[:2]
+        level_keys, level_memories = [], []
+        for level_embedding in self.level_embeddings.weight:
+            memory = memories.pop(0)
+            positions = sine_position_embedding(*memory.shape[-2:], hidden_size, memory.device)
+            level_memories.append(memory.flatten(2).transpose(1, 2) + level_embedding)
+            level_keys.append(level_memories[-1] + positions.flatten(1).T.to(memory.dtype))
+        del memory, positions
+
+        # Repeated, not expanded: the first hidden state must not share memory with the parameter.
+        hidden_states = self.query_features.weight.repeat(batch_size, 1, 1)
+        normalized_states = [self.layernorm(hidden_states)]
+        mask_embeddings = [self.mask_embedder(normalized_states[-1])]
+        for index, layer in enumerate(self.layers):
+            level = index % len(level_memories)
+            hidden_states = layer(
+                hidden_states,
+                self.query_positions.weight,
+                level_keys[level],
+                level_memories[level],
+                self.attention_mask(mask_embeddings[-1], level_features[level]),
+                **kwargs,
+            )
+            normalized_states.append(self.layernorm(hidden_states))
+            mask_embeddings.append(self.mask_embedder(normalized_states[-1]))
+        return MaSSFormerTransformerDecoderOutput(
+            last_hidden_state=normalized_states[-1],
+            intermediate_hidden_states=tuple(normalized_states),
+            mask_embeddings=tuple(mask_embeddings),
+        )
+
+
+def load_pixel_encoder(config: MaSSFormerConfig) -> Any:
+    """Build the backbone with the attention implementation of the decoder, where it has attention."""
+    backbone_config: Any = config.backbone_config
+    # A backbone without attention, such as ResNet, refuses to be built with an attention implementation.
+    requested, backbone_config._attn_implementation = backbone_config._attn_implementation, None
+    backbone: Any = load_backbone(config)
+    if requested is not None and backbone.has_attentions:
+        backbone.set_attn_implementation(requested)
+    # Swin's last normalization serves its classifier only. A parameter that never gets a gradient halts
+    # data-parallel training, and the release's checkpoints do not have it.
+    trunk = getattr(backbone, {"swin": "swin", "maskformer-swin": "model"}.get(backbone_config.model_type, ""), None)
+    if trunk is not None:
+        trunk.layernorm = nn.Identity()
+    return backbone
+
+
 @auto_docstring(custom_intro="Pixel encoder, pixel decoder and transformer decoder, without the class head.")
 class MaSSFormerModel(MaSSFormerPreTrainedModel):
     def __init__(self, config: MaSSFormerConfig):
         super().__init__(config)
-        # A backbone without attention, such as ResNet, would refuse the implementation chosen for the decoder.
-        backbone_config: Any = config.backbone_config
-        requested, backbone_config._attn_implementation = backbone_config._attn_implementation, None
-        self.backbone = load_backbone(config)
-        if requested is not None and self.backbone.has_attentions:
-            self.backbone.set_attn_implementation(requested)
-        # Swin's last normalisation belongs to its classifier. Without gradients it would halt data-parallel training.
-        if hasattr(getattr(self.backbone, "swin", None), "layernorm"):
-            self.backbone.swin.layernorm = nn.Identity()
+        self.backbone = load_pixel_encoder(config)
         self.pixel_decoder = MaSSFormerPixelDecoder(
             config, self.backbone.channels, getattr(config.backbone_config, "num_channels", 3)
         )
@@ -1066,7 +1070,8 @@ class MaSSFormerModel(MaSSFormerPreTrainedModel):
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
-        return self.backbone.get_input_embeddings()
+        """Return the convolution that reads the image; not every backbone names its own."""
+        return next(module for module in self.backbone.modules() if isinstance(module, nn.Conv2d))
 
     def check_input(self, pixel_values: torch.Tensor):
         height, width = pixel_values.shape[-2:]
@@ -1087,9 +1092,15 @@ class MaSSFormerModel(MaSSFormerPreTrainedModel):
         height, width = pixel_values.shape[-2:]
         sizes = [tuple(feature_map.shape[-2:]) for feature_map in feature_maps]
         if sizes != [(height // stride, width // stride) for stride in (4, 8, 16, 32)]:
+            remedy = "Choose other `out_features` or `out_indices` in `backbone_config`."
+            if len(set(sizes)) == 1:
+                remedy = (
+                    "All its maps have one stride, as in plain vision transformers (ViT, DINOv2, DINOv3-ViT), which "
+                    "cannot be used; choose a hierarchical backbone such as ResNet, Swin or ConvNeXt."
+                )
             raise ValueError(
                 f"The backbone must return feature maps at strides 4, 8, 16 and 32, but for an image of {height} x "
-                f"{width} they have sizes {sizes}. Choose other `out_features` or `out_indices` in `backbone_config`."
+                f"{width} they have sizes {sizes}. {remedy}"
             )
 
     def choose_bands(self, pixel_values: torch.Tensor) -> list[tuple[int, int]]:
@@ -1108,8 +1119,11 @@ class MaSSFormerModel(MaSSFormerPreTrainedModel):
         feature_maps: list[torch.Tensor],
         bands: list[tuple[int, int]],
         **kwargs: Unpack[TransformersKwargs],
-    ) -> MaSSFormerModelOutput:
-        """Mask features exist in bands of rows only: made once for the attention masks and once for the logits."""
+    ) -> tuple[MaSSFormerTransformerDecoderOutput, torch.Tensor, torch.Tensor]:
+        """
+        Compute the decoder's outputs, the mask logits and the edge logits with mask features that only exist in bands
+        of rows: they are computed once for the attention masks and once for the logits.
+        """
         pixel_decoder, transformer_decoder = self.pixel_decoder, self.transformer_decoder
         memories, body, low_level = pixel_decoder.semantic_branch(feature_maps)
         gated, edge_logits = pixel_decoder.structure_bands(pixel_values, body, low_level, bands)
@@ -1118,7 +1132,7 @@ class MaSSFormerModel(MaSSFormerPreTrainedModel):
         refined = [pixel_decoder.edge_guided_fusion.refine_bands(gated, stripe) for stripe in stripes]
         del gated
 
-        # The features have more channels than any map before them, so there are fewer rows in their bands.
+        # The features have more channels than the maps before them, so their bands have fewer rows.
         row_values = pixel_values.shape[0] * pixel_values.shape[-1] // 2 * self.config.hidden_size
         stripes = [row_bands(stripe[0][0], stripe[-1][1], row_values, 2) for stripe in stripes]
 
@@ -1128,31 +1142,26 @@ class MaSSFormerModel(MaSSFormerPreTrainedModel):
 
         levels = zip(*(level_rows(index) for index in range(len(stripes))), strict=True)
         level_features = [torch.cat(rows, dim=2) for rows in levels]
-        hidden_states, mask_embeddings = transformer_decoder(memories, level_features, **kwargs)
+        decoder_outputs = transformer_decoder(memories, level_features, return_dict=True, **kwargs)
 
         def rows_of_bands() -> Iterator[tuple[torch.Tensor]]:
             for stripe in stripes:
                 for features in pixel_decoder.mask_feature_bands(refined.pop(0), body, stripe):
-                    yield (mask_logits_rows(mask_embeddings[-1], features),)
+                    yield (mask_logits_rows(decoder_outputs.mask_embeddings[-1], features),)
 
         (masks_queries_logits,) = join_rows(rows_of_bands(), [band for stripe in stripes for band in stripe])
-        return MaSSFormerModelOutput(
-            last_hidden_state=hidden_states[-1],
-            intermediate_hidden_states=tuple(hidden_states),
-            mask_embeddings=tuple(mask_embeddings),
-            masks_queries_logits=masks_queries_logits,
-            edge_logits=edge_logits,
-        )
+        return decoder_outputs, masks_queries_logits, edge_logits
 
-    @capture_outputs(tie_last_hidden_states=False)
+    @can_return_tuple
     @auto_docstring
     def forward(
         self, pixel_values: torch.Tensor, output_pixel_features: bool = True, **kwargs: Unpack[TransformersKwargs]
     ) -> MaSSFormerModelOutput:
         r"""
         output_pixel_features (`bool`, *optional*, defaults to `True`):
-            Whether to return the mask features and the memories. If not, the mask logits are returned, which at
-            inference are computed in bands of rows: the features, several times as large, never exist whole.
+            Whether to return the mask features and the memories. If `False`, the mask logits are returned instead;
+            inference then computes them in bands of rows, so that the features, several times their size, never exist
+            as a whole.
         """
         self.check_input(pixel_values)
         pixel_values = pixel_values.to(self.dtype)
@@ -1163,23 +1172,28 @@ class MaSSFormerModel(MaSSFormerPreTrainedModel):
         del backbone_outputs
         self.check_feature_maps(pixel_values, feature_maps)
         bands = self.choose_bands(pixel_values)
+        memories, mask_features, masks_queries_logits = [], None, None
         if not output_pixel_features and len(bands) > 1:
-            outputs = self.predict_in_bands(pixel_values, feature_maps, bands, **kwargs)
-            outputs.semantic_maps = semantic_maps
-            return outputs
-
-        memories, mask_features, edge_logits = self.pixel_decoder(pixel_values, feature_maps)
-        level_features = self.transformer_decoder.level_features(halve(mask_features))
-        hidden_states, mask_embeddings = self.transformer_decoder(list(memories), level_features, **kwargs)
+            decoder_outputs, masks_queries_logits, edge_logits = self.predict_in_bands(
+                pixel_values, feature_maps, bands, **kwargs
+            )
+        else:
+            memories, mask_features, edge_logits = self.pixel_decoder(pixel_values, feature_maps)
+            level_features = self.transformer_decoder.level_features(halve(mask_features))
+            decoder_outputs = self.transformer_decoder(list(memories), level_features, return_dict=True, **kwargs)
+            if not output_pixel_features:
+                masks_queries_logits = mask_logits(decoder_outputs.mask_embeddings[-1], mask_features)
         return MaSSFormerModelOutput(
-            last_hidden_state=hidden_states[-1],
-            intermediate_hidden_states=tuple(hidden_states),
-            mask_embeddings=tuple(mask_embeddings),
+            last_hidden_state=decoder_outputs.last_hidden_state,
+            intermediate_hidden_states=decoder_outputs.intermediate_hidden_states,
+            mask_embeddings=decoder_outputs.mask_embeddings,
             mask_features=mask_features if output_pixel_features else None,
-            masks_queries_logits=None if output_pixel_features else mask_logits(mask_embeddings[-1], mask_features),
+            masks_queries_logits=masks_queries_logits,
             edge_logits=edge_logits,
             pixel_decoder_hidden_states=tuple(memories) if output_pixel_features else None,
             semantic_maps=semantic_maps,
+            hidden_states=decoder_outputs.hidden_states,
+            attentions=decoder_outputs.attentions,
         )
 
 
@@ -1210,7 +1224,7 @@ class MaSSFormerForSemanticSegmentation(MaSSFormerPreTrainedModel):
         if output_auxiliary_logits is None:
             output_auxiliary_logits = labels is not None
         output_pixel_features = output_auxiliary_logits or labels is not None
-        outputs = self.model(pixel_values, output_pixel_features=output_pixel_features, **kwargs)
+        outputs = self.model(pixel_values, output_pixel_features, return_dict=True, **kwargs)
         class_queries_logits = [self.class_predictor(states) for states in outputs.intermediate_hidden_states]
 
         loss, loss_dict = None, None

@@ -25,7 +25,13 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration_per_pixel_baseline import PerPixelBaselineConfig
 from .loss_massformer import MaSSFormerLoss
-from .modeling_massformer import MaSSFormerModel, MaSSFormerPreTrainedModel, halve, mask_logits
+from .modeling_massformer import (
+    MaSSFormerModel,
+    MaSSFormerPreTrainedModel,
+    MaSSFormerTransformerDecoderOutput,
+    halve,
+    mask_logits,
+)
 from .semantic_prior import pixel_cross_entropy, semantic_prior_loss
 
 
@@ -75,9 +81,11 @@ class PerPixelBaselineClassifier(nn.Module):
 
     def forward(
         self, memories: list[torch.Tensor], level_features: list[torch.Tensor], **kwargs: Unpack[TransformersKwargs]
-    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        embeddings = self.class_embeddings.weight.expand(len(memories[0]), -1, -1)
-        return [embeddings], [embeddings]
+    ) -> MaSSFormerTransformerDecoderOutput:
+        embeddings = self.class_embeddings.weight.repeat(len(memories[0]), 1, 1)
+        return MaSSFormerTransformerDecoderOutput(
+            last_hidden_state=embeddings, intermediate_hidden_states=(embeddings,), mask_embeddings=(embeddings,)
+        )
 
 
 @auto_docstring(custom_intro="Pixel encoder and pixel decoder, and a classifier in the place of the queries.")
@@ -155,7 +163,7 @@ class PerPixelBaselineForSemanticSegmentation(MaSSFormerPreTrainedModel):
         labels (`torch.LongTensor` of shape `(batch_size, height, width)`, *optional*):
             Class of each pixel, `config.ignore_index` where there is none. Gives the loss.
         """
-        outputs = self.model(pixel_values, output_pixel_features=labels is not None, **kwargs)
+        outputs = self.model(pixel_values, output_pixel_features=labels is not None, return_dict=True, **kwargs)
         loss, loss_dict, logits = None, None, outputs.masks_queries_logits
         if labels is not None:
             with torch.autocast(device_type=labels.device.type, enabled=False):

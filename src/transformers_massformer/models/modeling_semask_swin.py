@@ -46,6 +46,7 @@ from transformers.utils import ModelOutput, TransformersKwargs, auto_docstring
 from transformers.utils.generic import can_return_tuple
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
+from .batch_norm_statistics import fix_statistics_under_adapters
 from .configuration_semask_swin import SeMaskConfig, SeMaskSwinConfig
 from .semantic_prior import double_and_fit, pixel_cross_entropy, sum_semantic_maps
 
@@ -67,6 +68,9 @@ class SeMaskSwinModelOutput(ModelOutput):
         `(batch_size, num_channels, height / s, width / s)`.
     semantic_maps (`tuple(torch.Tensor)`):
         For each stage a map of shape `(batch_size, num_semantic_labels, height / s, width / s)` with s = 4, 8, 16, 32.
+    hidden_states (`tuple(torch.Tensor)`, *optional*, returned when `output_hidden_states=True` is passed):
+        The patch embeddings, and the tokens after the semantic layer of each stage, of shape
+        `(batch_size, height / s * width / s, num_channels)`.
     attentions (`tuple(torch.Tensor)`, *optional*, returned when `output_attentions=True` is passed):
         Attention weights of each Swin block, of shape `(batch_size * num_windows, num_heads, length, length)`.
     """
@@ -74,6 +78,7 @@ class SeMaskSwinModelOutput(ModelOutput):
     last_hidden_state: torch.Tensor | None = None
     reshaped_hidden_states: tuple[torch.Tensor, ...] | None = None
     semantic_maps: tuple[torch.Tensor, ...] | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
 
 
@@ -290,7 +295,10 @@ class SeMaskSwinPreTrainedModel(SwinPreTrainedModel):
         r"^classifier\.",
         r"^decoder\.",
     ]
-    _can_record_outputs = {"attentions": OutputRecorder(SeMaskSwinLayer, index=1)}
+    _can_record_outputs = {
+        "hidden_states": SeMaskSwinStage,
+        "attentions": OutputRecorder(SeMaskSwinLayer, index=1),
+    }
 
     def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False):
         # Code outside the library is taken to overwrite loaded weights, so modules whose weights were loaded are
@@ -424,6 +432,13 @@ class SeMaskPreTrainedModel(PreTrainedModel):
     # The loss is a mean over the batch; `Trainer` is not to pass the number of items to it.
     accepts_loss_kwargs = False
 
+    # Overridden because modules have no hook for changes of mode, and every training loop and wrapper calls it.
+    def train(self, mode: bool = True):
+        """Set the mode like the base class; with adapters of peft, frozen batch normalizations stay in eval mode."""
+        super().train(mode)
+        fix_statistics_under_adapters(self)
+        return self
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
         """The release's initialisation of the head."""
@@ -443,16 +458,39 @@ def load_semask_backbone(config: SeMaskConfig) -> nn.Module:
     return load_backbone(config)
 
 
-@auto_docstring(custom_intro="SeMask-FPN: SeMask-Swin with a Semantic-FPN head, and semantic maps for training.")
-class SeMaskForSemanticSegmentation(SeMaskPreTrainedModel):
+@auto_docstring(custom_intro="The encoder of SeMask, without a segmentation head.")
+class SeMaskModel(SeMaskPreTrainedModel):
+    _keys_to_ignore_on_load_unexpected = [r"^head\."]
+
     def __init__(self, config: SeMaskConfig):
         super().__init__(config)
         self.backbone: Any = load_semask_backbone(config)
-        self.head = SeMaskFPNHead(config, self.backbone.channels)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
-        return self.backbone.get_input_embeddings()
+        """Return the convolution that reads the image; not every backbone names its own."""
+        return next(module for module in self.backbone.modules() if isinstance(module, nn.Conv2d))
+
+    def encode(self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> Any:
+        """Run the backbone with the outputs that the arguments or else this model's configuration ask for."""
+        for name in ("output_hidden_states", "output_attentions"):
+            kwargs.setdefault(name, getattr(self.config, name))
+        return self.backbone.forward_with_filtered_kwargs(pixel_values, **kwargs)
+
+    @can_return_tuple
+    @auto_docstring
+    def forward(self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> SeMaskSwinBackboneOutput:
+        return self.encode(pixel_values, **kwargs)
+
+
+@auto_docstring(custom_intro="SeMask-FPN: SeMask-Swin with a Semantic-FPN head, and semantic maps for training.")
+class SeMaskForSemanticSegmentation(SeMaskModel):
+    _keys_to_ignore_on_load_unexpected = None
+
+    def __init__(self, config: SeMaskConfig):
+        super().__init__(config)
+        self.head = SeMaskFPNHead(config, self.backbone.channels)
+        self.post_init()
 
     @can_return_tuple
     @auto_docstring
@@ -461,9 +499,9 @@ class SeMaskForSemanticSegmentation(SeMaskPreTrainedModel):
     ) -> SeMaskForSemanticSegmentationOutput:
         r"""
         labels (`torch.LongTensor` of shape `(batch_size, height, width)`, *optional*):
-            Class of each pixel, `config.ignore_index` where there is none. Gives the loss.
+            Class of each pixel, `config.ignore_index` for pixels without one. Returns the loss.
         """
-        outputs = self.backbone(pixel_values, **kwargs)
+        outputs = self.encode(pixel_values, **kwargs)
         logits = self.head(outputs.feature_maps)
         semantic_maps = getattr(outputs, "semantic_maps", None)
         semantic_logits = None if semantic_maps is None else sum_semantic_maps(semantic_maps)
@@ -488,7 +526,7 @@ class SeMaskForSemanticSegmentation(SeMaskPreTrainedModel):
             semantic_logits=semantic_logits,
             semantic_maps=semantic_maps,
             hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
+            attentions=getattr(outputs, "attentions", None),
             loss_dict=loss_dict,
         )
 
@@ -497,6 +535,7 @@ AutoBackbone.register(SeMaskSwinConfig, SeMaskSwinBackbone, exist_ok=True)
 
 __all__ = [
     "SeMaskForSemanticSegmentation",
+    "SeMaskModel",
     "SeMaskPreTrainedModel",
     "SeMaskSwinBackbone",
     "SeMaskSwinModel",
