@@ -243,9 +243,11 @@ class MaSSFormerConfig(SegmentationLabelsMixin, PreTrainedConfig):
 
     def _follow_labels(self, num_labels_before: int, num_labels: int):
         super()._follow_labels(num_labels_before, num_labels)
-        # CODEPATH: training choice; no checkpoint depends on it.
-        if self.matching == "fixed" and self.num_queries == num_labels_before:
+        if self._has_query_per_label() and self.num_queries == num_labels_before:
             self.num_queries = num_labels
+
+    def _has_query_per_label(self) -> bool:
+        return self.matching == "fixed"
 
     def validate_architecture(self):
         """Part of `@strict`-powered validation: refuses combinations that cannot be built or trained."""
@@ -328,10 +330,10 @@ class MaSSFormerConfig(SegmentationLabelsMixin, PreTrainedConfig):
             )
         if self.matching not in MATCHINGS:
             raise ValueError(f"`matching` must be one of {', '.join(MATCHINGS)}, got {self.matching!r}.")
-        if self.matching == "fixed" and self.num_queries != num_labels:
+        if self._has_query_per_label() and self.num_queries != num_labels:
             raise ValueError(
-                f"With fixed matching every query has its class: set `num_queries` to the number of labels "
-                f"({num_labels}), it is {self.num_queries}."
+                f"`num_queries` must be the number of labels ({num_labels}), because each class has its own query; "
+                f"got {self.num_queries}."
             )
         self._validate_ignore_index()
         unknown = [index for index in self.pseudo_label_classes if not 0 <= index < num_labels]

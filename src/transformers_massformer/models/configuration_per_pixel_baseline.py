@@ -58,11 +58,9 @@ class PerPixelBaselineConfig(MaSSFormerConfig):
         if self.num_queries is None:
             self.num_queries = self.num_labels
         super().validate_architecture()
-        if self.num_queries != self.num_labels:
-            raise ValueError(
-                f"`num_queries` must be the number of labels ({self.num_labels}), because each class has its own "
-                f"query; got {self.num_queries}. Leave it out."
-            )
+
+    def _has_query_per_label(self) -> bool:
+        return True
 
 
 __all__ = ["PerPixelBaselineConfig"]

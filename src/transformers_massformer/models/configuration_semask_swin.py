@@ -77,6 +77,8 @@ class SeMaskSwinConfig(SwinConfig):
         if self.semantic_window_size is None:
             self.semantic_window_size = self.window_size
         self.semantic_depths, self.semantic_attention = list(self.semantic_depths), list(self.semantic_attention)
+        # The type in the configuration of a Swin checkpoint would replace this class's, by which weights are renamed.
+        kwargs.pop("model_type", None)
         super().__post_init__(**kwargs)
 
     def validate_architecture(self):

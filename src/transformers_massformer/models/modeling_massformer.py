@@ -843,6 +843,14 @@ class MaSSFormerPreTrainedModel(PreTrainedModel):
     # Set by `fuse`.
     is_fused = False
 
+    # Overridden because backbones without attention, such as ResNet, refuse every implementation but "eager".
+    def set_attn_implementation(self, attn_implementation: str | dict, allow_all_kernels: bool = False):
+        """Set the attention implementation like the base class, except in a backbone without attention."""
+        backbone = getattr(self.base_model, "backbone", None)
+        if isinstance(attn_implementation, str) and not getattr(backbone, "has_attentions", True):
+            attn_implementation = {"": attn_implementation}
+        super().set_attn_implementation(attn_implementation, allow_all_kernels=allow_all_kernels)
+
     def fuse(self):
         """
         Prepare the model for inference, in place: fold batch normalizations into the preceding convolutions, run

@@ -354,7 +354,7 @@ class SeMaskSwinBackbone(BackboneMixin, SeMaskSwinPreTrainedModel):
     @auto_docstring
     def forward(self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> SeMaskSwinBackboneOutput:
         kwargs.pop("output_hidden_states", None)
-        outputs = self.swin(pixel_values, **kwargs)
+        outputs = self.swin(pixel_values, return_dict=True, **kwargs)
         maps = dict(zip(self.stage_names, outputs.reshaped_hidden_states, strict=True))
         feature_maps = [
             norm(maps[stage].movedim(1, -1)).movedim(-1, 1) for stage, norm in self.hidden_states_norms.items()
