@@ -52,7 +52,7 @@ def tiny_config(**overrides) -> MaSSFormerConfig:
 
 
 def settled(model: PreTrainedModel) -> PreTrainedModel:
-    """Give a model in eval mode offsets, modulation, batch statistics and semantic layers that influence its outputs."""
+    """Give a model in eval mode offsets, batch statistics and semantic layers that influence its outputs."""
     for name, parameter in model.named_parameters():
         if ".offset." in name:
             torch.nn.init.normal_(parameter, std=0.3)
