@@ -219,7 +219,7 @@ def test_the_loss_counts_ignored_pixels_as_nothing():
     hardest = sum(sorted(losses)[-6:])
     assert pixel_cross_entropy(logits, labels, 255, 3).item() == pytest.approx(hardest / 32, abs=1e-6)
     labels[1, 2, 2] = 3
-    with pytest.raises(ValueError, match=r"no class: \[3\].*num_semantic_labels"):
+    with pytest.raises(ValueError, match=r"outside the classes: \[3\].*num_semantic_labels"):
         pixel_cross_entropy(logits, labels, 255)
 
 

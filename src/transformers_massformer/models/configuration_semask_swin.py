@@ -34,23 +34,23 @@ class SeMaskSwinConfig(SwinConfig):
     num_heads (`list(int)`, *optional*, defaults to `[3, 6, 12, 24]`):
         Attention heads of the Swin blocks of each stage.
     window_size (`int`, *optional*, defaults to 7):
-        Side of the Swin blocks' windows, in tokens. It is kept on maps that are smaller (release).
+        Side of the Swin blocks' windows, in tokens, on smaller maps too (release).
     drop_path_rate (`float`, *optional*, defaults to 0.3):
-        Stochastic depth, rising linearly over the Swin blocks, on attention and MLP alike (release).
+        Rate of stochastic depth, increasing linearly over the Swin blocks, for attention and MLP (release).
     encoder_stride (`int`, *optional*, defaults to 32):
-        A field of Swin's for masked image modelling, which this backbone is not used for.
+        Field of Swin for masked image modeling; not used by this backbone.
     num_semantic_labels (`int`, *optional*, defaults to 7):
-        Classes of the semantic maps, of which the semantic layers learn one channel each.
+        Number of classes of the semantic maps; the semantic layers learn one channel for each.
     semantic_depths (`list[int]`, *optional*, defaults to `[1, 1, 1, 1]`):
-        SeMask attention blocks after the Swin blocks of each stage (the paper's N_S). At least 1.
+        SeMask attention blocks after the Swin blocks of each stage (the paper's N_S). Must be at least 1.
     semantic_attention (`list[str]`, *optional*, defaults to `["window", "window", "window", "window"]`):
-        For each stage whether its tokens attend to those of their window (`"window"`), or to all of the image
+        Range of the SeMask attention in each stage: the tokens of a window (`"window"`) or of the complete image
         (`"global"`). The release's models for more than 19 classes with an embedding of 96 or 192 have
-        `["window", "window", "global", "global"]`; nothing in their checkpoints tells.
+        `["window", "window", "global", "global"]`, which their checkpoints do not record.
     semantic_window_size (`int`, *optional*):
-        Side of these windows, in tokens. By default `window_size` (release).
+        Side of these windows, in tokens. Defaults to `window_size` (release).
     semantic_dropout_prob (`float`, *optional*, defaults to 0.1):
-        Dropout of what SeMask attention adds (release).
+        Dropout of the output of SeMask attention (release).
 
     Example:
 
@@ -82,7 +82,7 @@ class SeMaskSwinConfig(SwinConfig):
         super().__post_init__(**kwargs)
 
     def validate_architecture(self):
-        """Part of `@strict`-powered validation: refuses combinations that cannot be built."""
+        """Part of `@strict`-powered validation: rejects combinations that cannot be built."""
         super().validate_architecture()
         for name in ("semantic_depths", "semantic_attention", "num_heads"):
             if len(getattr(self, name)) != len(self.depths):
@@ -97,7 +97,7 @@ class SeMaskSwinConfig(SwinConfig):
             )
         unknown = sorted(set(self.semantic_attention) - set(SEMANTIC_ATTENTIONS))
         if unknown:
-            raise ValueError(f"`semantic_attention` holds {unknown}; choose from {list(SEMANTIC_ATTENTIONS)}.")
+            raise ValueError(f"`semantic_attention` contains {unknown}; choose from {list(SEMANTIC_ATTENTIONS)}.")
         for name in ("num_semantic_labels", "semantic_window_size", "window_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
@@ -109,20 +109,22 @@ class SeMaskConfig(SegmentationLabelsMixin, PreTrainedConfig):
     r"""
     backbone_config (`dict` or `PreTrainedConfig`, *optional*, defaults to SeMask-Swin-T):
         The configuration of the encoder: a [`SeMaskSwinConfig`], or any backbone with four feature maps at strides 4,
-        8, 16 and 32, which then is a plain Semantic-FPN. A `dict` without `num_semantic_labels` gets `num_labels`.
+        8, 16 and 32 for a plain Semantic-FPN. In a `dict` of SeMask-Swin, `out_features` defaults to all stages and
+        `num_semantic_labels` to `num_labels`. When a checkpoint is loaded with other labels, `num_semantic_labels`
+        follows if it was `num_labels`.
     hidden_size (`int`, *optional*, defaults to 256):
         Width of the Semantic-FPN head (release).
     hidden_dropout_prob (`float`, *optional*, defaults to 0.1):
-        Dropout of whole channels before the classifier (release).
+        Dropout of channels before the classifier (release).
     batch_norm_eps (`float`, *optional*, defaults to 1e-05):
-        Epsilon of the head's batch normalisations.
+        Epsilon of the head's batch normalizations.
     batch_norm_momentum (`float`, *optional*, defaults to 0.1):
         Momentum of their running statistics.
     semantic_loss_weight (`float`, *optional*, defaults to 0.4):
-        Weight alpha of the cross-entropy of the semantic maps (paper, Eq. 5; release). 0 switches it off.
+        Weight alpha of the cross-entropy of the semantic maps (paper, Eq. 5; release). 0 disables it.
     hard_pixels_per_image (`int`, *optional*):
-        Count so many pixels per image of the batch, those of the highest loss, in the logits' cross-entropy. By
-        default all. The release's SeMask-L for ADE20K and its models for COCO-Stuff take 100,000.
+        Number of pixels per image of the batch, those with the highest loss, that count in the cross-entropy of the
+        logits. Defaults to all. The release's SeMask-L for ADE20K and its models for COCO-Stuff use 100,000.
     ignore_index (`int`, *optional*, defaults to 255):
         Label of pixels that belong to no class.
 
@@ -165,7 +167,7 @@ class SeMaskConfig(SegmentationLabelsMixin, PreTrainedConfig):
         super().__post_init__(**kwargs)
 
     def validate_architecture(self):
-        """Part of `@strict`-powered validation: refuses combinations that cannot be built or trained."""
+        """Part of `@strict`-powered validation: rejects combinations that cannot be built or trained."""
         super().validate_architecture()
         out_features = getattr(self.backbone_config, "out_features", None) or ()
         if len(out_features) != len(STAGES):
@@ -182,7 +184,7 @@ class SeMaskConfig(SegmentationLabelsMixin, PreTrainedConfig):
         self._validate_ignore_index()
 
 
-# Models find their backbone by its type, also where this file travels with one.
+# Models find their backbone by its type, even if this file is loaded as remote code.
 AutoConfig.register(SeMaskSwinConfig.model_type, SeMaskSwinConfig, exist_ok=True)
 
 __all__ = ["STAGES", "SeMaskConfig", "SeMaskSwinConfig"]

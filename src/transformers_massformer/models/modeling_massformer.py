@@ -43,13 +43,13 @@ from .loss_massformer import MaSSFormerLoss
 from .semantic_readout import semantic_scores
 
 
-# Values of the widest map of a band of rows: few enough for the allocator to use the same memory again, enough to keep
-# the kernels busy.
+# Values in the widest map of a band of rows: few enough for the allocator to reuse the same memory, enough to keep the
+# kernels busy.
 BAND_VALUES = 2**22
-# Bands in a stripe. A map in stripes is given back piece by piece, and they are large enough for the allocator to
-# return them to the system.
+# Bands in a stripe. A map in stripes is freed piece by piece, and stripes are large enough for the allocator to return
+# them to the system.
 STRIPE_BANDS = 4
-# Rows beyond a band which a deformable convolution has at hand; it reads more where its offsets reach further.
+# Rows beyond a band that a deformable convolution is given; it reads more where its offsets reach further.
 READ_AHEAD = 16
 
 
@@ -82,13 +82,14 @@ class MaSSFormerTransformerDecoderOutput(ModelOutput):
 class MaSSFormerModelOutput(ModelOutput):
     r"""
     last_hidden_state (`torch.Tensor` of shape `(batch_size, num_queries, hidden_size)`):
-        The normalised queries after the last decoder layer.
+        The normalized queries after the last decoder layer.
     intermediate_hidden_states (`tuple(torch.Tensor)` of length `num_hidden_layers + 1`):
-        The normalised queries before the first layer and after each layer, each shaped like `last_hidden_state`.
+        The normalized queries before the first layer and after each layer, each shaped like `last_hidden_state`.
     mask_embeddings (`tuple(torch.Tensor)` of length `num_hidden_layers + 1`):
-        What the masks of each step are made with, each shaped like `last_hidden_state`.
+        The embeddings whose product with the mask features gives the masks of each step, each shaped like
+        `last_hidden_state`.
     mask_features (`torch.Tensor` of shape `(batch_size, hidden_size, height / 2, width / 2)`, *optional*):
-        The features of paper's D1; their product with `mask_embeddings` is the mask logits. Not returned when
+        The features of the paper's D1; their product with `mask_embeddings` gives the mask logits. Not returned when
         `output_pixel_features=False` is passed.
     masks_queries_logits (`torch.Tensor` of shape `(batch_size, num_queries, height / 2, width / 2)`, *optional*):
         Mask logits of each query after the last layer, returned when `output_pixel_features=False` is passed.
@@ -98,10 +99,10 @@ class MaSSFormerModelOutput(ModelOutput):
         The memories of the transformer decoder (the paper's D4, D3, D2), of shapes
         `(batch_size, hidden_size, height / s, width / s)` with s = 32, 16, 8. Not returned when
         `output_pixel_features=False` is passed.
-    semantic_maps (`tuple(torch.Tensor)`, *optional*, returned if the backbone makes them):
-        Its semantic maps, of shapes `(batch_size, num_labels, height / s, width / s)` with s = 4, 8, 16, 32.
+    semantic_maps (`tuple(torch.Tensor)`, *optional*, returned if the backbone has semantic layers):
+        The semantic maps, of shapes `(batch_size, num_labels, height / s, width / s)` with s = 4, 8, 16, 32.
     hidden_states (`tuple(torch.Tensor)`, *optional*, returned when `output_hidden_states=True` is passed):
-        The queries before the first layer and after each layer, before normalisation, each shaped like
+        The queries before the first layer and after each layer, before normalization, each shaped like
         `last_hidden_state`.
     attentions (`tuple(torch.Tensor)`, *optional*, returned when `output_attentions=True` is passed):
         Cross-attention weights of each layer, of shape `(batch_size, num_heads, num_queries, memory_length)`.
@@ -138,18 +139,18 @@ class MaSSFormerForSemanticSegmentationOutput(ModelOutput):
         Logits of the edges between classes (Eq. 4).
     auxiliary_logits (`list[dict[str, torch.Tensor]]`, *optional*):
         `class_queries_logits` and `masks_queries_logits` (the latter at a quarter of the input's size) before the
-        first decoder layer and after each but the last. Returned when `labels` are given or
+        first decoder layer and after every layer but the last. Returned when `labels` are given or
         `output_auxiliary_logits=True`.
-    semantic_maps (`tuple(torch.Tensor)`, *optional*, returned if the backbone makes them):
-        Its semantic maps, of shapes `(batch_size, num_labels, height / s, width / s)` with s = 4, 8, 16, 32.
+    semantic_maps (`tuple(torch.Tensor)`, *optional*, returned if the backbone has semantic layers):
+        The semantic maps, of shapes `(batch_size, num_labels, height / s, width / s)` with s = 4, 8, 16, 32.
     hidden_states (`tuple(torch.Tensor)`, *optional*, returned when `output_hidden_states=True` is passed):
         The queries before the first layer and after each layer, of shape `(batch_size, num_queries, hidden_size)`.
     attentions (`tuple(torch.Tensor)`, *optional*, returned when `output_attentions=True` is passed):
         Cross-attention weights of each layer, of shape `(batch_size, num_heads, num_queries, memory_length)`.
     loss_dict (`dict[str, torch.Tensor]`, *optional*, returned when `labels` are given):
-        The weighted terms of which `loss` is the sum, as scalars without gradients: `loss_cross_entropy`, `loss_mask`
-        and `loss_dice` of the final step, the same with suffix `_0`, `_1` ... for the earlier ones, `loss_edge`, and
-        if the backbone makes semantic maps `loss_semantic`.
+        The weighted terms that add up to `loss`, as scalars without gradients: `loss_cross_entropy`, `loss_mask` and
+        `loss_dice` of the final step, the same with suffix `_0`, `_1` ... for earlier steps, `loss_edge`, and
+        `loss_semantic` if the backbone has semantic layers.
     """
 
     loss: torch.Tensor | None = None
@@ -165,10 +166,10 @@ class MaSSFormerForSemanticSegmentationOutput(ModelOutput):
     @property
     def logits(self) -> torch.Tensor:
         """
-        Per-class scores, the sum over queries of class probability times mask probability: a `torch.Tensor` of shape
-        `(batch_size, num_labels, height / 2, width / 2)`, computed when read.
+        Compute the scores of each class, the sum over queries of class probability times mask probability: a
+        `torch.Tensor` of shape `(batch_size, num_labels, height / 2, width / 2)`.
         """
-        # Both are set whenever the model made this output.
+        # The model always sets both.
         return semantic_scores(self.class_queries_logits, self.masks_queries_logits)  # ty: ignore[invalid-argument-type]
 
 
@@ -179,7 +180,7 @@ def num_memories(config: MaSSFormerConfig) -> int:
 
 def sine_position_embedding(height: int, width: int, hidden_size: int, device: torch.device) -> torch.Tensor:
     """
-    Sine encoding of a map's rows and columns, normalised to (0, 2 pi], always in float32 (release; DETR).
+    Encode the rows and columns of a map, normalized to (0, 2 pi], as sines and cosines in float32 (release; DETR).
 
     Returns:
         `torch.Tensor` of shape `(hidden_size, height, width)`: rows in the first half of the channels, columns in the
@@ -199,26 +200,26 @@ def sine_position_embedding(height: int, width: int, hidden_size: int, device: t
 
 
 def resize(feature_map: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-    """Bilinear interpolation as everywhere in the release: half-pixel centres, no antialiasing."""
+    """Resize a map bilinearly, with half-pixel centers and without antialiasing, like the release."""
     return F.interpolate(feature_map, size=list(size), mode="bilinear", align_corners=False)
 
 
 def row_bands(first: int, last: int, row_values: int, multiple: int) -> list[tuple[int, int]]:
     """
-    Divides some rows of a map with so many values in a row: the first row of each band and the one after its last.
-    Bands have a multiple of so many rows.
+    Split the rows `first` to `last` of a map with `row_values` values per row into bands whose height is a multiple of
+    `multiple`. Returns the first row of each band and the row after its last.
     """
     rows = max(1, BAND_VALUES // (multiple * row_values)) * multiple
     return [(top, min(top + rows, last)) for top in range(first, last, rows)]
 
 
 def halve(feature_map: torch.Tensor) -> torch.Tensor:
-    """What `resize` makes of a map at half its size: the means of 2 x 2 values."""
+    """Resize a map to half its size, which gives the means of 2 x 2 values."""
     return resize(feature_map, (feature_map.shape[-2] // 2, feature_map.shape[-1] // 2))
 
 
 def upsample_rows(feature_map: torch.Tensor, first: int, last: int) -> torch.Tensor:
-    """Rows of what `resize` makes of a map at twice its size."""
+    """Compute the rows `first` to `last` of a map resized to twice its size."""
     height, width = feature_map.shape[-2:]
     top, bottom = max(0, first // 2 - 1), min(height, (last + 1) // 2 + 1)
     upsampled = resize(feature_map[:, :, top:bottom], (2 * (bottom - top), 2 * width))
@@ -226,7 +227,7 @@ def upsample_rows(feature_map: torch.Tensor, first: int, last: int) -> torch.Ten
 
 
 def join_rows(rows_of_bands: Iterator[tuple[torch.Tensor, ...]], bands: list[tuple[int, int]]) -> list[torch.Tensor]:
-    """Maps of all the bands' rows, channels-last, from each band's, which may be made while they are written."""
+    """Join the maps of consecutive bands into channels-last maps; an iterator can compute each band when needed."""
     feature_maps: list[torch.Tensor] = []
     start, end = bands[0][0], bands[-1][1]
     for (first, last), rows_of_maps in zip(bands, rows_of_bands, strict=True):
@@ -241,7 +242,7 @@ def join_rows(rows_of_bands: Iterator[tuple[torch.Tensor, ...]], bands: list[tup
 
 @contextlib.contextmanager
 def untracked_statistics(module: nn.Module):
-    """Activations that are computed a second time are not to count twice in the running statistics."""
+    """Leave the running statistics unchanged while activations are recomputed, so that they count once."""
     kept = [
         (layer, layer.momentum, layer.num_batches_tracked, layer.num_batches_tracked.clone())
         for layer in module.modules()
@@ -258,19 +259,19 @@ def untracked_statistics(module: nn.Module):
 
 
 def mask_logits(mask_embeddings: torch.Tensor, mask_features: torch.Tensor) -> torch.Tensor:
-    """The masks of (B, Q, C) embeddings over (B, C, H, W) features, as (B, Q, H, W)."""
+    """Compute the (B, Q, H, W) mask logits of (B, Q, C) embeddings over (B, C, H, W) features."""
     return (mask_embeddings @ mask_features.flatten(2)).unflatten(2, mask_features.shape[-2:])
 
 
 def mask_logits_rows(mask_embeddings: torch.Tensor, mask_features: torch.Tensor) -> torch.Tensor:
-    """The same for channels-last features, as channels-last (B, Q, H, W)."""
+    """Compute the same logits from channels-last features, as a channels-last (B, Q, H, W) map."""
     logits = mask_features.permute(0, 2, 3, 1).flatten(1, 2) @ mask_embeddings.transpose(1, 2)
     return logits.unflatten(1, mask_features.shape[-2:]).permute(0, 3, 1, 2)
 
 
 def partition_windows(feature_map: torch.Tensor, window_size: int, rows: int, columns: int) -> torch.Tensor:
     """
-    (B, C, H, W) to (B * rows * columns, window_size ** 2, C), row-major. What windows have beyond the map is zeros.
+    Split (B, C, H, W) into windows (B * rows * columns, window_size ** 2, C), row-major, padded with zeros.
     """
     batch_size, num_channels, height, width = feature_map.shape
     feature_map = F.pad(feature_map, (0, columns * window_size - width, 0, rows * window_size - height))
@@ -279,20 +280,20 @@ def partition_windows(feature_map: torch.Tensor, window_size: int, rows: int, co
 
 
 def merge_windows(windows: torch.Tensor, window_size: int, rows: int, columns: int) -> torch.Tensor:
-    """The inverse of `partition_windows`, but for what windows have beyond the map: that is kept."""
+    """Invert `partition_windows`, without removing the padding."""
     windows = windows.unflatten(1, (window_size, window_size)).unflatten(0, (-1, rows, columns))
     return windows.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
 
 
 class MaSSFormerBatchNorm(nn.BatchNorm2d):
-    """Batch normalisation with the configured epsilon and momentum."""
+    """Batch normalization with the configured epsilon and momentum."""
 
     def __init__(self, config: MaSSFormerConfig, num_features: int):
         super().__init__(num_features, eps=config.batch_norm_eps, momentum=config.batch_norm_momentum)
 
 
 class MaSSFormerConvLayer(nn.Module):
-    """Convolution without bias, batch normalisation, ReLU (the paper's CBR)."""
+    """Convolution without bias, batch normalization, ReLU (the paper's CBR)."""
 
     def __init__(self, config: MaSSFormerConfig, in_channels: int, out_channels: int, kernel_size: int = 1):
         super().__init__()
@@ -325,7 +326,7 @@ class MaSSFormerSqueezeExcitation(nn.Module):
 
 
 class MaSSFormerDeformableConvLayer(nn.Module):
-    """Deformable convolution whose offsets and modulation come from its input, batch normalisation, ReLU."""
+    """Deformable convolution with offsets and modulation computed from its input, batch normalization, ReLU."""
 
     def __init__(self, config: MaSSFormerConfig, in_channels: int, out_channels: int, kernel_size: int):
         super().__init__()
@@ -343,7 +344,7 @@ class MaSSFormerDeformableConvLayer(nn.Module):
     def forward_rows(
         self, read_rows: Callable[[int, int], torch.Tensor], height: int, first: int, last: int
     ) -> torch.Tensor:
-        """Rows of the output, from an input of that height which `read_rows(first, last)` makes or cuts out."""
+        """Compute rows of the output; `read_rows(first, last)` returns those of the input, which has `height` rows."""
         margin = max(self.halo, READ_AHEAD)
         top, bottom = max(0, first - margin), min(height, last + margin)
         window = read_rows(top, bottom)
@@ -360,7 +361,7 @@ class MaSSFormerDeformableConvLayer(nn.Module):
 
 
 class MaSSFormerUpsampleLayer(nn.Module):
-    """Learned upsampling by 2: transposed convolution, batch normalisation, ReLU."""
+    """Learned upsampling by 2: transposed convolution, batch normalization, ReLU."""
 
     def __init__(self, config: MaSSFormerConfig):
         super().__init__()
@@ -392,7 +393,7 @@ def eager_attention_forward(
 
 
 class MaSSFormerAttention(nn.Module):
-    """Multi-head attention of queries over keys and values, all of the same width."""
+    """Multi-head attention with queries, keys and values of the same width."""
 
     def __init__(self, config: MaSSFormerConfig, width: int, heads: int):
         super().__init__()
@@ -441,8 +442,8 @@ class MaSSFormerMLP(nn.Module):
 
 class MaSSFormerWindowAttentionLayer(GradientCheckpointingLayer):
     """
-    Within each window, the semantic map attends to the detail map and then to itself (Eq. 1 and 2). Residuals
-    everywhere, normalisation nowhere (release).
+    Attention of the semantic map to the detail map and then to itself, within each window (Eq. 1 and 2), with residual
+    connections and without normalization (release).
     """
 
     def __init__(self, config: MaSSFormerConfig):
@@ -473,8 +474,8 @@ class MaSSFormerWindowAttentionLayer(GradientCheckpointingLayer):
 
 class MaSSFormerCrossSemanticTransmission(nn.Module):
     """
-    Module CST: adds the mean of the deepest features to the stride-32 map, and carries its semantics to stride 16
-    (Eq. 1 and 2) and on to stride 8.
+    Module CST: adds the mean of the deepest features to the stride-32 map and carries its semantics to stride 16
+    (Eq. 1 and 2) and to stride 8.
     """
 
     def __init__(self, config: MaSSFormerConfig, context_channels: int):
@@ -493,12 +494,12 @@ class MaSSFormerCrossSemanticTransmission(nn.Module):
         self.detail_upsample = MaSSFormerUpsampleLayer(config)
 
     def attend(self, semantic: torch.Tensor, detail: torch.Tensor) -> torch.Tensor:
-        """Window attention on maps of any size: what windows have beyond them is neither read nor kept."""
+        """Apply window attention to maps of any size; the padding of windows is neither read nor kept."""
         num_channels, height, width = detail.shape[1:]
-        # Not of negative numbers, which ONNX rounds the other way.
+        # Without negative numbers, whose quotients ONNX rounds the other way.
         rows, columns = ((size + self.window_size - 1) // self.window_size for size in (height, width))
         attention_mask = None
-        # A graph for any size has the mask always.
+        # A graph for any size always needs the mask.
         if is_tracing(detail) or height % self.window_size or width % self.window_size:
             inside = partition_windows(torch.ones_like(detail[:, :1]), self.window_size, rows, columns)
             attention_mask = ((1 - inside) * torch.finfo(inside.dtype).min).transpose(1, 2)[:, None]
@@ -510,7 +511,7 @@ class MaSSFormerCrossSemanticTransmission(nn.Module):
             attention_mask,
         )
         attended = merge_windows(windows, self.window_size, rows, columns)
-        # A slice would tie a graph for any size to whether this one fills its windows.
+        # Slices would specialize a graph for any size on whether this size fills its windows.
         for axis, size in ((2, height), (3, width)):
             attended = attended.index_select(axis, torch.arange(size, device=detail.device))
         return attended
@@ -526,7 +527,7 @@ class MaSSFormerCrossSemanticTransmission(nn.Module):
 
 
 class MaSSFormerReceptiveFieldBroadening(nn.Module):
-    """Module RFB: parallel deformable convolutions of several kernel sizes (Eq. 3), and their upsampling by 2."""
+    """Module RFB: parallel deformable convolutions of several kernel sizes (Eq. 3) and upsampling by 2."""
 
     def __init__(self, config: MaSSFormerConfig):
         super().__init__()
@@ -551,8 +552,8 @@ class MaSSFormerReceptiveFieldBroadening(nn.Module):
 
 class MaSSFormerSpatialAttention(nn.Module):
     """
-    Weighs positions by their mean and maximum over channels, with a residual connection. The sigmoid comes before the
-    convolution (release), so the weights are unbounded.
+    Weights for each position from its mean and maximum over channels, with a residual connection. The sigmoid comes
+    before the convolution (release), so the weights are unbounded.
     """
 
     def __init__(self, config: MaSSFormerConfig):
@@ -569,7 +570,7 @@ class MaSSFormerSpatialAttention(nn.Module):
 
 
 class MaSSFormerLowLevelStructure(nn.Module):
-    """Module LSE: details from the image and the stride-4 map, at stride 2, in two halves of the channels."""
+    """Module LSE: details at stride 2 from the image and the stride-4 map, in two halves of the channels."""
 
     def __init__(self, config: MaSSFormerConfig, image_channels: int):
         super().__init__()
@@ -588,7 +589,7 @@ class MaSSFormerLowLevelStructure(nn.Module):
 
     def forward(self, pixel_values: torch.Tensor, feature_map: torch.Tensor) -> torch.Tensor:
         size = (pixel_values.shape[-2] // 2, pixel_values.shape[-1] // 2)
-        # In the layout of the features, or their concatenation would undo it.
+        # Both inputs of the concatenation need one layout to keep it.
         image = resize(pixel_values, size).contiguous(memory_format=torch.channels_last)
         first, second = resize(feature_map, size).chunk(2, dim=1)
         pointwise = self.pointwise(torch.cat((image, first), dim=1))
@@ -598,7 +599,7 @@ class MaSSFormerLowLevelStructure(nn.Module):
     def branch_rows(
         self, pixel_values: torch.Tensor, halves: list[torch.Tensor], first: int, last: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Rows of both branches before their attention. Their input is made from the smaller maps where it is read."""
+        """Compute rows of both branches before attention, from input rows that are upsampled when they are read."""
         height, width = pixel_values.shape[-2] // 2, pixel_values.shape[-1] // 2
 
         def read_rows(features: torch.Tensor, top: int, bottom: int) -> torch.Tensor:
@@ -612,7 +613,7 @@ class MaSSFormerLowLevelStructure(nn.Module):
     def forward_bands(
         self, pixel_values: torch.Tensor, feature_map: torch.Tensor, bands: list[tuple[int, int]]
     ) -> Iterator[torch.Tensor]:
-        """The output, band by band. The rows that the attention of two bands needs are computed once and kept."""
+        """Yield the output band by band. Rows that the attention of two bands needs are computed once."""
         height, halo = pixel_values.shape[-2] // 2, self.pointwise_attention.halo
         halves = [x.contiguous(memory_format=torch.channels_last) for x in feature_map.chunk(2, dim=1)]
         attentions = (self.pointwise_attention, self.deformable_attention)
@@ -629,7 +630,7 @@ class MaSSFormerLowLevelStructure(nn.Module):
 
 
 class MaSSFormerEdgeHead(nn.Module):
-    """Predicts the edges between classes (Eq. 4)."""
+    """Predictor of the edges between classes (Eq. 4)."""
 
     def __init__(self, config: MaSSFormerConfig):
         super().__init__()
@@ -641,7 +642,7 @@ class MaSSFormerEdgeHead(nn.Module):
 
 
 class MaSSFormerEdgeGuidedFusion(nn.Module):
-    """Module EGF: the body, gated by the details (Eq. 5) and refined, is added to the body."""
+    """Module EGF: gates the body with the details (Eq. 5), refines it, and adds the result to the body."""
 
     def __init__(self, config: MaSSFormerConfig):
         super().__init__()
@@ -662,7 +663,7 @@ class MaSSFormerEdgeGuidedFusion(nn.Module):
         return self.merge(self.deformable(self.gate(detail, body)), body)
 
     def refine_bands(self, gated: torch.Tensor, bands: list[tuple[int, int]]) -> torch.Tensor:
-        """Rows of the deformable convolution of a whole map, band by band."""
+        """Compute the rows of the deformable convolution that belong to the bands, from the complete map."""
 
         def read_rows(top: int, bottom: int) -> torch.Tensor:
             return gated[:, :, top:bottom]
@@ -673,11 +674,11 @@ class MaSSFormerEdgeGuidedFusion(nn.Module):
 
 class MaSSFormerPixelDecoder(nn.Module):
     """
-    From the image and four feature maps to the memories of the transformer decoder, the mask features and the edges
-    (paper, section 4.2 and Figure 3).
+    Pixel decoder: computes the memories of the transformer decoder, the mask features and the edges from the image and
+    four feature maps (paper, section 4.2 and Figure 3).
 
-    The half-resolution part, by far the largest, is computed whole or in bands of rows. Two deformable convolutions
-    read anywhere in their inputs: the first's is made from smaller maps where it is read, the second's is held whole.
+    The half-resolution part, by far the largest, is computed at once or in bands of rows. Two deformable convolutions
+    read anywhere in their inputs: the input of the first is upsampled where it is read, that of the second is kept.
     """
 
     # Set by `gradient_checkpointing_enable`.
@@ -704,8 +705,8 @@ class MaSSFormerPixelDecoder(nn.Module):
         self, feature_maps: list[torch.Tensor]
     ) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]:
         """
-        The global semantic branch: the memories (the paper's D4, D3, D2 at strides 32, 16 and 8), D2 at stride 4, and
-        S1 at stride 4. The list is emptied, because feature maps of 4K photographs are gigabytes.
+        Compute the global semantic branch: the memories (the paper's D4, D3, D2 at strides 32, 16 and 8), D2 at
+        stride 4, and S1 at stride 4. The list is emptied to free the feature maps, which take gigabytes at 4K.
         """
         deepest_features, squeezed = feature_maps[-1], []
         for index in reversed(range(len(feature_maps))):
@@ -719,7 +720,7 @@ class MaSSFormerPixelDecoder(nn.Module):
     def structure_branch(
         self, pixel_values: torch.Tensor, body: torch.Tensor, low_level: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The local structure branch and the fusion, at stride 2: mask features and edge logits."""
+        """Compute the mask features and edge logits with the local structure branch and the fusion, at stride 2."""
         detail = self.low_level_structure(pixel_values, low_level)
         body = resize(body, detail.shape[-2:])
         edge_logits = self.edge_head(body + detail)
@@ -747,7 +748,7 @@ class MaSSFormerPixelDecoder(nn.Module):
     def structure_bands(
         self, pixel_values: torch.Tensor, body: torch.Tensor, low_level: torch.Tensor, bands: list[tuple[int, int]]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The details and the body, gated, and edge logits, made in bands of rows."""
+        """Compute the gated body and the edge logits in bands of rows."""
 
         def rows_of_bands() -> Iterator[tuple[torch.Tensor, ...]]:
             details = self.low_level_structure.forward_bands(pixel_values, low_level, bands)
@@ -761,7 +762,7 @@ class MaSSFormerPixelDecoder(nn.Module):
     def mask_feature_bands(
         self, refined: torch.Tensor, body: torch.Tensor, bands: list[tuple[int, int]]
     ) -> Iterator[torch.Tensor]:
-        """The mask features, band by band, from what the fusion has refined in these bands, and the whole body."""
+        """Yield the mask features band by band, from the refined rows of these bands and the complete body."""
         start = bands[0][0]
         for first, last in bands:
             body_rows, refined_rows = upsample_rows(body, first, last), refined[:, :, first - start : last - start]
@@ -779,7 +780,7 @@ class MaSSFormerPixelDecoder(nn.Module):
 
 
 class MaSSFormerMaskEmbedder(nn.Module):
-    """Three linear layers, from normalised queries to mask embeddings."""
+    """Three linear layers from normalized queries to mask embeddings."""
 
     def __init__(self, config: MaSSFormerConfig):
         super().__init__()
@@ -795,7 +796,7 @@ class MaSSFormerMaskEmbedder(nn.Module):
 
 
 class MaSSFormerTransformerDecoderLayer(GradientCheckpointingLayer):
-    """Masked cross-attention, self-attention and feed-forward, normalised after each (Mask2Former, release)."""
+    """Masked cross-attention, self-attention and MLP, each followed by normalization (Mask2Former, release)."""
 
     def __init__(self, config: MaSSFormerConfig):
         super().__init__()
@@ -903,13 +904,13 @@ class MaSSFormerPreTrainedModel(PreTrainedModel):
         super().save_pretrained(save_directory, *args, **kwargs)
 
     def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False):
-        # Code outside the library is taken to overwrite loaded weights, so modules without parameters of their own are
-        # passed over. This code writes through `transformers.initialization`, which leaves loaded weights alone.
+        # The library assumes that custom code overwrites loaded weights and skips modules without parameters of their
+        # own. This code writes through `transformers.initialization`, which leaves loaded weights unchanged.
         super()._initialize_weights(module, is_custom_code=False)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
-        """The release's initialisation: PyTorch's defaults, but for the modules named here."""
+        """Initialize like the release: PyTorch's defaults, except for the modules listed here."""
         super()._init_weights(module)
         if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
             init.kaiming_uniform_(module.weight, a=math.sqrt(5))
@@ -933,7 +934,7 @@ class MaSSFormerPreTrainedModel(PreTrainedModel):
             self._init_decoder_layer(module)
 
     def _init_upsample(self, module: MaSSFormerUpsampleLayer):
-        """The first output channel of every input channel starts as bilinear interpolation (release)."""
+        """Initialize the first output channel of every input channel as bilinear interpolation (release)."""
         kernel = torch.tensor([0.25, 0.75, 0.75, 0.25])
         weight = module.convolution.weight
         if not getattr(weight, "_is_hf_initialized", False):
@@ -943,7 +944,7 @@ class MaSSFormerPreTrainedModel(PreTrainedModel):
             init.copy_(weight, start)
 
     def _init_attention(self, module: MaSSFormerAttention, initialize: Callable):
-        """Fans are those of PyTorch's joint projection of queries, keys and values, 1 : 3."""
+        """Initialize projections with the fans of PyTorch's joint projection of queries, keys and values, 1 : 3."""
         for projection in (module.q_proj, module.k_proj, module.v_proj):
             initialize(projection.weight, gain=1 / math.sqrt(2))
             init.zeros_(projection.bias)
@@ -984,9 +985,9 @@ class MaSSFormerTransformerDecoder(MaSSFormerPreTrainedModel):
     @torch.no_grad()
     def attention_mask(self, mask_embeddings: torch.Tensor, level_features: torch.Tensor) -> torch.Tensor:
         """
-        Additive mask (B, 1, Q, H * W) which hides from each query the positions outside its mask; a query whose mask
-        is empty sees everything. Resizing commutes with the product over channels, so the masks are made from features
-        at the memory's size and never exist at a larger one.
+        Compute the additive mask (B, 1, Q, H * W) that hides the positions outside its mask from each query; a query
+        with an empty mask sees everything. Resizing commutes with the product over channels, so the masks are computed
+        from features at the memory's size and never exist at a larger one.
         """
         outside = mask_logits(mask_embeddings, level_features).flatten(2)
         outside = outside.sigmoid() < 0.5
@@ -997,8 +998,8 @@ class MaSSFormerTransformerDecoder(MaSSFormerPreTrainedModel):
     @torch.no_grad()
     def level_features(self, coarse_features: torch.Tensor) -> list[torch.Tensor]:
         """
-        Features at the sizes of the memories, for the masks that steer the attention, from the mask features at a
-        quarter of the image's size (release).
+        Resize the mask features at a quarter of the image's size to the sizes of the memories, for the attention masks
+        (release).
         """
         height, width = coarse_features.shape[-2:]
         return [resize(coarse_features, (height // factor, width // factor)) for factor in (8, 4, 2)]
@@ -1091,9 +1092,9 @@ class MaSSFormerModel(MaSSFormerPreTrainedModel):
         norm: Any = self.pixel_decoder.squeeze_excitations[0].normalization
         if norm.training and not isinstance(norm, nn.SyncBatchNorm) and pixel_values.shape[0] == 1:
             raise ValueError(
-                "Training needs at least two images per batch and process: the pixel decoder normalises pooled 1 x 1 "
+                "Training needs at least two images per batch and process: the pixel decoder normalizes pooled 1 x 1 "
                 "maps over the batch, and one value has no variance. Raise the batch size, convert the model with "
-                "`torch.nn.SyncBatchNorm.convert_sync_batchnorm`, or put the normalisation layers in eval mode."
+                "`torch.nn.SyncBatchNorm.convert_sync_batchnorm`, or put the normalization layers in eval mode."
             )
 
     def check_feature_maps(self, pixel_values: torch.Tensor, feature_maps: Sequence[torch.Tensor]):
@@ -1113,8 +1114,8 @@ class MaSSFormerModel(MaSSFormerPreTrainedModel):
 
     def choose_bands(self, pixel_values: torch.Tensor) -> list[tuple[int, int]]:
         """
-        The bands of rows in which to compute the half-resolution part; one for gradients and for graphs. They have a
-        multiple of 16 rows, so that no position of a memory lies across two of them.
+        Choose the bands of rows for the half-resolution part; a single one for gradients and for graphs. Their height
+        is a multiple of 16, so that every position of a memory lies within one band.
         """
         height, width = pixel_values.shape[-2] // 2, pixel_values.shape[-1] // 2
         if self.training or torch.is_grad_enabled() or is_tracing(pixel_values):
@@ -1205,7 +1206,7 @@ class MaSSFormerModel(MaSSFormerPreTrainedModel):
         )
 
 
-@auto_docstring(custom_intro="MaSSFormer for semantic segmentation: one class and one mask per query, and edges.")
+@auto_docstring(custom_intro="MaSSFormer for semantic segmentation: a class and a mask per query, and edges.")
 class MaSSFormerForSemanticSegmentation(MaSSFormerPreTrainedModel):
     def __init__(self, config: MaSSFormerConfig):
         super().__init__(config)
@@ -1225,9 +1226,9 @@ class MaSSFormerForSemanticSegmentation(MaSSFormerPreTrainedModel):
     ) -> MaSSFormerForSemanticSegmentationOutput:
         r"""
         labels (`torch.LongTensor` of shape `(batch_size, height, width)`, *optional*):
-            Class of each pixel, `config.ignore_index` where there is none. Gives the loss.
+            Class of each pixel, `config.ignore_index` for pixels without one. If given, the loss is returned.
         output_auxiliary_logits (`bool`, *optional*):
-            Whether to return the predictions of the decoder's earlier steps. By default when `labels` are given.
+            Whether to return the predictions of the decoder's earlier steps. Defaults to whether `labels` are given.
         """
         if output_auxiliary_logits is None:
             output_auxiliary_logits = labels is not None
