@@ -431,7 +431,7 @@ def test_what_a_checkpoint_does_not_tell_can_be_told(tmp_path, converted):
         convert_semask_checkpoint(tmp_path / "release.pth", "semask-swin-t", folder)
     with pytest.raises(ValueError, match=r"does not fit the model.*missing"):
         convert_semask_checkpoint(tmp_path / "release.pth", "semask-swin-s", tmp_path / "s")
-    with pytest.raises(ValueError, match="There is no variant"):
+    with pytest.raises(ValueError, match="Unknown variant"):
         convert_semask_checkpoint(tmp_path / "release.pth", "semask-swin-x", tmp_path / "x")
 
 
