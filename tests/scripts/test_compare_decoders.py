@@ -1,4 +1,4 @@
-"""The decoders that are trained alike."""
+"""Comparison of decoders trained under equal conditions."""
 
 import json
 import subprocess
@@ -124,7 +124,7 @@ def test_a_comparison_from_data_to_table(tmp_path):
     assert {path: path.stat().st_mtime_ns for path in records} == records
     refused = run_comparison(tmp_path, weights, *options, "--steps", "2")
     assert refused.returncode != 0
-    assert "holds runs with other options" in refused.stderr
+    assert "contains runs with other options" in refused.stderr
 
 
 def test_general_inference_is_compared_for_models_of_queries(tmp_path):
