@@ -1,4 +1,4 @@
-"""Converts the authors' MaSSFormer checkpoints to transformers folders: `massformer convert` as a script."""
+"""Convert the authors' MaSSFormer checkpoints to transformers folders; `massformer convert` as a script."""
 
 import typer
 

@@ -1,9 +1,9 @@
 """
-Docstrings in the style of transformers as Markdown, for the API reference (mkdocs.yml): an extension of griffe.
+Convert docstrings in the style of transformers to Markdown for the API reference (mkdocs.yml); an extension of griffe.
 
-Sections become lists, `name (`type`, *optional*): what it is` becomes an item of one, and [`Name`] becomes a link
-where the reference has that name. A documented parameter that the function does not have is a warning, which
-`make docs` takes as an error.
+Sections become lists, `name (`type`, *optional*): description` becomes a list item, and [`Name`] becomes a link if
+the reference contains that name. A documented parameter that the function does not have causes a warning, which
+`make docs` treats as an error.
 """
 
 import re
@@ -15,13 +15,13 @@ import griffe
 logger = griffe.get_logger(__name__)
 
 SECTIONS = ("Args", "Attributes", "Raises", "Returns", "Yields")
-# "name (`type`, *optional*, defaults to 1): text"; the type may go over several lines and hold parentheses.
+# "name (`type`, *optional*, defaults to 1): text"; the type may span several lines and contain parentheses.
 PARAMETER = re.compile(r"(?P<names>\*{0,2}\w+(?:, \*{0,2}\w+)*) \((?P<type>.+?)\):(?=\s|$)(?P<text>.*)", re.DOTALL)
 RAISED = re.compile(r"(?P<names>\w+): (?P<text>.*)", re.DOTALL)
-# What `auto_docstring` says of arguments that all models have.
+# Descriptions by `auto_docstring` of arguments that all models have.
 COMMON = {
-    "pixel_values": "(`torch.Tensor` of shape `(batch_size, num_channels, height, width)`): Pictures, as the image "
-    "processor prepares them."
+    "pixel_values": "(`torch.Tensor` of shape `(batch_size, num_channels, height, width)`): Images prepared "
+    "by the image processor."
 }
 REFERENCE = re.compile(r"\[`(?P<hidden>~?)(?P<name>[\w.]+)`\](?![\[(])")
 
@@ -31,7 +31,7 @@ def is_indented(line: str) -> bool:
 
 
 def entries(lines: list[str]) -> list[str]:
-    """The entries of a section: lines at its indentation, each with the deeper ones that follow it."""
+    """Split a section into entries: lines at its indentation, each with the deeper lines that follow."""
     width = min(len(line) - len(line.lstrip()) for line in lines if line.strip())
     found: list[list[str]] = []
     for line in (line[width:] for line in lines):
@@ -43,7 +43,7 @@ def entries(lines: list[str]) -> list[str]:
 
 
 def item(entry: str, section: str) -> tuple[str, list[str]]:
-    """An entry as an item of a Markdown list, and the names that it documents."""
+    """Convert an entry to a Markdown list item; return it with the names that it documents."""
     pattern = RAISED if section == "Raises" else PARAMETER
     match = None if section in ("Returns", "Yields") else pattern.fullmatch(entry)
     if match is None:
@@ -52,13 +52,13 @@ def item(entry: str, section: str) -> tuple[str, list[str]]:
         names = match["names"].split(", ")
         kind = f" ({match['type']})" if section != "Raises" else ""
         head = ", ".join(f"**`{name}`**" for name in names) + f"{kind}: {match['text'].strip()}"
-    # Lists and paragraphs within an entry stay in its item.
+    # Lists and paragraphs within an entry belong to its item.
     first, *rest = head.splitlines()
     return "\n".join([f"* {first}", *(f"    {line.strip()}" if line.strip() else "" for line in rest)]), names
 
 
 def as_markdown(text: str) -> tuple[str, list[str]]:
-    """A docstring with its sections as lists, and the names of the arguments that it documents."""
+    """Convert the sections of a docstring to lists; return it with the names of the documented arguments."""
     lines, done, documented = text.splitlines(), [], []
     while lines:
         line = lines.pop(0)
@@ -76,7 +76,7 @@ def as_markdown(text: str) -> tuple[str, list[str]]:
 
 
 def link(match: re.Match, obj: griffe.Object) -> str:
-    """A name as a link; as code where it is none of this package."""
+    """Convert a name to a link, or to code if it is not from this package."""
     name, shown = match["name"], match["name"].rpartition(".")[2] if match["hidden"] else match["name"]
     first, dot, rest = name.partition(".")
     try:
@@ -88,12 +88,12 @@ def link(match: re.Match, obj: griffe.Object) -> str:
 
 
 def is_completed(obj: griffe.Object) -> bool:
-    """Whether transformers' `auto_docstring` completes the docstring."""
+    """Return whether transformers' `auto_docstring` completes the docstring."""
     return any(str(decorator.value).startswith("auto_docstring") for decorator in getattr(obj, "decorators", ()))
 
 
 def introduction(obj: griffe.Object) -> str:
-    """What transformers' `auto_docstring` puts before the docstring."""
+    """Return the text that transformers' `auto_docstring` puts before the docstring."""
     for decorator in getattr(obj, "decorators", ()):
         found = re.search(r"custom_intro=(['\"])(.*?)\1", str(decorator.value), re.DOTALL)
         if found:
@@ -102,7 +102,7 @@ def introduction(obj: griffe.Object) -> str:
 
 
 class TransformersDocstrings(griffe.Extension):
-    """Rewrites every docstring of the package when all of it is loaded."""
+    """Extension that rewrites every docstring of the package once it is loaded."""
 
     def on_object(self, *, obj: griffe.Object, loader: griffe.GriffeLoader, **kwargs: Any) -> None:
         intro = introduction(obj)
@@ -111,7 +111,7 @@ class TransformersDocstrings(griffe.Extension):
                 obj.docstring = griffe.Docstring(intro, parent=obj)
             return
         text = obj.docstring.value.strip("\n")
-        # With `auto_docstring` the arguments come without a title.
+        # With `auto_docstring`, the arguments have no title.
         if is_completed(obj) and re.match(r"\w+ \(`", text):
             head, *more = re.split(r"\n(?=(?:Example|Returns):)", text, maxsplit=1)
             common = [f"{name} {COMMON[name]}" for name in COMMON if name in getattr(obj, "parameters", ())]
@@ -122,5 +122,5 @@ class TransformersDocstrings(griffe.Extension):
             if not any(parameter.kind is griffe.ParameterKind.var_keyword for parameter in obj.parameters):
                 for name in documented:
                     if name.lstrip("*") not in known:
-                        logger.warning(f"{obj.path} documents {name}, which it does not take.")
+                        logger.warning(f"{obj.path} documents {name}, which is not one of its parameters.")
         obj.docstring.value = REFERENCE.sub(lambda match: link(match, obj), markdown)

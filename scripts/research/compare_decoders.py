@@ -1,9 +1,9 @@
 """
-Models trained alike: the same crops of the same scenes, the same steps and seeds, and the same reading of label maps
-at the images' own size. By default decoders on one backbone; `--formulations` takes what the papers of SeMask and
-MaskFormer compare: with and without semantic layers, masks and pixels, semantic and general inference. Each run is a
-process of its own; what is done already is kept, so the command can be interrupted. The table goes to
-docs/benchmarks.md.
+Compare models trained under equal conditions: the same crops of the same scenes, the same steps and seeds, and label
+maps read at the images' own size. By default decoders on one backbone, including the rows of the paper's Table 4;
+`--formulations` runs the comparisons of the SeMask and MaskFormer papers: with and without semantic layers, masks and
+pixels, semantic and general inference. Each run is a separate process; finished runs are skipped, so the command can
+be interrupted. The table is written to docs/benchmarks.md.
 """
 
 import json
@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Annotated, Any
@@ -44,12 +45,12 @@ from transformers_massformer.training.session import items, read_pairs
 
 RECIPE = Path(__file__).parents[2] / "src/transformers_massformer/recipes/demo.yaml"
 SCORES = ("mean_iou", "mean_boundary_iou", "mean_bf1", "mean_pq_st")
-# Short sides that training images are resized to, as shares of their own.
+# Short sides that training images are resized to, as fractions of their own.
 SCALES = (0.5, 0.75, 1.0, 1.25)
 
 
 def training_arguments(folder: Path, recipe: dict[str, Any], steps: int, batch_size: int, seed: int):
-    """The demo's recipe, for so many steps of so many crops; nothing but the end is evaluated or saved."""
+    """Build the arguments of the demo's recipe with other steps and batch sizes, without evaluation or saving."""
     names = ("learning_rate", "backbone_learning_rate_factor", "train_backbone_norms")
     return MaSSFormerTrainingArguments(
         output_dir=str(folder),
@@ -70,7 +71,7 @@ def training_arguments(folder: Path, recipe: dict[str, Any], steps: int, batch_s
 
 
 def run(decoder: str, seed: int, options: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """One training and its evaluation, in this process."""
+    """Train and evaluate one model in this process."""
     torch.set_num_threads(options["threads"])
     logging.disable_progress_bar()
     recipe = yaml.safe_load(RECIPE.read_text())
@@ -109,7 +110,7 @@ def run(decoder: str, seed: int, options: dict[str, Any], folder: Path) -> dict[
 
 
 def general_scores(trainer: MaSSFormerTrainer, pairs: list[Pair]) -> dict[str, Any]:
-    """What general inference reads from the same queries."""
+    """Score general inference on the outputs of the same queries."""
     predictor = ModelPredictor(trainer.model, trainer.processing_class, PredictionOptions(inference="general"))
     num_labels = len(trainer.labels)
     evaluator = Evaluator(predictor, torch.arange(num_labels), num_labels, CountSettings())
@@ -117,12 +118,12 @@ def general_scores(trainer: MaSSFormerTrainer, pairs: list[Pair]) -> dict[str, A
 
 
 def file_name(decoder: str) -> str:
-    """What a decoder's runs are called in the folder; no two are called alike."""
+    """Return the unique file name of a decoder's runs."""
     return re.sub(r"\W+", "-", decoder.lower().replace("+", " plus ")).strip("-")
 
 
 def run_apart(decoder: str, seed: int, options: dict[str, Any], work: Path) -> Path:
-    """The same in a process of its own, unless it is done; the file with what was measured."""
+    """Train and evaluate a model in a separate process unless it is finished; return the file with its record."""
     name = file_name(decoder)
     record = work / f"{name}-{seed}.json"
     if not record.exists():
@@ -137,14 +138,29 @@ def run_apart(decoder: str, seed: int, options: dict[str, Any], work: Path) -> P
     return record
 
 
+def run_all(function: Callable[[str, int], Path], jobs: Sequence[tuple[str, int]], processes: int) -> list[Path]:
+    """Call a function for all jobs, several at a time, and return its results in their order; stop at an error."""
+    with ThreadPoolExecutor(processes) as pool:
+        runs = [pool.submit(function, *job) for job in jobs]
+        try:
+            for run in track(as_completed(runs), "training", len(runs), console=console):
+                run.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return [run.result() for run in runs]
+
+
 def check_work(work: Path, options: dict[str, Any]):
     """
+    Record the options of the runs in a folder.
+
     Raises:
-        ValueError: If the folder holds runs with other options.
+        ValueError: If the folder contains runs with other options.
     """
     path = work / "options.json"
     if path.exists() and json.loads(path.read_text()) != options:
-        raise ValueError(f"{work} holds runs with other options. Choose another --work.")
+        raise ValueError(f"{work} contains runs with other options. Choose another --work.")
     work.mkdir(parents=True, exist_ok=True)
     write_whole(path, json.dumps(options, indent=1) + "\n")
 
@@ -152,33 +168,33 @@ def check_work(work: Path, options: dict[str, Any]):
 def main(
     data: Annotated[Path | None, typer.Option(help="Scenes in the layout of MaSS13K, splits train and val.")] = None,
     backbone_weights: Annotated[str, typer.Option(help="ImageNet weights of EfficientNet-Lite0.")] = "",
-    work: Annotated[Path, typer.Option(help="Where runs are kept until all are done.")] = Path("compare"),
-    steps: Annotated[int, typer.Option(help="Optimiser steps of each run.")] = 150,
+    work: Annotated[Path, typer.Option(help="Folder of runs, kept until all are finished.")] = Path("compare"),
+    steps: Annotated[int, typer.Option(help="Optimizer steps of each run.")] = 150,
     crop_size: Annotated[int, typer.Option(help="Side of the training crops in pixels.")] = 256,
     batch_size: Annotated[int, typer.Option(help="Crops per step.")] = 4,
-    points: Annotated[int, typer.Option(help="Points at which masks are compared.")] = 2048,
+    points: Annotated[int, typer.Option(help="Points per mask in the loss.")] = 2048,
     seeds: Annotated[int, typer.Option(help="Runs of each decoder.", min=1)] = 3,
     formulations: Annotated[
-        bool, typer.Option("--formulations", help="Semantic layers, and masks against pixels.")
+        bool, typer.Option("--formulations", help="Compare semantic layers, and masks with pixels.")
     ] = False,
-    decoders: Annotated[list[str] | None, typer.Option("--decoder", help="Which of them; by default all.")] = None,
+    decoders: Annotated[list[str] | None, typer.Option("--decoder", help="Decoder to train; repeatable.")] = None,
     processes: Annotated[int, typer.Option(help="Runs at a time.", min=1)] = 1,
-    threads: Annotated[int, typer.Option(help="Threads of each.", min=1)] = 2,
-    results_file: Annotated[Path, typer.Option(help="Figures of all benchmarks.")] = Path("docs/benchmarks.json"),
-    output: Annotated[Path, typer.Option(help="The document.")] = Path("docs/benchmarks.md"),
-    job: Annotated[str | None, typer.Option(help="One run, as JSON; used by the command itself.", hidden=True)] = None,
+    threads: Annotated[int, typer.Option(help="Threads per run.", min=1)] = 2,
+    results_file: Annotated[Path, typer.Option(help="File of all benchmark results.")] = Path("docs/benchmarks.json"),
+    output: Annotated[Path, typer.Option(help="Document to write.")] = Path("docs/benchmarks.md"),
+    job: Annotated[str | None, typer.Option(help="A single run as JSON; used internally.", hidden=True)] = None,
 ):
     if job is not None:
         fields = json.loads(job)
         print(json.dumps(run(fields["decoder"], fields["seed"], fields["options"], Path(fields["folder"]))))
         return
     if data is None or not backbone_weights:
-        raise typer.BadParameter("--data and --backbone-weights are needed.")
+        raise typer.BadParameter("--data and --backbone-weights are required.")
     known, section = (FORMULATIONS, "formulations") if formulations else (DECODERS, "decoders")
     chosen = decoders or known
     unknown = [name for name in chosen if name not in known]
     if unknown:
-        raise typer.BadParameter(f"There is no decoder {', '.join(unknown)}; choose from {'; '.join(known)}.")
+        raise typer.BadParameter(f"Unknown decoder {', '.join(unknown)}; choose from {'; '.join(known)}.")
     options = {
         "data": str(data),
         "backbone_weights": backbone_weights,
@@ -190,14 +206,7 @@ def main(
     }
     check_work(work, options)
     jobs = [(decoder, seed) for seed in range(seeds) for decoder in chosen]
-    with ThreadPoolExecutor(processes) as pool:
-        runs = [pool.submit(run_apart, decoder, seed, options, work) for decoder, seed in jobs]
-        try:
-            for each in track(as_completed(runs), "training", len(runs), console=console):
-                each.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    files = run_all(lambda decoder, seed: run_apart(decoder, seed, options, work), jobs, processes)
     record = Record(results_file, output)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     source = describe_run(__file__, device, seeds)
@@ -205,9 +214,9 @@ def main(
     images = {name: len(splits[name].pairs) for name in ("train", "validation")}
     width, height = read_header(splits["train"].pairs[0].image).upright_size
     conditions = {**options, "data": None, "backbone_weights": None, "size": [height, width], **images}
-    for (decoder, _), each in zip(jobs, runs, strict=True):
+    for (decoder, _), file in zip(jobs, files, strict=True):
         key = {"decoder": decoder, **{name: value for name, value in conditions.items() if value is not None}}
-        values = json.loads(each.result().read_text())
+        values = json.loads(file.read_text())
         record.add(device, section, source, {"key": key, "status": "ok", "values": values})
     record.write_document()
 

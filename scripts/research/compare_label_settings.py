@@ -1,17 +1,16 @@
 """
-A new class learned from pseudo-labels, in the settings of the paper's Table 3, on scenes that know the exact masks.
+Compare ways to learn a new class from pseudo-labels, the settings of the paper's Table 3, on scenes with exact masks.
 
-Bicycles are part of class "others". A stand-in for a labelling tool spoils their exact masks as such tools do: masks
-of 256 pixels for a whole photograph, small objects missed, other things taken for bicycles. The demo model learns the
-class from that, and is scored against the exact masks. Each run is a process of its own; what is done is kept. The
-table goes to docs/benchmarks.md.
+Bicycles are part of class "others". A stand-in for a labeling tool degrades their exact masks as such tools do: masks
+of 256 pixels for a complete photograph, missed small objects, false detections. The demo model learns the class
+from these masks and is scored against the exact ones. Each run is a separate process; finished runs are skipped. The
+table is written to docs/benchmarks.md.
 """
 
 import json
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,12 +23,10 @@ import yaml
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 from benchmark_record import Record, describe_run
-from compare_decoders import check_work
-from rich.progress import track
+from compare_decoders import check_work, run_all
 from scipy import ndimage
 
 from transformers_massformer import MASS13K_LABELS
-from transformers_massformer.cli.console import error_console as console
 from transformers_massformer.data.layout import find_splits
 from transformers_massformer.data.pseudo_labels import PseudoLabelFiles
 from transformers_massformer.data.reading import read_label
@@ -47,16 +44,16 @@ from transformers_massformer.utils.resuming import RecordWriter
 NAME, CLASS_ID = "bicycle", len(MASS13K_LABELS)
 MASSFORMER = [sys.executable, "-m", "transformers_massformer.cli"]
 TRAIN_SEED, EVAL_SEED = 21, 22
-# The stand-in: side of its masks for a whole photograph; share of the photograph below which it misses an object; one
-# photograph in so many in which it takes something else for one, of this share of the photograph.
+# The stand-in: side of its masks for a complete photograph; share of the photograph below which it misses an object;
+# one in how many photographs has a false detection, and its share of the photograph.
 MASK_SIDE, MISSED_SHARE, FALSE_POSITIVES, FALSE_SHARE = 256, 1e-3, 8, 5e-3
-# Of pictures for the documents, in pixels.
+# Sizes of pictures for the documents, in pixels.
 MARGIN, PANEL_WIDTH, SHEET_WIDTH = 24, 640, 1200
 SCORES = ("iou", "boundary_iou", "bf1")
 
 
 def call(*arguments: object, environment: dict[str, str] | None = None):
-    """A command of the package."""
+    """Run a command of the package."""
     command = [*MASSFORMER, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
@@ -64,13 +61,13 @@ def call(*arguments: object, environment: dict[str, str] | None = None):
 
 
 def exact_mask(data: Path, split: str, image_id: str) -> np.ndarray:
-    """Where a scene's bicycles are."""
+    """Read the exact mask of a scene's bicycles."""
     with PIL.Image.open(data / "alphas" / split / image_id / f"{NAME}.png") as alpha:
         return np.asarray(alpha) >= 128
 
 
 def write_exact_labels(data: Path):
-    """Gives the held-out scenes their bicycles: those pixels of "others" that are one."""
+    """Add the bicycles to the label maps of the held-out scenes, in pixels of "others"."""
     for path in sorted((data / "annotations" / "val").glob("*.png")):
         with PIL.Image.open(path) as image:
             label_map = np.array(image)
@@ -82,12 +79,12 @@ def write_exact_labels(data: Path):
 
 
 def as_a_tool_sees_it(mask: np.ndarray) -> np.ndarray:
-    """A mask made at a low resolution, as if by a decoder that smooths it, and enlarged."""
+    """Degrade a mask as if a decoder had predicted it smoothly at a low resolution."""
     height, width = mask.shape
     scale = MASK_SIDE / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     picture = PIL.Image.fromarray(mask.astype(np.uint8) * 255)
-    # What is between spokes goes with the wheel.
+    # Gaps between spokes become part of the wheel.
     closed = ndimage.binary_closing(np.asarray(picture.resize(size, PIL.Image.Resampling.BOX)) >= 64, iterations=2)
     small = ndimage.gaussian_filter(closed.astype(np.float32), 1)
     return np.asarray(PIL.Image.fromarray(small).resize((width, height), PIL.Image.Resampling.BILINEAR)) >= 0.5
@@ -100,9 +97,9 @@ def instance_of(mask: np.ndarray, score: float) -> Instance:
 
 
 def stand_in(exact: np.ndarray, rng: np.random.Generator) -> list[Instance]:
-    """What a labelling tool would have found."""
+    """Simulate the instances that a labeling tool finds."""
     found = []
-    # Parts of one bicycle, and bicycles that touch, are one object.
+    # Parts of one bicycle and touching bicycles count as one object.
     parts, _ = ndimage.label(ndimage.binary_dilation(exact, iterations=4))
     for number, place in enumerate(ndimage.find_objects(parts), start=1):
         mask = np.zeros_like(exact)
@@ -122,7 +119,7 @@ def stand_in(exact: np.ndarray, rng: np.random.Generator) -> list[Instance]:
 
 
 def write_pseudo_labels(data: Path, output: Path, split: str):
-    """A folder as `massformer label` leaves it."""
+    """Write a folder of pseudo-labels like `massformer label` does."""
     folder = {"validation": "val"}.get(split, split)
     photos = [Photo(split, pair) for pair in find_splits(data)[split].pairs]
     labels = [*MASS13K_LABELS, NAME]
@@ -142,7 +139,7 @@ def write_pseudo_labels(data: Path, output: Path, split: str):
 
 
 def score_labels(data: Path, output: Path, alone: bool) -> dict[str, float]:
-    """The pseudo-labels of the held-out scenes, as the tool made them or within the label maps, against the truth."""
+    """Score the pseudo-labels of the held-out scenes, as found by the tool or merged into the label maps."""
     counts = []
     pairs = find_splits(data)["validation"].pairs
     for pair, labelled in zip(pairs, PseudoLabelFiles(output).pairs(pairs, "validation", alone), strict=True):
@@ -153,7 +150,7 @@ def score_labels(data: Path, output: Path, alone: bool) -> dict[str, float]:
 
 
 def choose_scenes(data: Path, chosen: Path, least_share: float):
-    """A folder of links to the held-out scenes, and to those training scenes that show enough of the class."""
+    """Create a folder of links to the held-out scenes and to the training scenes that show enough of the class."""
     for split in ("train", "val"):
         for photo in sorted((data / "images" / split).iterdir()):
             if split == "train" and exact_mask(data, split, photo.stem).mean() < least_share:
@@ -166,7 +163,7 @@ def choose_scenes(data: Path, chosen: Path, least_share: float):
 
 
 def train(setting: str, seed: int, options: dict[str, Any], data: Path, work: Path) -> Path:
-    """One training, unless it is done; the file with its scores."""
+    """Train a model unless it is finished; return the file with its scores."""
     output = work / f"{setting}-{seed}"
     results = output / "eval_results.json"
     if not results.exists():
@@ -202,7 +199,7 @@ def train(setting: str, seed: int, options: dict[str, Any], data: Path, work: Pa
 
 
 def prepare(data: Path, work: Path, options: dict[str, Any]):
-    """Scenes, their exact labels, and pseudo-labels of both splits."""
+    """Create the scenes, their exact labels, and the pseudo-labels of both splits."""
     for split, seed in (("train", TRAIN_SEED), ("val", EVAL_SEED)):
         count = ["--count", options[f"{split}_count"], "--size", options["size"], "--seed", seed, "--split", split]
         call("scenes", "--output", data, *count, "--alpha")
@@ -212,7 +209,7 @@ def prepare(data: Path, work: Path, options: dict[str, Any]):
 
 
 def draw_example(data: Path, work: Path) -> PIL.Image.Image:
-    """The largest bicycles of the held-out scenes: photograph, exact mask, the tool's, and the trained model's."""
+    """Draw the largest bicycles of the held-out scenes: photograph, exact mask, the tool's, the trained model's."""
     pairs = find_splits(data)["validation"].pairs
     pair = max(pairs, key=lambda each: exact_mask(data, "val", each.image_id).sum())
     exact = exact_mask(data, "val", pair.image_id)
@@ -232,7 +229,7 @@ def draw_example(data: Path, work: Path) -> PIL.Image.Image:
 
 
 def write_pictures(data: Path, work: Path, folder: Path):
-    """An example, and a review sheet, for the documents."""
+    """Write an example and a review sheet for the documents."""
     with PIL.Image.open(work / "pseudo-train" / "review" / "001.jpg") as sheet:
         sheet.thumbnail((SHEET_WIDTH, SHEET_WIDTH))
         for name, picture in (("new_class", draw_example(data, work)), ("new_class_review", sheet)):
@@ -242,23 +239,23 @@ def write_pictures(data: Path, work: Path, folder: Path):
 
 def main(
     model: Annotated[str, typer.Option(help="Seven-class model to start from.")] = "hub/massformer-demo",
-    work: Annotated[Path, typer.Option(help="Where scenes and runs are kept until all are done.")] = Path("new-class"),
+    work: Annotated[Path, typer.Option(help="Folder of scenes and runs.")] = Path("new-class"),
     train_count: Annotated[int, typer.Option(help="Scenes to train on.")] = 60,
     val_count: Annotated[int, typer.Option(help="Scenes held out.")] = 20,
-    size: Annotated[str, typer.Option(help="Of the scenes, WIDTHxHEIGHT.")] = "4096x3072",
-    steps: Annotated[int, typer.Option(help="Optimiser steps of each run.")] = 150,
+    size: Annotated[str, typer.Option(help="Size of the scenes, WIDTHxHEIGHT.")] = "4096x3072",
+    steps: Annotated[int, typer.Option(help="Optimizer steps of each run.")] = 150,
     crop_size: Annotated[int, typer.Option(help="Side of the training crops in pixels.")] = 512,
     short_sides: Annotated[str, typer.Option(help="Short sides that scenes are resized to.")] = "1024,1536,2048,3072",
     batch_size: Annotated[int, typer.Option(help="Crops per step.")] = 2,
     least_share: Annotated[
-        float, typer.Option(help="Train on scenes in which the class has this share of the pixels or more.")
+        float, typer.Option(help="Minimum share of the class in the pixels of training scenes.")
     ] = 0.0,
-    learning_rate: Annotated[float, typer.Option(help="Before it falls.")] = 5e-4,
+    learning_rate: Annotated[float, typer.Option(help="Initial learning rate.")] = 5e-4,
     seeds: Annotated[int, typer.Option(help="Runs of each setting.", min=1)] = 3,
     processes: Annotated[int, typer.Option(help="Runs at a time.", min=1)] = 1,
-    threads: Annotated[int, typer.Option(help="Threads of each.", min=1)] = 2,
-    results_file: Annotated[Path, typer.Option(help="Figures of all benchmarks.")] = Path("docs/benchmarks.json"),
-    output: Annotated[Path, typer.Option(help="The document.")] = Path("docs/benchmarks.md"),
+    threads: Annotated[int, typer.Option(help="Threads per run.", min=1)] = 2,
+    results_file: Annotated[Path, typer.Option(help="File of all benchmark results.")] = Path("docs/benchmarks.json"),
+    output: Annotated[Path, typer.Option(help="Document to write.")] = Path("docs/benchmarks.md"),
 ):
     options = {
         "model": model,
@@ -278,14 +275,7 @@ def main(
     prepare(data, work, options)
     choose_scenes(data, work / "chosen", least_share)
     jobs = [(str(setting), seed) for seed in range(seeds) for setting in LabelSetting]
-    with ThreadPoolExecutor(processes) as pool:
-        runs = [pool.submit(train, setting, seed, options, work / "chosen", work) for setting, seed in jobs]
-        try:
-            for each in track(as_completed(runs), "training", len(runs), console=console):
-                each.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    files = run_all(lambda setting, seed: train(setting, seed, options, work / "chosen", work), jobs, processes)
     record = Record(results_file, output)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     source = describe_run(__file__, device, seeds)
@@ -293,8 +283,8 @@ def main(
     conditions["train_count"] = len(find_splits(work / "chosen")["train"].pairs)
     labels = {"tool": True, "merged": False}
     rows = [(name, score_labels(data, work / "pseudo-val", alone)) for name, alone in labels.items()]
-    for (setting, _), each in zip(jobs, runs, strict=True):
-        found = json.loads(each.result().read_text())
+    for (setting, _), file in zip(jobs, files, strict=True):
+        found = json.loads(file.read_text())
         rows.append((setting, {name: found.get(f"eval_{name}_{NAME}", 0.0) for name in SCORES}))
     for setting, values in rows:
         measurement = {"key": {"setting": setting, **conditions}, "status": "ok", "values": values}

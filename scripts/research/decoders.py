@@ -1,9 +1,10 @@
-"""Segmentation models that differ in their decoder alone: one backbone, one size of things, one way to train them."""
+"""Build segmentation models that differ only in their decoder: same backbone, same widths, same training."""
 
 from typing import Any
 
 import torch
 import transformers
+from ablation import AblatedMaSSFormer, AblationConfig
 from torch import nn
 from transformers import AutoBackbone, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
@@ -21,7 +22,7 @@ from transformers_massformer.training.classes import label_names
 
 
 NAMES = label_names(MASS13K_LABELS)
-# The rows of the paper's Table 4: each adds a module to the one before.
+# The rows of the paper's Table 4; each adds a module to the row before.
 ABLATION = {
     "MaSSFormer, none of the modules": (),
     "+ CST": ("use_cross_semantic_transmission",),
@@ -36,7 +37,7 @@ SWITCHES = (
 )
 MASSFORMER, PEERS = "MaSSFormer", ("Mask2Former", "MaskFormer", "SegFormer")
 DECODERS = (MASSFORMER, *PEERS, *ABLATION)
-# A Swin small enough to learn something from nothing in minutes.
+# A Swin small enough to learn from scratch in minutes.
 SWIN = {
     "model_type": "swin",
     "embed_dim": 32,
@@ -47,7 +48,7 @@ SWIN = {
     "out_features": ["stage1", "stage2", "stage3", "stage4"],
 }
 SEMASK_SWIN = {**SWIN, "model_type": "semask_swin"}
-# What the papers of SeMask and MaskFormer compare: with and without semantic layers, masks and pixels.
+# The comparisons of the SeMask and MaskFormer papers: with and without semantic layers, masks and pixels.
 SEMANTIC_LAYERS = {
     "Semantic-FPN, Swin": ("semask", SWIN),
     "Semantic-FPN, SeMask-Swin": ("semask", SEMASK_SWIN),
@@ -63,7 +64,7 @@ FORMULATIONS = (*SEMANTIC_LAYERS, *CLASSIFICATION, MASSFORMER)
 
 
 class BackboneEncoder(nn.Module):
-    """Any backbone in the place of SegFormer's encoder."""
+    """Adapt any backbone to the interface of SegFormer's encoder."""
 
     def __init__(self, backbone_config: Any):
         super().__init__()
@@ -75,13 +76,13 @@ class BackboneEncoder(nn.Module):
 
 
 def backbone_fields(config: MaSSFormerConfig) -> dict[str, Any]:
-    """The configuration of the backbone, for another model."""
+    """Return the fields of the backbone's configuration, for another model."""
     backbone_config: Any = config.backbone_config
     return backbone_config.to_dict()
 
 
 def build_mask2former(config: MaSSFormerConfig) -> PreTrainedModel:
-    """Mask2Former with the widths, queries and points of a MaSSFormer."""
+    """Build Mask2Former with the widths, queries and points of a MaSSFormer."""
     width = config.hidden_size
     return transformers.Mask2FormerForUniversalSegmentation(
         transformers.Mask2FormerConfig(
@@ -92,7 +93,7 @@ def build_mask2former(config: MaSSFormerConfig) -> PreTrainedModel:
             encoder_layers=3,
             encoder_feedforward_dim=config.intermediate_size,
             dim_feedforward=config.intermediate_size,
-            # Its count includes the prediction before the first layer.
+            # This count includes the prediction before the first layer.
             decoder_layers=config.num_hidden_layers + 1,
             num_attention_heads=config.num_attention_heads,
             num_queries=config.num_queries,
@@ -103,7 +104,7 @@ def build_mask2former(config: MaSSFormerConfig) -> PreTrainedModel:
 
 
 def build_maskformer(config: MaSSFormerConfig) -> PreTrainedModel:
-    """MaskFormer with the widths and queries of a MaSSFormer."""
+    """Build MaskFormer with the widths and queries of a MaSSFormer."""
     width = config.hidden_size
     decoder_config = {
         "model_type": "detr",
@@ -121,7 +122,7 @@ def build_maskformer(config: MaSSFormerConfig) -> PreTrainedModel:
             fpn_feature_size=width,
             mask_feature_size=width,
             use_auxiliary_loss=True,
-            # Without them it cannot tell its earlier layers' predictions.
+            # Needed for the predictions of the earlier layers.
             output_hidden_states=True,
             **NAMES,
         )
@@ -129,7 +130,7 @@ def build_maskformer(config: MaSSFormerConfig) -> PreTrainedModel:
 
 
 def build_segformer(config: MaSSFormerConfig) -> PreTrainedModel:
-    """SegFormer's head, four times as wide as its published smallest would be here, on any backbone."""
+    """Build SegFormer's head on any backbone, four times as wide as the smallest published one would be here."""
     encoder = BackboneEncoder(config.backbone_config)
     model = transformers.SegformerForSemanticSegmentation(
         transformers.SegformerConfig(
@@ -141,13 +142,13 @@ def build_segformer(config: MaSSFormerConfig) -> PreTrainedModel:
             **NAMES,
         )
     )
-    # What gives the head its feature maps.
+    # The head reads its feature maps from this attribute.
     model.add_module("segformer", encoder)
     return model
 
 
 def build_formulation(name: str, config: MaSSFormerConfig) -> PreTrainedModel:
-    """One of `SEMANTIC_LAYERS` or `CLASSIFICATION`, with the widths of a MaSSFormer."""
+    """Build one of `SEMANTIC_LAYERS` or `CLASSIFICATION` with the widths of a MaSSFormer."""
     fields: dict[str, Any] = config.to_dict()
     if name in SEMANTIC_LAYERS:
         kind, backbone_config = SEMANTIC_LAYERS[name]
@@ -165,17 +166,17 @@ def build_formulation(name: str, config: MaSSFormerConfig) -> PreTrainedModel:
 
 
 def starts_from_nothing(name: str) -> bool:
-    """Whether there are no weights to start the backbone from."""
+    """Return whether the backbone is trained from scratch."""
     return name in SEMANTIC_LAYERS
 
 
 def build_decoder(name: str, config: MaSSFormerConfig) -> PreTrainedModel:
     """
-    One of `DECODERS` on the configuration's backbone, or of `FORMULATIONS`.
+    Build one of `DECODERS` on the configuration's backbone, or one of `FORMULATIONS`.
 
     Args:
-        name (`str`): Which.
-        config ([`MaSSFormerConfig`]): Of the full MaSSFormer; the others take their widths from it.
+        name (`str`): Name of the decoder or formulation.
+        config ([`MaSSFormerConfig`]): Configuration of the full MaSSFormer; the others take their widths from it.
     """
     if name in SEMANTIC_LAYERS or name in CLASSIFICATION:
         return build_formulation(name, config)
@@ -183,9 +184,9 @@ def build_decoder(name: str, config: MaSSFormerConfig) -> PreTrainedModel:
         return {"Mask2Former": build_mask2former, "MaskFormer": build_maskformer, "SegFormer": build_segformer}[name](
             config
         )
-    switched_on = ABLATION.get(name, SWITCHES)
-    fields: dict[str, Any] = {**config.to_dict(), **{switch: switch in switched_on for switch in SWITCHES}}
-    if name in ABLATION:
-        # Only the last row of the table learns edges.
-        fields["edge_weight"] = 0.0
-    return MaSSFormerForSemanticSegmentation(MaSSFormerConfig(**fields))
+    if name == MASSFORMER:
+        return MaSSFormerForSemanticSegmentation(config)
+    # Only the last row of the table learns edges.
+    fields: dict[str, Any] = {**config.to_dict(), "model_type": AblationConfig.model_type, "edge_weight": 0.0}
+    fields |= {switch: switch in ABLATION[name] for switch in SWITCHES}
+    return AblatedMaSSFormer(AblationConfig(**fields))

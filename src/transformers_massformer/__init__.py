@@ -15,6 +15,7 @@ from .models.modeling_massformer import MaSSFormerForSemanticSegmentation, MaSSF
 from .models.modeling_per_pixel_baseline import PerPixelBaselineForSemanticSegmentation, PerPixelBaselineModel
 from .models.modeling_semask_swin import (
     SeMaskForSemanticSegmentation,
+    SeMaskModel,
     SeMaskPreTrainedModel,
     SeMaskSwinBackbone,
     SeMaskSwinModel,
@@ -29,6 +30,7 @@ AutoModel.register(MaSSFormerConfig, MaSSFormerModel)
 # SeMask's backbone registers itself, because its models find it by name.
 AutoModel.register(SeMaskSwinConfig, SeMaskSwinModel)
 AutoConfig.register(SeMaskConfig.model_type, SeMaskConfig)
+AutoModel.register(SeMaskConfig, SeMaskModel)
 AutoConfig.register(PerPixelBaselineConfig.model_type, PerPixelBaselineConfig)
 AutoModel.register(PerPixelBaselineConfig, PerPixelBaselineModel)
 for config_class, model_class, processor_class in (
@@ -56,6 +58,7 @@ __all__ = [
     "SeMaskConfig",
     "SeMaskForSemanticSegmentation",
     "SeMaskImageProcessor",
+    "SeMaskModel",
     "SeMaskPreTrainedModel",
     "SeMaskSwinBackbone",
     "SeMaskSwinConfig",

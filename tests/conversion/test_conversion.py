@@ -111,7 +111,7 @@ def test_files_that_are_no_checkpoints(tmp_path):
         with pytest.raises(ValueError, match=name):
             load_checkpoint(tmp_path / name)
     torch.save([1, 2], tmp_path / "list.pth")
-    with pytest.raises(ValueError, match="holds no weights"):
+    with pytest.raises(ValueError, match="contains no weights"):
         load_checkpoint(tmp_path / "list.pth")
     torch.save({"epoch": 3}, tmp_path / "numbers.pth")
     with pytest.raises(ValueError, match=r"no tensors among its weights: \['epoch'\]"):

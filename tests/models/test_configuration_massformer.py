@@ -28,9 +28,7 @@ def test_other_numbers_of_labels_survive_saving(num_labels, tmp_path):
 
 
 def test_every_field_survives_saving(tmp_path):
-    config = tiny_config(
-        id2label={0: "a", 1: "b"}, label2id={"a": 0, "b": 1}, edge_weight=0, use_low_level_structure=False
-    )
+    config = tiny_config(id2label={0: "a", 1: "b"}, label2id={"a": 0, "b": 1}, edge_weight=0, num_queries=3)
     config.save_pretrained(tmp_path)
     ignored = {"_name_or_path", "transformers_version"}
     before, after = config.to_dict(), MaSSFormerConfig.from_pretrained(tmp_path).to_dict()
@@ -54,7 +52,7 @@ def test_every_field_is_documented_and_read():
     [
         (
             {"hidden_size": 18, "num_attention_heads": 4},
-            "`hidden_size` must be a multiple of num_attention_heads.*Take 20",
+            "`hidden_size` must be a multiple of num_attention_heads.*Use 20",
         ),
         ({"hidden_size": 18, "num_attention_heads": 2}, "`hidden_size` must be a multiple of 4"),
         ({"cross_semantic_num_attention_heads": 3}, "multiple of cross_semantic_num_attention_heads"),
@@ -66,12 +64,12 @@ def test_every_field_is_documented_and_read():
         ({"deform_kernel_size": 4}, "`deform_kernel_size` must be odd.*got 4"),
         ({"edge_emphasis_kernel_size": 0}, "`edge_emphasis_kernel_size` must be odd"),
         ({"lambda_2": -1}, "`lambda_2` must not be negative, got -1"),
-        ({"pseudo_label_classes": [0, 7]}, "`pseudo_label_classes` names \\[7\\], but the classes are 0 to 6"),
+        ({"pseudo_label_classes": [0, 7]}, "`pseudo_label_classes` contains \\[7\\], but the classes are 0 to 6"),
         ({"window_size": 0}, "`window_size` must be at least 1, got 0"),
         ({"mask_weight": -1.0}, "`mask_weight` must not be negative, got -1.0"),
         ({"oversample_ratio": 0.5}, "`oversample_ratio` must be at least 1"),
         ({"importance_sample_ratio": 1.5}, "`importance_sample_ratio` must lie in \\[0, 1\\]"),
-        ({"num_queries": 5}, "`num_queries` \\(5\\) must be at least the number of labels \\(7\\).*Raise"),
+        ({"num_queries": 5}, "`num_queries` \\(5\\) must be at least the number of labels \\(7\\).*Increase"),
         ({"ignore_index": 3}, "`ignore_index` \\(3\\) is also the index of a class"),
         (
             {"backbone_config": TINY_RESNET | {"out_features": ["stage3", "stage4"]}},

@@ -83,7 +83,7 @@ def test_bad_segmentation_maps_are_refused():
     label_map = np.zeros((32, 32), np.uint8)
     label_map[0, :3] = [7, 9, 254]
     with pytest.raises(
-        ValueError, match=r"map 0 holds values that are no class: \[7, 9, 254\].*0 to 6 and 255.*`num_labels`"
+        ValueError, match=r"map 0 contains values outside the classes: \[7, 9, 254\].*0 to 6 and 255.*`num_labels`"
     ):
         processor(image, label_map)
     assert processor(image, label_map, num_labels=255).labels[0].max() == 254

@@ -6,9 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from packaging.version import Version
 from support.golden import DATA, golden_pixel_values, golden_state_dict, subsample
-from support.tiny import TINY_RESNET, TINY_SWIN, TINY_TIMM, block_labels, enable_checkpointing, tiny_config, tiny_model
+from support.tiny import TINY_TIMM, block_labels, enable_checkpointing, tiny_config, tiny_model
 from transformers import (
-    AutoConfig,
     AutoModel,
     AutoModelForSemanticSegmentation,
 )
@@ -23,14 +22,6 @@ from transformers_massformer.models.modeling_massformer import (
     sine_position_embedding,
 )
 from transformers_massformer.models.semantic_readout import read_semantic_map
-
-
-SWITCHES = [
-    "use_cross_semantic_transmission",
-    "use_receptive_field_broadening",
-    "use_low_level_structure",
-    "use_edge_guided_fusion",
-]
 
 
 # ---------------------------------------------------------------- parity with the authors' code
@@ -221,35 +212,29 @@ def test_inner_masks_equal_those_made_densely():
 # ---------------------------------------------------------------- the model as a whole
 
 
-@pytest.mark.parametrize("backbone", [TINY_RESNET, TINY_SWIN, TINY_TIMM], ids=["resnet", "swin", "timm"])
-@pytest.mark.parametrize("size", [(32, 32), (32, 160), (96, 64)])
-def test_output_shapes_for_any_size(backbone, size):
-    height, width = size
-    model = tiny_model(backbone_config=backbone)
-    with torch.no_grad():
-        outputs = model(torch.randn(2, 3, height, width), output_auxiliary_logits=True, output_hidden_states=True)
-    assert outputs.loss is None
-    assert outputs.class_queries_logits.shape == (2, 9, 8)
-    assert outputs.masks_queries_logits.shape == (2, 9, height // 2, width // 2)
-    assert outputs.edge_logits.shape == (2, 1, height // 2, width // 2)
-    assert outputs.logits.shape == (2, 7, height // 2, width // 2)
-    assert len(outputs.auxiliary_logits) == 4
-    for step in outputs.auxiliary_logits:
-        assert step["class_queries_logits"].shape == (2, 9, 8)
-        assert step["masks_queries_logits"].shape == (2, 9, height // 4, width // 4)
-    assert [x.shape for x in outputs.hidden_states] == [(2, 9, 16)] * 5
-
-
 def test_auxiliary_logits_come_with_labels_or_on_request():
     model = tiny_model()
     pixel_values, labels = torch.randn(1, 3, 32, 64), block_labels(1, 32, 64)
     with torch.no_grad():
         assert model(pixel_values).auxiliary_logits is None
-        assert model(pixel_values).hidden_states is None
-        with_labels = model(pixel_values, labels=labels)
-        assert with_labels.loss.isfinite()
-        assert len(with_labels.auxiliary_logits) == 4
+        assert len(model(pixel_values, labels=labels).auxiliary_logits) == 4
         assert model(pixel_values, labels=labels, output_auxiliary_logits=False).auxiliary_logits is None
+        outputs = model(pixel_values, output_auxiliary_logits=True)
+    assert outputs.class_queries_logits.shape == (1, 9, 8)
+    assert outputs.masks_queries_logits.shape == (1, 9, 16, 32)
+    assert outputs.edge_logits.shape == (1, 1, 16, 32)
+    for step in outputs.auxiliary_logits:
+        assert step["class_queries_logits"].shape == (1, 9, 8)
+        assert step["masks_queries_logits"].shape == (1, 9, 8, 16)
+
+
+def test_hidden_states_and_attentions_are_the_transformer_decoder_s():
+    model = tiny_model()
+    model.set_attn_implementation("eager")
+    with torch.no_grad():
+        outputs = model(torch.randn(2, 3, 96, 160), output_hidden_states=True, output_attentions=True)
+    assert [x.shape for x in outputs.hidden_states] == [(2, 9, 16)] * 5
+    assert [x.shape for x in outputs.attentions] == [(2, 2, 9, n) for n in (15, 60, 240, 15)]
 
 
 def test_eval_computes_no_mask_that_nobody_reads(monkeypatch):
@@ -263,33 +248,6 @@ def test_eval_computes_no_mask_that_nobody_reads(monkeypatch):
     with torch.no_grad():
         model(torch.randn(1, 3, 64, 64))
     assert sorted(shapes) == [(2, 2), (2, 2), (4, 4), (8, 8), (32, 32)]
-
-
-def test_attention_implementations_agree():
-    model = tiny_model()
-    pixel_values = torch.randn(2, 3, 96, 160)
-    results = {}
-    for implementation in ("eager", "sdpa"):
-        model.set_attn_implementation(implementation)
-        with torch.no_grad():
-            results[implementation] = model(pixel_values)
-    for name in ("class_queries_logits", "masks_queries_logits", "edge_logits"):
-        torch.testing.assert_close(results["eager"][name], results["sdpa"][name], rtol=1e-4, atol=1e-4)
-    model.set_attn_implementation("eager")
-    with torch.no_grad():
-        attentions = model(pixel_values, output_attentions=True).attentions
-    assert [x.shape for x in attentions] == [(2, 2, 9, n) for n in (15, 60, 240, 15)]
-
-
-def test_images_of_one_size_do_not_influence_each_other():
-    model = tiny_model()
-    pixel_values = torch.randn(3, 3, 64, 96)
-    with torch.no_grad():
-        together = model(pixel_values)
-        for i in range(3):
-            alone = model(pixel_values[i : i + 1])
-            for name in ("class_queries_logits", "masks_queries_logits", "edge_logits"):
-                torch.testing.assert_close(together[name][i : i + 1], alone[name], rtol=1e-4, atol=1e-4)
 
 
 def test_logits_are_the_queries_combined():
@@ -307,12 +265,11 @@ def test_logits_are_the_queries_combined():
     st.integers(1, 4),
     st.integers(1, 200_000),
     st.integers(1, 3),
-    st.sampled_from([None, *SWITCHES]),
     st.sampled_from(["torchvision", "banded"]),
 )
-def test_bands_equal_the_whole(batch_size, rows, columns, band_values, stripe_bands, switch, engine):
+def test_bands_equal_the_whole(batch_size, rows, columns, band_values, stripe_bands, engine):
     torch.manual_seed(0)
-    model = tiny_model(deform_conv_engine=engine, **({} if switch is None else {switch: False}))
+    model = tiny_model(deform_conv_engine=engine)
     pixel_values = torch.randn(batch_size, 3, 32 * rows, 32 * columns)
     with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(modeling_massformer, "BAND_VALUES", 10**9)
@@ -358,43 +315,12 @@ def test_the_base_model_returns_mask_features_or_mask_logits(monkeypatch, band_v
         torch.testing.assert_close(with_features[name], with_logits[name], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("switch", SWITCHES)
-def test_switched_off_modules_keep_shapes_and_train(switch):
-    full, without = tiny_model(), tiny_model(**{switch: False})
-    assert without.num_parameters() < full.num_parameters()
-    pixel_values, labels = torch.randn(2, 3, 64, 32), block_labels(2, 64, 32)
-    outputs, reference = without.train()(pixel_values, labels=labels), full.train()(pixel_values, labels=labels)
-    for name in ("class_queries_logits", "masks_queries_logits", "edge_logits"):
-        assert outputs[name].shape == reference[name].shape
-    outputs.loss.backward()
-    assert all(p.grad is not None for p in without.parameters())
-
-
-@pytest.mark.parametrize("backbone", [TINY_RESNET, TINY_SWIN, TINY_TIMM], ids=["resnet", "swin", "timm"])
-def test_every_parameter_gets_a_gradient(backbone):
-    model = tiny_model(backbone_config=backbone).train()
+def test_checkpointing_recomputes_the_half_resolution_branch():
+    model, calls = tiny_model().train(), []
+    model.model.pixel_decoder.mask_projection.register_forward_pre_hook(lambda *args: calls.append(1))
+    enable_checkpointing(model)
     model(torch.randn(2, 3, 64, 64), labels=block_labels(2, 64, 64)).loss.backward()
-    assert [name for name, p in model.named_parameters() if p.grad is None] == []
-
-
-def test_gradient_checkpointing_changes_nothing():
-    pixel_values, labels = torch.randn(2, 3, 64, 64), block_labels(2, 64, 64)
-    gradients, statistics, calls = [], [], []
-    for checkpointing in (False, True):
-        torch.manual_seed(3)
-        model = tiny_model().train()
-        calls.append([])
-        model.model.pixel_decoder.mask_projection.register_forward_pre_hook(lambda *args: calls[-1].append(1))
-        if checkpointing:
-            enable_checkpointing(model)
-        torch.manual_seed(3)
-        model(pixel_values, labels=labels).loss.backward()
-        gradients.append([p.grad.clone() for p in model.parameters()])
-        statistics.append(list(model.buffers()))
-    # The half-resolution branch is computed again instead of kept, and counts once in the running statistics.
-    assert [len(x) for x in calls] == [1, 2]
-    for plain, checkpointed in zip([*gradients[0], *statistics[0]], [*gradients[1], *statistics[1]], strict=True):
-        torch.testing.assert_close(plain, checkpointed)
+    assert len(calls) == 2
 
 
 @pytest.mark.parametrize("height", [0, 16, 48, 100])
@@ -438,37 +364,6 @@ def test_one_step_on_crops_of_a_photo_lowers_the_loss():
 # ---------------------------------------------------------------- saving, compiling, exporting
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_save_and_load_is_bit_equal(variant, tmp_path):
-    config = variant_config(variant)
-    # The variant's own structure with few layers, so that four models fit a small machine.
-    config.num_hidden_layers = 1
-    config.backbone_config.depths = [1, 1, 1, 1]
-    model = MaSSFormerForSemanticSegmentation(config)
-    model.save_pretrained(tmp_path)
-    assert (tmp_path / "model.safetensors").is_file()
-    loaded, info = AutoModelForSemanticSegmentation.from_pretrained(tmp_path, output_loading_info=True)
-    assert not any(info.values()), info
-    assert type(loaded) is MaSSFormerForSemanticSegmentation
-    ignored = {"dtype", "_name_or_path", "architectures"}
-    for before, after in ((model.config, loaded.config), (config.backbone_config, loaded.config.backbone_config)):
-        kept = [{k: v for k, v in c.to_dict().items() if k not in ignored} for c in (before, after)]
-        for fields in kept:
-            fields.get("backbone_config", {}).pop("dtype", None)
-        assert kept[0] == kept[1]
-    expected = dict(model.named_parameters()) | dict(model.named_buffers())
-    actual = dict(loaded.named_parameters()) | dict(loaded.named_buffers())
-    assert expected.keys() == actual.keys()
-    for name, value in expected.items():
-        assert torch.equal(value, actual[name]), name
-    base = AutoModel.from_pretrained(tmp_path)
-    assert type(base) is MaSSFormerModel
-    assert torch.equal(
-        base.transformer_decoder.query_features.weight, loaded.model.transformer_decoder.query_features.weight
-    )
-    assert AutoConfig.from_pretrained(tmp_path).id2label[6] == "water"
-
-
 def test_weights_that_a_checkpoint_lacks_are_initialised(tmp_path):
     model = tiny_model()
     weights = {name: value for name, value in model.state_dict().items() if "class_predictor" not in name}
@@ -504,6 +399,28 @@ def test_initialisation_is_the_release_s():
     assert (layer.cross_attention.out_proj.bias == 0).all()
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_variants_survive_saving(variant, tmp_path):
+    config = variant_config(variant)
+    # The variant's own structure with few layers, so that four models fit a small machine.
+    config.num_hidden_layers = 1
+    config.backbone_config.depths = [1, 1, 1, 1]
+    model = MaSSFormerForSemanticSegmentation(config)
+    model.save_pretrained(tmp_path)
+    loaded, info = AutoModelForSemanticSegmentation.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(info.values()), info
+    assert type(loaded) is MaSSFormerForSemanticSegmentation
+    before, after = (x.config.to_diff_dict() for x in (model, loaded))
+    for fields in (before, after):
+        for name in ("dtype", "architectures", "_name_or_path"):
+            fields.pop(name, None)
+            fields["backbone_config"].pop(name, None)
+    assert before == after
+    base = AutoModel.from_pretrained(tmp_path)
+    assert type(base) is MaSSFormerModel
+    assert all(torch.equal(value, base.state_dict()[name]) for name, value in model.model.state_dict().items())
+
+
 # Guards that older compilers make for the library's decorators fail.
 needs_torch_2_8 = pytest.mark.skipif(Version(torch.__version__) < Version("2.8"), reason="needs PyTorch 2.8")
 
@@ -520,16 +437,6 @@ def test_compile_without_graph_breaks():
 
 
 @needs_torch_2_8
-def test_export():
-    model = tiny_model()
-    pixel_values = torch.randn(1, 3, 64, 96)
-    with torch.no_grad():
-        expected = model(pixel_values)
-        exported = torch.export.export(model, (pixel_values,)).module()(pixel_values)
-    torch.testing.assert_close(exported["masks_queries_logits"], expected.masks_queries_logits, rtol=1e-4, atol=1e-4)
-
-
-@needs_torch_2_8
 def test_an_export_for_any_size_runs_at_other_sizes():
     model = tiny_model()
     sides = {2: 32 * torch.export.Dim("rows", min=2, max=256), 3: 32 * torch.export.Dim("columns", min=2, max=256)}
@@ -541,15 +448,3 @@ def test_an_export_for_any_size_runs_at_other_sizes():
             actual, expected = exported.module()(pixel_values), model(pixel_values)
             for name in ("class_queries_logits", "masks_queries_logits", "edge_logits"):
                 torch.testing.assert_close(actual[name], expected[name], rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_weights_follow_float32(dtype):
-    model = tiny_model()
-    pixel_values = torch.randn(1, 3, 64, 64)
-    with torch.no_grad():
-        expected = model(pixel_values)
-        outputs = model.to(dtype)(pixel_values)
-    assert outputs.masks_queries_logits.dtype == dtype
-    difference = (outputs.edge_logits.float() - expected.edge_logits).abs().max()
-    assert difference < 0.1 * expected.edge_logits.abs().max()

@@ -2,23 +2,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from huggingface_hub.errors import StrictDataclassError
-from support.tiny import TINY_SEMASK, block_labels, tiny_config, tiny_model
-from transformers import AutoModelForSemanticSegmentation
+from support.tiny import TINY_SEMASK, block_labels, tiny_baseline, tiny_config, tiny_model
 
 from transformers_massformer import (
     MaSSFormerImageProcessor,
     PerPixelBaselineConfig,
-    PerPixelBaselineForSemanticSegmentation,
 )
 from transformers_massformer.models import modeling_massformer
-
-
-def tiny_baseline(use_transformer_decoder: bool, **overrides) -> PerPixelBaselineForSemanticSegmentation:
-    fields = {**tiny_config().to_dict(), "num_queries": None, **overrides}
-    fields.pop("model_type")
-    return PerPixelBaselineForSemanticSegmentation(
-        PerPixelBaselineConfig(**fields, use_transformer_decoder=use_transformer_decoder)
-    )
 
 
 both = pytest.mark.parametrize("plus", [False, True], ids=["baseline", "baseline+"])
@@ -53,18 +43,11 @@ def test_bands_equal_the_whole(plus, monkeypatch):
 
 @both
 @pytest.mark.parametrize("backbone", [{}, {"backbone_config": TINY_SEMASK}], ids=["resnet", "semask"])
-def test_it_learns_every_parameter(plus, backbone):
+def test_the_loss_is_the_cross_entropy_of_the_enlarged_logits(plus, backbone):
     torch.manual_seed(0)
     model = tiny_baseline(plus, **backbone).train()
-    for name, parameter in model.named_parameters():
-        if name.endswith("gamma"):
-            torch.nn.init.constant_(parameter, 0.5)
     labels = block_labels(2, 64, 64)
     outputs = model(torch.randn(2, 3, 64, 64), labels=labels)
-    outputs.loss.backward()
-    for name, parameter in model.named_parameters():
-        if not name.endswith("k_proj.bias"):
-            assert parameter.grad is not None, name
     steps = 4 if plus else 0
     names = ["loss_cross_entropy", "loss_edge", *(f"loss_cross_entropy_{step}" for step in range(steps))]
     assert set(outputs.loss_dict) - {"loss_semantic"} == set(names)
@@ -76,17 +59,12 @@ def test_it_learns_every_parameter(plus, backbone):
 
 
 @both
-def test_saved_loaded_and_read_at_the_size_of_the_photograph(plus, tmp_path):
-    torch.manual_seed(0)
-    model = tiny_baseline(plus).eval()
-    model.save_pretrained(tmp_path)
-    loaded, info = AutoModelForSemanticSegmentation.from_pretrained(tmp_path, output_loading_info=True)
-    assert not any(info.values())
-    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in model.state_dict().items())
+def test_logits_are_read_at_the_size_of_the_photograph(plus):
+    model = tiny_baseline(plus)
     processor = MaSSFormerImageProcessor()
     inputs = processor(torch.randint(0, 255, (3, 51, 75), dtype=torch.uint8), return_tensors="pt")
     with torch.no_grad():
-        outputs = loaded.eval()(**inputs)
+        outputs = model(**inputs)
     (label_map,) = processor.post_process_semantic_segmentation(outputs, target_sizes=[(51, 75)])
     expected = F.interpolate(outputs.logits, size=(64, 96), mode="bilinear")[0, :, :51, :75].argmax(0)
     assert torch.equal(label_map, expected)

@@ -1,4 +1,4 @@
-"""The decoders that are trained alike."""
+"""Comparison of decoders trained under equal conditions."""
 
 import json
 import subprocess
@@ -8,11 +8,12 @@ from pathlib import Path
 import PIL.Image
 import pytest
 import torch
-from support.tiny import block_labels, tiny_config
+from support.tiny import block_labels, tiny_config, tiny_model
 from support.tiny_data import write_pair
 
 from transformers_massformer import MaSSFormerImageProcessor
 from transformers_massformer.inference.predictor import ModelPredictor, PredictionOptions
+from transformers_massformer.models import modeling_massformer
 from transformers_massformer.training.collation import collate_for
 
 
@@ -20,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 FOLDERS = [str(ROOT / "scripts" / name) for name in ("research", "benchmarks")]
 sys.path[:0] = FOLDERS
 try:
+    from ablation import AblatedMaSSFormer, AblationConfig
     from benchmark_report import render
     from compare_decoders import file_name
     from decoders import ABLATION, DECODERS, FORMULATIONS, SWITCHES, build_decoder
@@ -57,14 +59,30 @@ def test_every_decoder_is_evaluated_on_whole_photographs(name):
 
 
 def test_the_rows_of_table_4_add_a_module_each():
-    rows = [
-        {switch for switch in SWITCHES if getattr(build_decoder(name, tiny_config()).config, switch)}
-        for name in (*ABLATION, "MaSSFormer")
-    ]
-    assert [len(row) for row in rows] == [0, 1, 2, 3, 4]
-    assert all(smaller < larger for smaller, larger in zip(rows, rows[1:], strict=False))
-    assert build_decoder("+ LSE", tiny_config()).config.edge_weight == 0
+    rows = [build_decoder(name, tiny_config()).config for name in ABLATION]
+    switches = [{switch for switch in SWITCHES if getattr(row, switch)} for row in rows]
+    assert [len(row) for row in switches] == [0, 1, 2, 3]
+    assert all(smaller < larger for smaller, larger in zip(switches, switches[1:], strict=False))
+    assert [row.edge_weight for row in rows] == [0] * 4
     assert build_decoder("MaSSFormer", tiny_config()).config.edge_weight == 10
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_a_model_without_a_module_is_smaller_learns_and_runs_in_bands(switch, monkeypatch):
+    config = AblationConfig(**{**tiny_config().to_dict(), "model_type": AblationConfig.model_type, switch: False})
+    model, full = AblatedMaSSFormer(config).train(), tiny_model()
+    assert model.num_parameters() < full.num_parameters()
+    pixel_values, labels = torch.randn(2, 3, 64, 32), block_labels(2, 64, 32)
+    outputs = model(pixel_values, labels=labels)
+    outputs.loss.backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    with torch.no_grad():
+        whole = model.eval()(pixel_values)
+        monkeypatch.setattr(modeling_massformer, "BAND_VALUES", 1)
+        bands, reference = model(pixel_values), full(pixel_values)
+    for name in ("class_queries_logits", "masks_queries_logits", "edge_logits"):
+        assert outputs[name].shape == reference[name].shape
+        torch.testing.assert_close(bands[name], whole[name], rtol=1e-4, atol=1e-4)
 
 
 def test_no_two_models_share_a_record():
@@ -106,7 +124,7 @@ def test_a_comparison_from_data_to_table(tmp_path):
     assert {path: path.stat().st_mtime_ns for path in records} == records
     refused = run_comparison(tmp_path, weights, *options, "--steps", "2")
     assert refused.returncode != 0
-    assert "holds runs with other options" in refused.stderr
+    assert "contains runs with other options" in refused.stderr
 
 
 def test_general_inference_is_compared_for_models_of_queries(tmp_path):

@@ -1,4 +1,4 @@
-"""The comparison of ways to use pseudo-labels."""
+"""Comparison of ways to use pseudo-labels."""
 
 import json
 import subprocess

@@ -6,6 +6,8 @@ from transformers import PreTrainedModel
 from transformers_massformer import (
     MaSSFormerConfig,
     MaSSFormerForSemanticSegmentation,
+    PerPixelBaselineConfig,
+    PerPixelBaselineForSemanticSegmentation,
     SeMaskConfig,
     SeMaskForSemanticSegmentation,
 )
@@ -49,47 +51,54 @@ def tiny_config(**overrides) -> MaSSFormerConfig:
     return MaSSFormerConfig(**{**TINY_FIELDS, **overrides})
 
 
-def tiny_model(**overrides) -> MaSSFormerForSemanticSegmentation:
-    """Random weights, but offsets, modulation and batch statistics that matter."""
-    model = MaSSFormerForSemanticSegmentation(tiny_config(**overrides)).eval()
+def settled(model: PreTrainedModel) -> PreTrainedModel:
+    """Give a model in eval mode offsets, batch statistics and semantic layers that influence its outputs."""
     for name, parameter in model.named_parameters():
         if ".offset." in name:
             torch.nn.init.normal_(parameter, std=0.3)
+        if "semantic_layer." in name and parameter.ndim == 2:
+            torch.nn.init.normal_(parameter, std=0.5)
+        if name.endswith("gamma"):
+            torch.nn.init.uniform_(parameter, 0.4, 0.8)
     for name, buffer in model.named_buffers():
         if name.endswith("running_mean"):
             torch.nn.init.normal_(buffer, std=0.2)
         if name.endswith("running_var"):
             torch.nn.init.uniform_(buffer, 0.5, 1.5)
-    return model
+    return model.eval()
+
+
+def tiny_model(**overrides) -> MaSSFormerForSemanticSegmentation:
+    return settled(MaSSFormerForSemanticSegmentation(tiny_config(**overrides)))
+
+
+def tiny_baseline(use_transformer_decoder: bool, **overrides) -> PerPixelBaselineForSemanticSegmentation:
+    fields = {**tiny_config().to_dict(), "num_queries": None, **overrides}
+    fields.pop("model_type")
+    config = PerPixelBaselineConfig(**fields, use_transformer_decoder=use_transformer_decoder)
+    return settled(PerPixelBaselineForSemanticSegmentation(config))
 
 
 def tiny_semask(backbone: dict | None = None, **overrides) -> SeMaskForSemanticSegmentation:
-    """Random weights, but semantic layers that matter."""
     fields = {"backbone_config": {**TINY_SEMASK, **(backbone or {})}, "hidden_size": 16}
-    model = SeMaskForSemanticSegmentation(SeMaskConfig(**{**fields, **overrides})).eval()
-    for name, parameter in model.named_parameters():
-        if ".semantic_layer." in name and parameter.ndim == 2:
-            torch.nn.init.normal_(parameter, std=0.5)
-        if name.endswith("gamma"):
-            torch.nn.init.uniform_(parameter, 0.4, 0.8)
-    return model
+    return settled(SeMaskForSemanticSegmentation(SeMaskConfig(**{**fields, **overrides})))
 
 
 def enable_checkpointing(model: PreTrainedModel):
-    """Activations are computed again instead of kept; transformers 5.20 only knows the older name."""
+    """Recompute activations instead of keeping them; transformers 5.20 only knows the older name."""
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable()
 
 
 def block_labels(batch_size: int, height: int, width: int, num_labels: int = 7, block: int = 8) -> torch.Tensor:
-    """Label maps of square blocks, some of them ignored."""
+    """Return label maps of square blocks, some of them ignored."""
     values = torch.randint(0, num_labels + 1, (batch_size, -(-height // block), -(-width // block)))
     values[values == num_labels] = 255
     return values.repeat_interleave(block, 1).repeat_interleave(block, 2)[:, :height, :width].contiguous()
 
 
 class RepeatablePoints:
-    """In place of `torch.rand`: the same points for every mask, whichever process it is in."""
+    """Replacement for `torch.rand` that gives every mask the same points in every process."""
 
     def __call__(self, num_masks, num_points, *rest, **kwargs):
         points = torch.quasirandom.SobolEngine(2).draw(num_points)

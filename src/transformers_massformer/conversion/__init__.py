@@ -1,4 +1,4 @@
-"""From the authors' checkpoints to transformers folders."""
+"""Convert the authors' checkpoints to transformers folders."""
 
 from .checkpoints import load_checkpoint
 from .massformer import convert_massformer_checkpoint, convert_massformer_state_dict

@@ -1,4 +1,4 @@
-"""The authors' MaSSFormer checkpoints: names, layouts and checks."""
+"""Convert the authors' MaSSFormer checkpoints: names, layouts and checks."""
 
 import re
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ from .variants import VARIANTS, variant_config
 
 logger = logging.get_logger(__name__)
 
-# Weights which older code saved and never used, and buffers that are computed.
+# Weights that older code saved but never used, and buffers that are computed.
 UNUSED = re.compile(
     r"decode_head\.pixel_decoder\.pixel_decoder\.(LSE\.sep|out\.4)\."
     r"|^data_preprocessor\."
@@ -27,7 +27,7 @@ SWIN_BIAS_TABLE = (
     "model.backbone.swin.encoder.layers.0.blocks.0.attention.relative_position_bias.relative_position_bias_table"
 )
 
-# Applied in this order, each to the result of the one before.
+# Applied in this order, each to the result of the previous one.
 RENAMES = [
     # ResNet, named as in torchvision
     (r"^backbone\.conv1\.", "model.backbone.embedder.embedder.convolution."),
@@ -118,14 +118,14 @@ RENAMES = [
 
 
 def rename(name: str) -> str:
-    """Our name of a release weight."""
+    """Return the name of a release weight in this package."""
     for pattern, replacement in RENAMES:
         name = re.sub(pattern, replacement, name)
     return name
 
 
 def split_projections(name: str, value: torch.Tensor) -> Iterable[tuple[str, torch.Tensor]]:
-    """A joint projection of queries, keys and values becomes three; other weights stay as they are."""
+    """Split a joint projection of queries, keys and values into three; return other weights unchanged."""
     match = re.fullmatch(r"(.*)\.in_proj_(weight|bias)", name)
     if match is None:
         return [(name, value)]
@@ -136,8 +136,8 @@ def split_projections(name: str, value: torch.Tensor) -> Iterable[tuple[str, tor
 
 def reorder_patch_merging(value: torch.Tensor) -> torch.Tensor:
     """
-    Patch merging reads 2 x 2 neighbours. mmdetection lists its inputs by channel, then row, then column; transformers
-    by column, then row, then channel.
+    Reorder the inputs of patch merging, which reads 2 x 2 neighbors: mmdetection orders them by channel, then row,
+    then column; transformers by column, then row, then channel.
     """
     merged = value.unflatten(-1, (-1, 2, 2)).transpose(-1, -2)
     return merged.movedim(-3, -1).flatten(-3).contiguous()
@@ -145,18 +145,18 @@ def reorder_patch_merging(value: torch.Tensor) -> torch.Tensor:
 
 def convert_massformer_state_dict(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """
-    Renames the release's weights and gives them our layout, whatever their widths.
+    Convert the names and layout of the release's weights, of any width.
 
     Args:
         state_dict (`dict[str, torch.Tensor]`): Weights by the release's names.
 
     Returns:
         `dict[str, torch.Tensor]`: Weights by the names of [`MaSSFormerForSemanticSegmentation`]. Weights that older
-        code saved and never used are left out and named in a warning.
+        code saved but never used are left out and listed in a warning.
     """
     unused = [name for name in state_dict if UNUSED.search(name)]
     if unused:
-        logger.warning(f"Left out weights that the model does not use: {', '.join(unused)}.")
+        logger.warning(f"Leaving out weights that the model does not use: {', '.join(unused)}.")
     converted = {}
     for release_name, value in state_dict.items():
         if release_name in unused:
@@ -169,7 +169,7 @@ def convert_massformer_state_dict(state_dict: dict[str, torch.Tensor]) -> dict[s
 
 
 def check_weights(converted: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]):
-    """Raises a ValueError that lists every weight that is missing, unknown or of the wrong shape."""
+    """Raise a ValueError that lists every weight that is missing, unknown or has the wrong shape."""
     missing = sorted(expected.keys() - converted.keys())
     unknown = sorted(converted.keys() - expected.keys())
     misshapen = [
@@ -190,13 +190,13 @@ def check_weights(converted: dict[str, torch.Tensor], expected: dict[str, torch.
 
 
 def refuse_overwriting(output: Path, overwrite: bool):
-    """Raises a FileExistsError if the folder holds weights that are not to be replaced."""
+    """Raise a FileExistsError if the folder contains weights that must not be replaced."""
     if (output / "model.safetensors").exists() and not overwrite:
         raise FileExistsError(f"{output} already holds a model. Choose another folder or allow overwriting it.")
 
 
 def config_overrides(converted: dict[str, torch.Tensor], variant: str) -> dict:
-    """What the weights say about the model beside its variant: classes, queries and Swin's window."""
+    """Derive the fields that the variant leaves open from the weights: classes, queries and Swin's window."""
     overrides = {}
     if "class_predictor.weight" in converted:
         num_labels = converted["class_predictor.weight"].shape[0] - 1
@@ -215,22 +215,22 @@ def convert_massformer_checkpoint(
     checkpoint: str | Path, variant: str, output: str | Path, overwrite: bool = False
 ) -> Path:
     """
-    Converts a checkpoint of the authors' to a folder that `from_pretrained` loads: safetensors, config and image
+    Convert one of the authors' checkpoints to a folder that `from_pretrained` loads: safetensors, config and image
     processor.
 
     Args:
         checkpoint (`str` or `Path`): The authors' file, `.pth` or `.safetensors`.
         variant (`str`): `"r50"`, `"r18-lite"`, `"swin-t"` or `"swin-b"`.
         output (`str` or `Path`): The folder to write.
-        overwrite (`bool`, *optional*, defaults to `False`): Whether weights already in the folder may be replaced.
+        overwrite (`bool`, *optional*, defaults to `False`): Whether to replace weights already in the folder.
 
     Returns:
         `Path`: The folder.
 
     Raises:
-        FileExistsError: If the folder already holds weights and `overwrite` is false.
-        FileNotFoundError: If there is no checkpoint.
-        ValueError: If there is no such variant, the checkpoint cannot be read safely, or its weights do not fit.
+        FileExistsError: If the folder already contains weights and `overwrite` is false.
+        FileNotFoundError: If the checkpoint does not exist.
+        ValueError: If the variant is unknown, the checkpoint cannot be read safely, or its weights do not fit.
     """
     output = Path(output)
     variant_config(variant)

@@ -1,4 +1,4 @@
-"""The authors' SeMask-FPN checkpoints: names, shapes and what they do not tell."""
+"""Convert the authors' SeMask-FPN checkpoints: names, shapes, and settings that they do not record."""
 
 import re
 from collections.abc import Sequence
@@ -23,12 +23,12 @@ SEMASK_VARIANTS: dict[str, dict[str, Any]] = {
     "semask-swin-b": {"embed_dim": 128, "depths": [2, 2, 18, 2], "num_heads": [4, 8, 16, 32], "window_size": 12},
     "semask-swin-l": {"embed_dim": 192, "depths": [2, 2, 18, 2], "num_heads": [6, 12, 24, 48], "window_size": 12},
 }
-# Of these widths, models for more classes than Cityscapes has are global in the last two stages (release).
+# Models of these widths for more classes than Cityscapes have global attention in the last two stages (release).
 GLOBAL_WIDTHS, CITYSCAPES_LABELS = (96, 192), 19
-# The sizes that the release's models for other data than MaSS13K were made for do not matter here; classes do.
+# Weights of other heads, and buffers that are computed.
 UNUSED = re.compile(r"relative_position_index$|^auxiliary_head\.|^data_preprocessor\.")
 
-# Applied in this order, each to the result of the one before.
+# Applied in this order, each to the result of the previous one.
 RENAMES = [
     (r"^backbone\.patch_embed\.proj\.", "backbone.swin.embeddings.patch_embeddings.projection."),
     (r"^backbone\.patch_embed\.norm\.", "backbone.swin.embeddings.norm."),
@@ -49,7 +49,7 @@ RENAMES = [
     (r"\.attn\.qkv\.", ".attention.in_proj_"),
     (r"\.attn\.proj\.", ".attention.o_proj."),
     (r"^decode_head\.conv_seg\.", "head.classifier."),
-    # Between the convolutions of a branch are the upsamplings, which count there.
+    # In the release, upsampling layers between the convolutions of a branch are counted too.
     (r"^decode_head\.scale_heads\.(\d)\.(\d)\.", lambda m: f"head.branches.{m[1]}.layers.{int(m[2]) // 2}."),
     (r"^(head\..*)\.conv\.", r"\1.convolution."),
     (r"^(head\..*)\.bn\.", r"\1.normalization."),
@@ -58,7 +58,7 @@ RENAMES = [
 
 def convert_semask_state_dict(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """
-    Renames the weights of a release SeMask-FPN of any shape.
+    Convert the names of the weights of a release SeMask-FPN of any shape.
 
     Args:
         state_dict (`dict[str, torch.Tensor]`): Weights by the release's names.
@@ -79,7 +79,7 @@ def convert_semask_state_dict(state_dict: dict[str, torch.Tensor]) -> dict[str, 
 
 
 def default_semantic_attention(embed_dim: int, num_labels: int) -> list[str]:
-    """Which stages the release's SeMask-FPN has global, by its own rule."""
+    """Return the range of attention in each stage by the release's rule."""
     is_global = embed_dim in GLOBAL_WIDTHS and num_labels > CITYSCAPES_LABELS
     return ["window", "window", *(["global" if is_global else "window"] * 2)]
 
@@ -88,19 +88,19 @@ def semask_variant_config(
     variant: str, num_labels: int = 7, semantic_attention: Sequence[str] | None = None, **overrides: Any
 ) -> SeMaskConfig:
     """
-    The configuration of a published SeMask-FPN.
+    Create the configuration of a published SeMask-FPN.
 
     Args:
         variant (`str`): `"semask-swin-t"`, `"semask-swin-s"`, `"semask-swin-b"` or `"semask-swin-l"`.
         num_labels (`int`, *optional*, defaults to 7): Number of classes.
-        semantic_attention (`Sequence[str]`, *optional*): See [`SeMaskSwinConfig`]; by default by the release's rule.
-        overrides: Fields of [`SeMaskConfig`] to set otherwise; those in `backbone_config` replace single fields of it.
+        semantic_attention (`Sequence[str]`, *optional*): See [`SeMaskSwinConfig`]; defaults to the release's rule.
+        overrides: Other fields of [`SeMaskConfig`]; those in `backbone_config` replace single fields of it.
 
     Raises:
-        ValueError: If there is no such variant, or the fields do not fit.
+        ValueError: If the variant is unknown, or the fields do not fit.
     """
     if variant not in SEMASK_VARIANTS:
-        raise ValueError(f"There is no variant {variant!r}; choose one of {', '.join(SEMASK_VARIANTS)}.")
+        raise ValueError(f"Unknown variant {variant!r}; choose one of {', '.join(SEMASK_VARIANTS)}.")
     swin = SEMASK_VARIANTS[variant]
     backbone_config = {
         "model_type": "semask_swin",
@@ -116,7 +116,7 @@ def semask_variant_config(
 
 
 def shapes_of(converted: dict[str, torch.Tensor]) -> dict[str, Any]:
-    """What the weights tell of the configuration: classes, widths, windows and the depth of semantic layers."""
+    """Derive fields of the configuration from the weights: classes, widths, windows and depth of semantic layers."""
     prefix = "backbone.swin.encoder.layers."
     fields: dict[str, Any] = {"backbone_config": {}}
     classifier = converted.get("head.classifier.weight")
@@ -145,23 +145,23 @@ def convert_semask_checkpoint(
     semantic_attention: Sequence[str] | None = None,
 ) -> Path:
     """
-    Converts a SeMask-FPN checkpoint of the authors' to a folder that `from_pretrained` loads.
+    Convert one of the authors' SeMask-FPN checkpoints to a folder that `from_pretrained` loads.
 
     Args:
         checkpoint (`str` or `Path`): The authors' file, `.pth` or `.safetensors`.
         variant (`str`): `"semask-swin-t"`, `"semask-swin-s"`, `"semask-swin-b"` or `"semask-swin-l"`.
         output (`str` or `Path`): The folder to write.
-        overwrite (`bool`, *optional*, defaults to `False`): Whether weights already in the folder may be replaced.
+        overwrite (`bool`, *optional*, defaults to `False`): Whether to replace weights already in the folder.
         semantic_attention (`Sequence[str]`, *optional*):
-            For each stage `"window"` or `"global"`, which no checkpoint tells. By default by the release's rule.
+            For each stage `"window"` or `"global"`, which checkpoints do not record. Defaults to the release's rule.
 
     Returns:
         `Path`: The folder.
 
     Raises:
-        FileExistsError: If the folder already holds weights and `overwrite` is false.
-        FileNotFoundError: If there is no checkpoint.
-        ValueError: If there is no such variant, the checkpoint cannot be read safely, or its weights do not fit.
+        FileExistsError: If the folder already contains weights and `overwrite` is false.
+        FileNotFoundError: If the checkpoint does not exist.
+        ValueError: If the variant is unknown, the checkpoint cannot be read safely, or its weights do not fit.
     """
     output = Path(output)
     semask_variant_config(variant, semantic_attention=semantic_attention)

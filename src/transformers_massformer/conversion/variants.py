@@ -1,4 +1,4 @@
-"""The four published models as configurations."""
+"""Configurations of the four published models."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from ..models.configuration_massformer import MaSSFormerConfig
 
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
 
-# MaSSFormer-Lite: every width is half of R50's, but for the cross-semantic feed-forward and the edge head.
+# MaSSFormer-Lite: half of R50's widths, except for the cross-semantic feed-forward and the edge head.
 LITE_WIDTHS = {"pixel_decoder_hidden_size": 64, "hidden_size": 128, "intermediate_size": 1024}
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -49,18 +49,18 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 def variant_config(variant: str, **overrides) -> MaSSFormerConfig:
     """
-    The configuration of a published model.
+    Create the configuration of a published model.
 
     Args:
         variant (`str`): `"r50"`, `"r18-lite"`, `"swin-t"` or `"swin-b"`.
-        overrides: Fields of [`MaSSFormerConfig`] to set otherwise.
+        overrides: Other fields of [`MaSSFormerConfig`].
 
     Returns:
         [`MaSSFormerConfig`]
 
     Raises:
-        ValueError: If there is no such variant.
+        ValueError: If the variant is unknown.
     """
     if variant not in VARIANTS:
-        raise ValueError(f"There is no variant {variant!r}; choose one of {', '.join(VARIANTS)}.")
+        raise ValueError(f"Unknown variant {variant!r}; choose one of {', '.join(VARIANTS)}.")
     return MaSSFormerConfig(**{**VARIANTS[variant], **overrides})

@@ -74,9 +74,7 @@ def least_memory(config: MaSSFormerConfig, height: int, width: int, dtype: torch
         height (`int`), width (`int`): Size of the image in pixels.
         dtype (`torch.dtype`): Type of the computation.
     """
-    fusion_width = config.pixel_decoder_hidden_size // (
-        config.fusion_reduction if config.use_edge_guided_fusion else 1
-    )
+    fusion_width = config.pixel_decoder_hidden_size // config.fusion_reduction
     # Per position at stride 2: the mask logits, the fused map, and the body at stride 4.
     values = config.num_queries + fusion_width + config.pixel_decoder_hidden_size / 4
     return math.ceil(height / 2) * math.ceil(width / 2) * int(values * dtype.itemsize)

@@ -30,33 +30,33 @@ CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d, ModulatedDeformConv2d)
 @dataclass
 class Successions:
     """
-    Which layers follow which, seen in one forward pass: those that were given the very tensor another returned.
+    Layers that directly follow one another in a forward pass: one receives the very tensor that the other returned.
 
     Attributes:
-        folds (`dict[nn.BatchNorm2d, nn.Module]`): Normalisations, and the convolution whose output they take.
-        activations (`dict[nn.ReLU, bool]`): Activations, and whether they only take outputs of such layers.
+        folds (`dict[nn.BatchNorm2d, nn.Module]`): Normalizations, and the convolution whose output they receive.
+        activations (`dict[nn.ReLU, bool]`): Activations, and whether they only receive outputs of such layers.
     """
 
     folds: dict[nn.BatchNorm2d, nn.Module] = field(default_factory=dict)
     activations: dict[nn.ReLU, bool] = field(default_factory=dict)
-    # The tensors are kept until the pass is over, so that no two have the same identity.
+    # Tensors are kept until the pass is over, so that their identities stay unique.
     producers: dict[int, tuple[torch.Tensor, int, nn.Module]] = field(default_factory=dict)
     calls: Counter[nn.Module] = field(default_factory=Counter)
 
     def record(self, module: nn.Module, args: tuple, output: torch.Tensor):
-        """The forward hook of all layers of interest."""
+        """Record a call; the forward hook of all layers of interest."""
         self.calls[module] += 1
         _, version, producer = self.producers.get(id(args[0]), (None, None, None))
         if isinstance(module, nn.ReLU):
             self.activations[module] = self.activations.get(module, True) and producer is not None
             return
-        # What was added to in place is no longer the convolution's output.
+        # After an addition in place, the tensor is no longer the convolution's output.
         if isinstance(module, nn.BatchNorm2d) and isinstance(producer, CONVOLUTIONS) and args[0]._version == version:
             self.folds[module] = producer
         self.producers[id(output)] = (output, output._version, module)
 
     def finish(self):
-        """Forgets the tensors, and folds of layers called more than once: what they follow may differ."""
+        """Release the tensors, and drop folds of layers called more than once, whose predecessors may differ."""
         self.producers.clear()
         self.folds = {n: c for n, c in self.folds.items() if self.calls[n] == self.calls[c] == 1}
 
@@ -64,7 +64,7 @@ class Successions:
 @torch.inference_mode(False)
 @torch.no_grad()
 def observe(model: nn.Module, example: torch.Tensor) -> Successions:
-    """Runs the model once and returns which layers followed which."""
+    """Run the model once and record which layers follow which."""
     successions = Successions()
     kinds = (*CONVOLUTIONS, nn.BatchNorm2d, nn.ReLU)
     hooks = [x.register_forward_hook(successions.record) for x in model.modules() if isinstance(x, kinds)]
@@ -79,7 +79,7 @@ def observe(model: nn.Module, example: torch.Tensor) -> Successions:
 
 @torch.no_grad()
 def fold(convolution: Any, normalization: nn.BatchNorm2d):
-    """Gives the convolution the weight and bias that include the normalisation, computed in float32 or better."""
+    """Fold the normalization into the convolution's weight and bias, computed in float32 or better."""
     dtype = convolution.weight.dtype
     precision = torch.promote_types(dtype, torch.float32)
     parameters: list[Any] = [
@@ -94,16 +94,16 @@ def fold(convolution: Any, normalization: nn.BatchNorm2d):
 
 def fold_batch_norms(model: nn.Module, example: torch.Tensor) -> int:
     """
-    Folds each batch normalisation whose input is a convolution's output into that convolution, and lets activations
-    overwrite what only they read. In place, for inference only: the numbers are the same to rounding, the parameters
-    are not.
+    Fold batch normalizations into the convolutions whose output they receive, and run activations in place where
+    nothing else reads their input. The model is changed in place, for inference only: outputs stay the same up to
+    rounding, parameters do not.
 
     Args:
-        model (`nn.Module`): In eval mode.
-        example (`torch.Tensor`): An input, to see which layers follow which.
+        model (`nn.Module`): Model in eval mode.
+        example (`torch.Tensor`): Input of the pass that records which layers follow which.
 
     Returns:
-        `int`: The number of normalisations folded.
+        `int`: The number of folded normalizations.
     """
     successions = observe(model, example)
     names = {module: name for name, module in model.named_modules()}
@@ -113,7 +113,7 @@ def fold_batch_norms(model: nn.Module, example: torch.Tensor) -> int:
         if normalization.running_mean is None or is_grouped_transpose:
             continue
         fold(convolution, normalization)
-        # timm's normalisations bring their activation along.
+        # timm's normalizations include their activation.
         rest = getattr(normalization, "act", None) or nn.Identity()
         parent, _, name = names[normalization].rpartition(".")
         setattr(model.get_submodule(parent), name, rest.eval())

@@ -23,30 +23,72 @@ from transformers.utils import auto_docstring
 
 # The class order of MaSS13K: "others" is a real class, not a background to be ignored.
 MASS13K_LABELS = ("others", "human", "building", "vegetation", "ground", "sky", "water")
-# How queries and classes find each other in training.
+# Ways to match queries and classes in training.
 MATCHINGS = ("bipartite", "fixed")
 
 
 def with_semantic_labels(backbone_config: Any, num_labels: int) -> Any:
-    """A backbone's configuration; where semantic maps do not say how many classes they have, with that number."""
+    """Add `num_semantic_labels` to the dict of a SeMask-Swin backbone that lacks it; return others unchanged."""
     is_semantic = isinstance(backbone_config, dict) and backbone_config.get("model_type") == "semask_swin"
     if is_semantic and "num_semantic_labels" not in backbone_config:
         return {**backbone_config, "num_semantic_labels": num_labels}
     return backbone_config
 
 
+class SegmentationLabelsMixin:
+    """Default class names of MaSS13K, and fields that follow when the labels of a configuration are replaced."""
+
+    def __post_init__(self, **kwargs):
+        config: Any = self
+        if config.id2label is None and kwargs.get("num_labels") is None:
+            config.id2label = dict(enumerate(MASS13K_LABELS))
+            config.label2id = {label: index for index, label in config.id2label.items()}
+        num_labels = len(config.id2label or ()) or kwargs["num_labels"]
+        config.backbone_config = with_semantic_labels(config.backbone_config, num_labels)
+        super().__post_init__(**kwargs)  # ty: ignore[missing-attribute]
+
+    def __setattr__(self, key: str, value: Any):
+        labels_before = self.__dict__.get("id2label")
+        super().__setattr__(key, value)
+        # Loading with other `num_labels` or `id2label` replaces the labels of a finished configuration.
+        if key == "id2label" and labels_before and value and len(labels_before) != len(value):
+            self._follow_labels(len(labels_before), len(value))
+
+    def _follow_labels(self, num_labels_before: int, num_labels: int):
+        """Update the fields that held the former number of labels because they have to match it."""
+        backbone_config: Any = self.__dict__.get("backbone_config")
+        if getattr(backbone_config, "num_semantic_labels", None) == num_labels_before:
+            backbone_config.num_semantic_labels = num_labels
+
+    def to_diff_dict(self) -> dict:
+        config: Any = self
+        # The library leaves out two unnamed labels, which are its own default but not the default here.
+        difference = super().to_diff_dict()  # ty: ignore[missing-attribute]
+        return difference | {"id2label": config.id2label, "label2id": config.label2id}
+
+    def _validate_ignore_index(self):
+        config: Any = self
+        num_labels = config.num_labels or 0
+        if 0 <= config.ignore_index < num_labels:
+            raise ValueError(
+                f"`ignore_index` ({config.ignore_index}) is also the index of a class; choose a value outside "
+                f"[0, {num_labels - 1}], such as 255."
+            )
+
+
 @auto_docstring(checkpoint="massformer-r50")
 @strict
-class MaSSFormerConfig(PreTrainedConfig):
+class MaSSFormerConfig(SegmentationLabelsMixin, PreTrainedConfig):
     r"""
     backbone_config (`dict` or `PreTrainedConfig`, *optional*, defaults to a ResNet-50):
-        The configuration of the pixel encoder: any `transformers` or timm backbone that returns four feature maps at
-        strides 4, 8, 16 and 32, for example
-        `{"model_type": "timm_backbone", "backbone": "resnet50", "out_indices": [1, 2, 3, 4]}`.
+        The configuration of the pixel encoder: a `transformers` or timm backbone that returns four feature maps at
+        strides 4, 8, 16 and 32, such as ResNet, Swin, ConvNeXt or
+        `{"model_type": "timm_backbone", "backbone": "resnet50", "out_indices": [1, 2, 3, 4]}`. Plain vision
+        transformers (ViT, DINOv2, DINOv3-ViT) have a single stride and are refused.
     pixel_decoder_hidden_size (`int`, *optional*, defaults to 128):
         Width of the pixel decoder (release: 128; 64 for MaSSFormer-Lite).
     squeeze_reduction (`int`, *optional*, defaults to 2):
-        The squeeze-and-excitation blocks narrow `pixel_decoder_hidden_size` by this factor (release).
+        Factor by which squeeze-and-excitation blocks reduce `pixel_decoder_hidden_size` (release).
     window_size (`int`, *optional*, defaults to 16):
         Side of the attention windows of the cross-semantic transmission, in positions of the stride-16 map (release).
     cross_semantic_num_attention_heads (`int`, *optional*, defaults to 8):
@@ -54,36 +96,27 @@ class MaSSFormerConfig(PreTrainedConfig):
     cross_semantic_intermediate_size (`int`, *optional*, defaults to 1024):
         Feed-forward width of the cross-semantic transmission (release).
     deform_kernel_size (`int`, *optional*, defaults to 3):
-        Kernel size of the deformable convolutions outside the receptive field broadening (release). Odd.
+        Kernel size of the deformable convolutions outside the receptive field broadening (release). Must be odd.
     receptive_field_kernel_sizes (`list[int]`, *optional*, defaults to `[1, 3, 5, 7]`):
         Kernel sizes of the parallel deformable convolutions of the receptive field broadening (paper, section 4.2).
-        Odd; `pixel_decoder_hidden_size` is shared equally among them.
+        Must be odd; `pixel_decoder_hidden_size` is divided equally among them.
     spatial_attention_kernel_size (`int`, *optional*, defaults to 7):
-        Kernel size of the spatial attention of the low-level structure extraction (release). Odd.
+        Kernel size of the spatial attention of the low-level structure extraction (release). Must be odd.
     edge_hidden_size (`int`, *optional*, defaults to 16):
         Width of the edge head (release).
     fusion_reduction (`int`, *optional*, defaults to 2):
-        The edge-guided fusion narrows `pixel_decoder_hidden_size` by this factor before its deformable convolution
+        Factor by which the edge-guided fusion reduces `pixel_decoder_hidden_size` before its deformable convolution
         (release).
-    use_cross_semantic_transmission (`bool`, *optional*, defaults to `True`):
-        Module CST of the paper's Table 4. Off: the top-down step of a feature pyramid, a 3x3 convolution on the
-        stride-32 map and one on the stride-16 map plus the upsampled former; the global context is not added.
-    use_receptive_field_broadening (`bool`, *optional*, defaults to `True`):
-        Module RFB of Table 4. Off: one 3x3 convolution at stride 8, then bilinear upsampling.
-    use_low_level_structure (`bool`, *optional*, defaults to `True`):
-        Module LSE of Table 4. Off: the stride-4 map is upsampled to stride 2 and the image is not read again.
-    use_edge_guided_fusion (`bool`, *optional*, defaults to `True`):
-        Module EGF of Table 4. Off: the two branches are added. The edge head stays, so that outputs keep their
-        shapes; `edge_weight=0` removes its supervision too, as in row 4 of the table.
     deform_conv_engine (`str`, *optional*):
-        What computes the deformable convolutions: `"torchvision"`, `"grid_sample"` (plain operators), `"banded"`
-        (bands of rows) or `"triton"`. The numbers are the same to rounding. By default bands on the CPU, Triton on
-        CUDA where it is installed, torchvision elsewhere and in exported programs. The environment variable
-        `MASSFORMER_DEFORM_CONV_ENGINE` comes before it.
+        Implementation of the deformable convolutions: `"torchvision"`, `"grid_sample"` (plain operators), `"banded"`
+        (bands of rows) or `"triton"`, equal up to rounding. Defaults to bands on the CPU, Triton on CUDA
+        if it is installed, and torchvision elsewhere and in exported programs. The environment variable
+        `MASSFORMER_DEFORM_CONV_ENGINE` takes precedence.
     num_queries (`int`, *optional*, defaults to 100):
-        Number of object queries. At least `num_labels`.
+        Number of object queries. Must be at least `num_labels`; with `matching="fixed"` it equals `num_labels` and
+        follows when a checkpoint is loaded with other labels.
     hidden_size (`int`, *optional*, defaults to 256):
-        Width of the transformer decoder, of its memories and of the mask features. A multiple of 4.
+        Width of the transformer decoder, its memories and the mask features. Must be a multiple of 4.
     num_hidden_layers (`int`, *optional*, defaults to 6):
         Layers of the transformer decoder (release; Mask2Former has 9).
     num_attention_heads (`int`, *optional*, defaults to 8):
@@ -93,45 +126,45 @@ class MaSSFormerConfig(PreTrainedConfig):
     hidden_act (`str`, *optional*, defaults to `"gelu"`):
         Activation of the transformer decoder's feed-forward layers (release).
     batch_norm_eps (`float`, *optional*, defaults to 1e-05):
-        Epsilon of the batch normalisations of the pixel decoder.
+        Epsilon of the batch normalizations of the pixel decoder.
     batch_norm_momentum (`float`, *optional*, defaults to 0.1):
         Momentum of their running statistics.
     class_weight (`float`, *optional*, defaults to 2.0):
         Weight of the classification term in the loss and in the matching cost (release).
     mask_weight (`float`, *optional*, defaults to 5.0):
-        Weight of the edge-emphasised cross-entropy of the masks, likewise (release).
+        Weight of the edge-emphasized cross-entropy of the masks in both (release).
     dice_weight (`float`, *optional*, defaults to 5.0):
-        Weight of the Dice term, likewise (release).
+        Weight of the Dice term in both (release).
     edge_weight (`float`, *optional*, defaults to 10.0):
         Weight of the edge detection term (release). 0 leaves the edge head untrained.
     semantic_loss_weight (`float`, *optional*, defaults to 0.4):
-        Weight of the cross-entropy of the semantic maps which a backbone with semantic layers makes (SeMask, Eq. 5).
-        Without such a backbone it has no effect.
+        Weight of the cross-entropy of the semantic maps of a backbone with semantic layers (SeMask, Eq. 5). No effect
+        with other backbones.
     no_object_weight (`float`, *optional*, defaults to 0.1):
         Weight of the "no object" class in the classification term.
     matching (`str`, *optional*, defaults to `"bipartite"`):
-        Which query learns which class of an image: those that cost least together (`"bipartite"`), or the query of the
-        class's own number (`"fixed"`; MaskFormer, section 3.2), for which there must be as many queries as labels.
+        How queries are matched to the classes of an image: with the lowest total cost (`"bipartite"`), or each class
+        with the query of the same index (`"fixed"`; MaskFormer, section 3.2), which needs one query per label.
     lambda_1 (`float`, *optional*, defaults to 5.0):
         Edge emphasis: a point of the mask loss is weighted by `1 + lambda_1 * W` (section 4.2, Eq. 7; value: release).
     lambda_2 (`float`, *optional*, defaults to 1.0):
-        Edge suppression: with masks of `pseudo_label_classes` it is `1 - lambda_2 * W` (Eq. 7; the paper gives no
-        value). W is below 1, so up to 1 no weight is negative; with more, negative weights become 0.
+        Edge suppression: for masks of `pseudo_label_classes` the weight is `1 - lambda_2 * W` (Eq. 7; the paper gives
+        no value). W is below 1, so weights are positive up to a value of 1; above, negative weights become 0.
     pseudo_label_classes (`list[int]`, *optional*, defaults to `()`):
-        Classes whose edges are not to be trusted: those with pseudo-labels, and "others", out of which they are cut
-        (Eq. 7: 0 and 7).
+        Classes with unreliable edges: those with pseudo-labels, and "others", from which they are cut out (Eq. 7: 0
+        and 7).
     edge_emphasis_kernel_size (`int`, *optional*, defaults to 5):
-        Side k of the averaging filter in `W = |G - avg(G, k)|` (section 4.2; value: release). Odd.
+        Side k of the averaging filter in `W = |G - avg(G, k)|` (section 4.2; value: release). Must be odd.
     edge_width (`int`, *optional*, defaults to 2):
-        Width in pixels of the edges between classes which the edge head learns (release).
+        Width in pixels of the edges between classes that the edge head learns (release).
     train_num_points (`int`, *optional*, defaults to 12544):
         Points per mask at which masks are matched and compared.
     oversample_ratio (`float`, *optional*, defaults to 3.0):
-        Candidates drawn per kept point in importance sampling. At least 1.
+        Candidates drawn per kept point in importance sampling. Must be at least 1.
     importance_sample_ratio (`float`, *optional*, defaults to 0.75):
-        Share of the points chosen by importance; the others are uniform. Between 0 and 1.
+        Share of the points chosen by importance, between 0 and 1; the rest is uniform.
     use_auxiliary_loss (`bool`, *optional*, defaults to `True`):
-        Whether the predictions before and between the decoder layers are supervised as well.
+        Whether to also supervise the predictions before and between the decoder layers.
     ignore_index (`int`, *optional*, defaults to 255):
         Label of pixels that belong to no class.
 
@@ -150,6 +183,15 @@ class MaSSFormerConfig(PreTrainedConfig):
     ```"""
 
     model_type = "massformer"
+    # `Trainer` keeps all other outputs of an evaluation in memory.
+    keys_to_ignore_at_inference = [
+        "edge_logits",
+        "auxiliary_logits",
+        "semantic_maps",
+        "hidden_states",
+        "attentions",
+        "loss_dict",
+    ]
     sub_configs_defaults = {
         "backbone_config": SubConfigSpec(
             config_class=AutoConfig,
@@ -169,10 +211,6 @@ class MaSSFormerConfig(PreTrainedConfig):
     spatial_attention_kernel_size: int = 7
     edge_hidden_size: int = 16
     fusion_reduction: int = 2
-    use_cross_semantic_transmission: bool = True
-    use_receptive_field_broadening: bool = True
-    use_low_level_structure: bool = True
-    use_edge_guided_fusion: bool = True
     deform_conv_engine: str | None = None
     num_queries: int = 100
     hidden_size: int = 256
@@ -201,21 +239,20 @@ class MaSSFormerConfig(PreTrainedConfig):
     ignore_index: int = 255
 
     def __post_init__(self, **kwargs):
-        if self.id2label is None and kwargs.get("num_labels") is None:
-            self.id2label = dict(enumerate(MASS13K_LABELS))
-            self.label2id = {label: index for index, label in self.id2label.items()}
-        num_labels = kwargs.get("num_labels") or len(self.id2label or ())
-        self.backbone_config = with_semantic_labels(self.backbone_config, num_labels)
         self.receptive_field_kernel_sizes = list(self.receptive_field_kernel_sizes)
         self.pseudo_label_classes = list(self.pseudo_label_classes)
         super().__post_init__(**kwargs)
 
-    def to_diff_dict(self) -> dict:
-        # The library leaves out two unnamed labels, which are its own default but not this class's.
-        return super().to_diff_dict() | {"id2label": self.id2label, "label2id": self.label2id}
+    def _follow_labels(self, num_labels_before: int, num_labels: int):
+        super()._follow_labels(num_labels_before, num_labels)
+        if self._has_query_per_label() and self.num_queries == num_labels_before:
+            self.num_queries = num_labels
+
+    def _has_query_per_label(self) -> bool:
+        return self.matching == "fixed"
 
     def validate_architecture(self):
-        """Part of `@strict`-powered validation: refuses combinations that cannot be built or trained."""
+        """Part of `@strict`-powered validation: rejects combinations that cannot be built or trained."""
         super().validate_architecture()
         self._validate_ranges()
         self._validate_widths()
@@ -251,15 +288,15 @@ class MaSSFormerConfig(PreTrainedConfig):
             "lambda_2",
         ):
             if getattr(self, name) < 0:
-                raise ValueError(f"`{name}` must not be negative, got {getattr(self, name)}; 0 switches the term off.")
+                raise ValueError(f"`{name}` must not be negative, got {getattr(self, name)}; 0 disables the term.")
         for name in ("deform_kernel_size", "spatial_attention_kernel_size", "edge_emphasis_kernel_size"):
             if getattr(self, name) < 1 or getattr(self, name) % 2 == 0:
-                raise ValueError(f"`{name}` must be odd, so that maps keep their size, got {getattr(self, name)}.")
+                raise ValueError(f"`{name}` must be odd to keep the size of maps, got {getattr(self, name)}.")
         kernel_sizes = self.receptive_field_kernel_sizes
         if not kernel_sizes or any(k < 1 or k % 2 == 0 for k in kernel_sizes):
             raise ValueError(
-                "`receptive_field_kernel_sizes` must list odd kernel sizes, so that the branches keep the map's size, "
-                f"got {kernel_sizes}."
+                "`receptive_field_kernel_sizes` must list odd kernel sizes to keep the size of maps, got "
+                f"{kernel_sizes}."
             )
         if self.oversample_ratio < 1:
             raise ValueError(f"`oversample_ratio` must be at least 1, got {self.oversample_ratio}.")
@@ -285,31 +322,27 @@ class MaSSFormerConfig(PreTrainedConfig):
             if value % divisor:
                 raise ValueError(
                     f"`{name}` must be a multiple of {divisor_name}: {value} is not a multiple of {divisor}. "
-                    f"Take {value + divisor - value % divisor}, for example."
+                    f"Use {value + divisor - value % divisor}, for example."
                 )
         num_labels = self.num_labels or 0
         if self.num_queries < num_labels:
             raise ValueError(
                 f"`num_queries` ({self.num_queries}) must be at least the number of labels ({num_labels}), "
-                "because every class of an image is matched to its own query. Raise `num_queries`."
+                "because every class of an image is matched to its own query. Increase `num_queries`."
             )
         if self.matching not in MATCHINGS:
             raise ValueError(f"`matching` must be one of {', '.join(MATCHINGS)}, got {self.matching!r}.")
-        if self.matching == "fixed" and self.num_queries != num_labels:
+        if self._has_query_per_label() and self.num_queries != num_labels:
             raise ValueError(
-                f"With fixed matching every query has its class: set `num_queries` to the number of labels "
-                f"({num_labels}), it is {self.num_queries}."
+                f"`num_queries` must be the number of labels ({num_labels}), because each class has its own query; "
+                f"got {self.num_queries}."
             )
-        if 0 <= self.ignore_index < num_labels:
-            raise ValueError(
-                f"`ignore_index` ({self.ignore_index}) is also the index of a class; choose one outside "
-                f"[0, {num_labels - 1}], such as 255."
-            )
+        self._validate_ignore_index()
         unknown = [index for index in self.pseudo_label_classes if not 0 <= index < num_labels]
         if unknown:
             raise ValueError(
-                f"`pseudo_label_classes` names {unknown}, but the classes are 0 to {num_labels - 1}. Name new classes "
-                "in `id2label` too."
+                f"`pseudo_label_classes` contains {unknown}, but the classes are 0 to {num_labels - 1}. Add new "
+                "classes to `id2label`."
             )
 
     def _validate_backbone(self):

@@ -18,7 +18,7 @@ from huggingface_hub.dataclasses import strict
 from .configuration_massformer import MaSSFormerConfig
 
 
-# It would ask for the documentation of every field of the parent class. trf-ignore: TRF057
+# The decorator would require documentation of every field of the parent class. trf-ignore: TRF057
 @strict
 class PerPixelBaselineConfig(MaSSFormerConfig):
     r"""
@@ -27,10 +27,10 @@ class PerPixelBaselineConfig(MaSSFormerConfig):
 
     Args:
         use_transformer_decoder (`bool`, *optional*, defaults to `False`):
-            Whether the classes are told apart by what MaSSFormer's transformer decoder makes of a query for each
-            (PerPixelBaseline+), or by the same linear classifier in every image (PerPixelBaseline).
+            Whether MaSSFormer's transformer decoder computes the classifier of each image from a query per class
+            (PerPixelBaseline+), or all images share one linear classifier (PerPixelBaseline).
         num_queries (`int`, *optional*, defaults to the number of labels):
-            Each class has its own query; another number is refused.
+            Number of queries. Each class has its own query; any other number is refused.
 
     Example:
 
@@ -54,15 +54,13 @@ class PerPixelBaselineConfig(MaSSFormerConfig):
             self.num_queries = self.num_labels
 
     def validate_architecture(self):
-        """Part of `@strict`-powered validation: refuses combinations that cannot be built."""
+        """Part of `@strict`-powered validation: rejects combinations that cannot be built."""
         if self.num_queries is None:
             self.num_queries = self.num_labels
         super().validate_architecture()
-        if self.num_queries != self.num_labels:
-            raise ValueError(
-                f"`num_queries` must be the number of labels ({self.num_labels}), because each class has its own "
-                f"query; got {self.num_queries}. Leave it out."
-            )
+
+    def _has_query_per_label(self) -> bool:
+        return True
 
 
 __all__ = ["PerPixelBaselineConfig"]

@@ -18,7 +18,7 @@ from transformers import AutoConfig, PreTrainedConfig, SwinConfig
 from transformers.configuration_utils import SubConfigSpec
 from transformers.utils import auto_docstring
 
-from .configuration_massformer import MASS13K_LABELS, with_semantic_labels
+from .configuration_massformer import MASS13K_LABELS, SegmentationLabelsMixin
 
 
 SEMANTIC_ATTENTIONS = ("window", "global")
@@ -34,32 +34,30 @@ class SeMaskSwinConfig(SwinConfig):
     num_heads (`list(int)`, *optional*, defaults to `[3, 6, 12, 24]`):
         Attention heads of the Swin blocks of each stage.
     window_size (`int`, *optional*, defaults to 7):
-        Side of the Swin blocks' windows, in tokens. It is kept on maps that are smaller (release).
+        Side of the Swin blocks' windows, in tokens, on smaller maps too (release).
     drop_path_rate (`float`, *optional*, defaults to 0.3):
-        Stochastic depth, rising linearly over the Swin blocks, on attention and MLP alike (release).
+        Rate of stochastic depth, increasing linearly over the Swin blocks, for attention and MLP (release).
     encoder_stride (`int`, *optional*, defaults to 32):
-        A field of Swin's for masked image modelling, which this backbone is not used for.
+        Field of Swin for masked image modeling; not used by this backbone.
     num_semantic_labels (`int`, *optional*, defaults to 7):
-        Classes of the semantic maps, of which the semantic layers learn one channel each.
+        Number of classes of the semantic maps; the semantic layers learn one channel for each.
     semantic_depths (`list[int]`, *optional*, defaults to `[1, 1, 1, 1]`):
-        SeMask attention blocks after the Swin blocks of each stage (the paper's N_S). At least 1.
+        SeMask attention blocks after the Swin blocks of each stage (the paper's N_S). Must be at least 1.
     semantic_attention (`list[str]`, *optional*, defaults to `["window", "window", "window", "window"]`):
-        For each stage whether its tokens attend to those of their window (`"window"`), or to all of the image
+        Range of the SeMask attention in each stage: the tokens of a window (`"window"`) or of the complete image
         (`"global"`). The release's models for more than 19 classes with an embedding of 96 or 192 have
-        `["window", "window", "global", "global"]`; nothing in their checkpoints tells.
+        `["window", "window", "global", "global"]`, which their checkpoints do not record.
     semantic_window_size (`int`, *optional*):
-        Side of these windows, in tokens. By default `window_size` (release).
+        Side of these windows, in tokens. Defaults to `window_size` (release).
     semantic_dropout_prob (`float`, *optional*, defaults to 0.1):
-        Dropout of what SeMask attention adds (release).
-
-    `out_features` are all stages by default.
+        Dropout of the output of SeMask attention (release).
 
     Example:
 
     ```python
     >>> from transformers_massformer import SeMaskSwinBackbone, SeMaskSwinConfig
 
-    >>> configuration = SeMaskSwinConfig()
+    >>> configuration = SeMaskSwinConfig(out_features=["stage1", "stage2", "stage3", "stage4"])
     >>> backbone = SeMaskSwinBackbone(configuration)
     >>> backbone.channels
     [96, 192, 384, 768]
@@ -79,12 +77,12 @@ class SeMaskSwinConfig(SwinConfig):
         if self.semantic_window_size is None:
             self.semantic_window_size = self.window_size
         self.semantic_depths, self.semantic_attention = list(self.semantic_depths), list(self.semantic_attention)
-        if kwargs.get("out_features") is None and kwargs.get("out_indices") is None:
-            kwargs["out_features"] = [f"stage{index + 1}" for index in range(len(self.depths))]
+        # The type in the configuration of a Swin checkpoint would replace this class's, by which weights are renamed.
+        kwargs.pop("model_type", None)
         super().__post_init__(**kwargs)
 
     def validate_architecture(self):
-        """Part of `@strict`-powered validation: refuses combinations that cannot be built."""
+        """Part of `@strict`-powered validation: rejects combinations that cannot be built."""
         super().validate_architecture()
         for name in ("semantic_depths", "semantic_attention", "num_heads"):
             if len(getattr(self, name)) != len(self.depths):
@@ -99,7 +97,7 @@ class SeMaskSwinConfig(SwinConfig):
             )
         unknown = sorted(set(self.semantic_attention) - set(SEMANTIC_ATTENTIONS))
         if unknown:
-            raise ValueError(f"`semantic_attention` holds {unknown}; choose from {list(SEMANTIC_ATTENTIONS)}.")
+            raise ValueError(f"`semantic_attention` contains {unknown}; choose from {list(SEMANTIC_ATTENTIONS)}.")
         for name in ("num_semantic_labels", "semantic_window_size", "window_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
@@ -107,24 +105,26 @@ class SeMaskSwinConfig(SwinConfig):
 
 @auto_docstring(checkpoint="semask-fpn-swin-t")
 @strict
-class SeMaskConfig(PreTrainedConfig):
+class SeMaskConfig(SegmentationLabelsMixin, PreTrainedConfig):
     r"""
     backbone_config (`dict` or `PreTrainedConfig`, *optional*, defaults to SeMask-Swin-T):
         The configuration of the encoder: a [`SeMaskSwinConfig`], or any backbone with four feature maps at strides 4,
-        8, 16 and 32, which then is a plain Semantic-FPN. A `dict` without `num_semantic_labels` gets `num_labels`.
+        8, 16 and 32 for a plain Semantic-FPN. In a `dict` of SeMask-Swin, `out_features` defaults to all stages and
+        `num_semantic_labels` to `num_labels`. When a checkpoint is loaded with other labels, `num_semantic_labels`
+        follows if it was `num_labels`.
     hidden_size (`int`, *optional*, defaults to 256):
         Width of the Semantic-FPN head (release).
     hidden_dropout_prob (`float`, *optional*, defaults to 0.1):
-        Dropout of whole channels before the classifier (release).
+        Dropout of channels before the classifier (release).
     batch_norm_eps (`float`, *optional*, defaults to 1e-05):
-        Epsilon of the head's batch normalisations.
+        Epsilon of the head's batch normalizations.
     batch_norm_momentum (`float`, *optional*, defaults to 0.1):
         Momentum of their running statistics.
     semantic_loss_weight (`float`, *optional*, defaults to 0.4):
-        Weight alpha of the cross-entropy of the semantic maps (paper, Eq. 5; release). 0 switches it off.
+        Weight alpha of the cross-entropy of the semantic maps (paper, Eq. 5; release). 0 disables it.
     hard_pixels_per_image (`int`, *optional*):
-        Count so many pixels per image of the batch, those of the highest loss, in the logits' cross-entropy. By
-        default all. The release's SeMask-L for ADE20K and its models for COCO-Stuff take 100,000.
+        Number of pixels per image of the batch, those with the highest loss, that count in the cross-entropy of the
+        logits. Defaults to all. The release's SeMask-L for ADE20K and its models for COCO-Stuff use 100,000.
     ignore_index (`int`, *optional*, defaults to 255):
         Label of pixels that belong to no class.
 
@@ -141,6 +141,8 @@ class SeMaskConfig(PreTrainedConfig):
     ```"""
 
     model_type = "semask"
+    # `Trainer` keeps all other outputs of an evaluation in memory.
+    keys_to_ignore_at_inference = ["semantic_logits", "semantic_maps", "hidden_states", "attentions", "loss_dict"]
     sub_configs_defaults = {
         "backbone_config": SubConfigSpec(
             config_class=AutoConfig, model_type="semask_swin", init_kwargs={"out_features": STAGES}
@@ -157,21 +159,15 @@ class SeMaskConfig(PreTrainedConfig):
     ignore_index: int = 255
 
     def __post_init__(self, **kwargs):
-        if self.id2label is None and kwargs.get("num_labels") is None:
-            self.id2label = dict(enumerate(MASS13K_LABELS))
-            self.label2id = {label: index for index, label in self.id2label.items()}
-        num_labels = kwargs.get("num_labels") or len(self.id2label or ())
-        if self.backbone_config is None:
-            self.backbone_config = {"model_type": SeMaskSwinConfig.model_type}
-        self.backbone_config = with_semantic_labels(self.backbone_config, num_labels)
+        fields = {"model_type": SeMaskSwinConfig.model_type} if self.backbone_config is None else self.backbone_config
+        is_semantic = isinstance(fields, dict) and fields.get("model_type") == SeMaskSwinConfig.model_type
+        if is_semantic and fields.get("out_features") is None and fields.get("out_indices") is None:
+            fields = {**fields, "out_features": STAGES}
+        self.backbone_config = fields
         super().__post_init__(**kwargs)
 
-    def to_diff_dict(self) -> dict:
-        # The library leaves out two unnamed labels, which are its own default but not this class's.
-        return super().to_diff_dict() | {"id2label": self.id2label, "label2id": self.label2id}
-
     def validate_architecture(self):
-        """Part of `@strict`-powered validation: refuses combinations that cannot be built or trained."""
+        """Part of `@strict`-powered validation: rejects combinations that cannot be built or trained."""
         super().validate_architecture()
         out_features = getattr(self.backbone_config, "out_features", None) or ()
         if len(out_features) != len(STAGES):
@@ -185,15 +181,10 @@ class SeMaskConfig(PreTrainedConfig):
             raise ValueError(f"`semantic_loss_weight` must not be negative, got {self.semantic_loss_weight}.")
         if self.hard_pixels_per_image is not None and self.hard_pixels_per_image < 1:
             raise ValueError(f"`hard_pixels_per_image` must be at least 1, got {self.hard_pixels_per_image}.")
-        num_labels = self.num_labels or 0
-        if 0 <= self.ignore_index < num_labels:
-            raise ValueError(
-                f"`ignore_index` ({self.ignore_index}) is also the index of a class; choose one outside "
-                f"[0, {num_labels - 1}], such as 255."
-            )
+        self._validate_ignore_index()
 
 
-# Models find their backbone by its type, also where this file travels with one.
+# Models find their backbone by its type, even if this file is loaded as remote code.
 AutoConfig.register(SeMaskSwinConfig.model_type, SeMaskSwinConfig, exist_ok=True)
 
 __all__ = ["STAGES", "SeMaskConfig", "SeMaskSwinConfig"]

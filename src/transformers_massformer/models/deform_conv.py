@@ -28,17 +28,18 @@ from .deform_conv_triton import is_triton_available, triton_deform_conv2d
 
 logger = logging.get_logger(__name__)
 
-# An environment variable that names the engine of all layers, whatever their configuration says.
+# Environment variable that sets the engine of all layers and takes precedence over their configuration. It lets
+# commands and remote code choose an engine without changing a model's files.
 ENGINE_VARIABLE = "MASSFORMER_DEFORM_CONV_ENGINE"
-# Taps of a band of rows whose sampling is planned at once, and values sampled at once. Few enough for caches, and for
-# the allocator to use the same memory again: larger blocks are mapped anew, which takes longer than filling them.
+# Taps of a band of rows whose sampling is planned at once, and values sampled at once. Few enough for caches and for
+# the allocator to reuse memory: larger blocks are mapped again every time, which takes longer than filling them.
 BAND_TAPS = 500_000
 SAMPLED_VALUES = 2_000_000
 
 
 def rows_read(offsets: torch.Tensor, first_row: int, height: int) -> tuple[int, int]:
     """
-    The rows of a map from which a band of output rows can be computed: those its taps read, and its own.
+    Find the rows of a map that a band of output rows needs: those that its taps read, and its own.
 
     Args:
         offsets (`torch.Tensor` of shape `(batch_size, 2 * k * k, rows, width)`): The band's offsets, in pixels.
@@ -46,7 +47,7 @@ def rows_read(offsets: torch.Tensor, first_row: int, height: int) -> tuple[int, 
         height (`int`): Height of the map.
 
     Returns:
-        `tuple(int)`: The first row and the one after the last.
+        `tuple(int)`: The first row and the row after the last.
     """
     reach = round((offsets.shape[1] / 2) ** 0.5) // 2 + 1
     up, down = offsets[:, 0::2].float().nan_to_num(nan=0.0).clamp(-height, height).aminmax()
@@ -59,7 +60,7 @@ def sampling_plan(
     offsets: torch.Tensor, modulation: torch.Tensor, first_row: int, height: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    Where the taps of a band of rows read, for all channels alike: four neighbours per tap, and what each counts.
+    Compute the positions that the taps of a band of rows read in every channel: four neighbors per tap, with weights.
 
     Args:
         offsets (`torch.Tensor` of shape `(2 * k * k, rows, width)`): In pixels, see [`ModulatedDeformConv2d`].
@@ -69,8 +70,8 @@ def sampling_plan(
 
     Returns:
         `tuple(torch.Tensor)`: indices and weights, both of shape `(rows * width * k * k, 4)`. The indices count the
-        positions of a map with one row and column of zeros before its own and two behind, in row-major order; whatever
-        lies outside the map, and taps at NaN, read these zeros.
+        positions of a map with one row and column of zeros before its own and two behind, in row-major order; taps
+        outside the map or at NaN read these zeros.
     """
     num_taps, rows, width = modulation.shape
     side, padded_width, device = round(num_taps**0.5), width + 3, offsets.device
@@ -105,7 +106,7 @@ def convolve_band(
     first_row: int,
     height: int,
 ) -> torch.Tensor:
-    """One band of rows: (positions, channels) sampled by the plan, times a (taps * channels, out_channels) kernel."""
+    """Sample (positions, channels) for one band of rows and multiply by a (taps * channels, out_channels) kernel."""
     indices, weights = sampling_plan(offsets, modulation, first_row, height)
     weights = weights.to(positions.dtype)
     num_taps, taps_times_channels = modulation.shape[0], kernel.shape[0]
@@ -130,9 +131,9 @@ def banded_deform_conv2d(
     first_row: int = 0,
 ) -> torch.Tensor:
     """
-    Deformable convolution in bands of rows, of which one at a time is sampled: four neighbours per tap, found once for
-    all channels, gathered from a channels-last map and multiplied by the kernel. For training, a band is computed
-    again instead of kept.
+    Compute a deformable convolution in bands of rows, sampled one at a time: four neighbors per tap, found once for
+    all channels, are gathered from a channels-last map and multiplied by the kernel. In training, bands are recomputed
+    instead of kept.
 
     See [`ModulatedDeformConv2d`] for the arguments. bfloat16 is sampled and multiplied as such where no gradients are
     asked for, and the positions are always computed in float32 or better.
@@ -165,7 +166,7 @@ def banded_deform_conv2d(
 
 
 def finite_offsets(offsets: torch.Tensor, hidden_states: torch.Tensor) -> torch.Tensor:
-    """Offsets of which those at infinity or NaN, which operators take for places in memory, lie outside the map."""
+    """Move offsets at infinity or NaN, which operators would use as memory addresses, outside the map."""
     far = 2 * (hidden_states.shape[2] + hidden_states.shape[3])
     return offsets.clamp(-far, far).masked_fill(offsets.isnan(), far)
 
@@ -179,8 +180,9 @@ def torchvision_deform_conv2d(
     first_row: int = 0,
 ) -> torch.Tensor:
     """
-    Deformable convolution with torchvision's operator: the reference, and what tracing and export see. It has no
-    bfloat16 kernel on the CPU and would round the positions in half precision, so it computes in float32 or better.
+    Compute a deformable convolution with torchvision's operator, the reference and the engine of traced and exported
+    graphs. It has no bfloat16 kernel on the CPU and would round positions in half precision, so it computes in float32
+    or better.
 
     See [`ModulatedDeformConv2d`] for the arguments.
     """
@@ -188,7 +190,7 @@ def torchvision_deform_conv2d(
     offsets, modulation = finite_offsets(offsets.to(dtype), hidden_states), modulation.to(dtype)
     rows, (height, padding) = offsets.shape[2], (hidden_states.shape[2], weight.shape[2] // 2)
     if rows != height:
-        # It gives as many rows as it is given.
+        # The operator returns as many rows as its input has.
         margins = (0, 0, first_row, height - rows - first_row)
         offsets, modulation = F.pad(offsets, margins), F.pad(modulation, margins)
     bias = None if bias is None else bias.to(dtype)
@@ -209,8 +211,8 @@ def sampled_deform_conv2d(
     first_row: int = 0,
 ) -> torch.Tensor:
     """
-    Deformable convolution as a sum over the rows of the kernel, whose taps sample a grid: operators that every device
-    and format has, at the price of speed. Computed in float32 or better, for the positions' sake.
+    Compute a deformable convolution as a sum over the rows of the kernel, whose taps sample a grid: slower, but with
+    operators that every device and format has. Computed in float32 or better to keep the positions exact.
 
     See [`ModulatedDeformConv2d`] for the arguments.
     """
@@ -241,7 +243,7 @@ def fused_deform_conv2d(
     first_row: int = 0,
 ) -> torch.Tensor:
     """
-    Deformable convolution in one Triton kernel, see [`triton_deform_conv2d`]. Positions are given to it in float32.
+    Compute a deformable convolution in one Triton kernel with positions in float32, see [`triton_deform_conv2d`].
 
     See [`ModulatedDeformConv2d`] for the arguments.
     """
@@ -261,12 +263,12 @@ ENGINES = {
 
 def choose_engine(requested: str | None, hidden_states: torch.Tensor) -> str:
     """
-    The engine for an input: the requested one, else the fastest for the input's device. Where the computation is
-    traced (compiled, exported), it is one that becomes one node of the graph.
+    Choose the engine for an input: the requested one, or else the fastest on its device. A traced computation
+    (compiled, exported) uses an engine that becomes one node of the graph.
     """
     tracing, device = is_tracing(hidden_states), hidden_states.device.type
     if requested is None and device == "cuda" and is_triton_available():
-        # An exported program is to run where Triton is not.
+        # Exported programs must run without Triton.
         requested = "torchvision" if torch.compiler.is_exporting() or torch.jit.is_tracing() else "triton"
     engine = requested or ("banded" if device == "cpu" else "torchvision")
     if engine == "banded" and tracing:
@@ -278,23 +280,23 @@ def choose_engine(requested: str | None, hidden_states: torch.Tensor) -> str:
 
 class ModulatedDeformConv2d(nn.Module):
     """
-    A k x k convolution of stride 1 and "same" zero padding, whose taps are moved by `offsets` and scaled by
-    `modulation`, both given per position (release: one deformable group, no bias). Taps at NaN read nothing.
+    Modulated deformable convolution: k x k, stride 1, "same" zero padding, with taps moved by `offsets` and scaled by
+    `modulation` at every position (release: one deformable group, no bias). Taps at NaN read nothing.
 
     Args:
         in_channels (`int`): Channels of the input.
         out_channels (`int`): Channels of the output.
         kernel_size (`int`): Side k of the kernel, odd.
         engine (`str`, *optional*):
-            What computes it: `"torchvision"`, `"grid_sample"`, `"banded"` or `"triton"`. By default bands on the CPU,
-            Triton on CUDA where it is installed, torchvision elsewhere and in exported programs. The environment
-            variable `MASSFORMER_DEFORM_CONV_ENGINE`, read when the layer is made, comes before it.
+            Implementation: `"torchvision"`, `"grid_sample"`, `"banded"` or `"triton"`. Defaults to bands on the CPU,
+            Triton on CUDA if it is installed, and torchvision elsewhere and in exported programs. The environment
+            variable `MASSFORMER_DEFORM_CONV_ENGINE`, read when the layer is created, takes precedence.
 
     Raises:
-        ValueError: If there is no such engine.
+        ValueError: If the engine is unknown.
     """
 
-    # Filled where a normalisation is folded into the layer.
+    # Set when a normalization is folded into the layer.
     bias: nn.Parameter | None
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, engine: str | None = None):
@@ -304,21 +306,23 @@ class ModulatedDeformConv2d(nn.Module):
         self.engine = os.environ.get(ENGINE_VARIABLE) or engine
         if self.engine is not None and self.engine not in ENGINES:
             raise ValueError(
-                f"There is no engine {self.engine!r} for deformable convolutions. Choose one of {list(ENGINES)} in "
-                f"`deform_conv_engine` or the environment variable {ENGINE_VARIABLE}, or none."
+                f"Unknown engine {self.engine!r} for deformable convolutions. Choose one of {list(ENGINES)} in "
+                f"`deform_conv_engine` or the environment variable {ENGINE_VARIABLE}, or leave both unset."
             )
 
     def forward(
         self, hidden_states: torch.Tensor, offsets: torch.Tensor, modulation: torch.Tensor, first_row: int = 0
     ) -> torch.Tensor:
         """
+        Compute all rows of the output, or those that the offsets are given for.
+
         Args:
             hidden_states (`torch.Tensor` of shape `(batch_size, in_channels, height, width)`): The input.
             offsets (`torch.Tensor` of shape `(batch_size, 2 * k * k, rows, width)`):
-                In pixels; channels `2 t` and `2 t + 1` move tap `t` (row-major) down and to the right.
+                Offsets in pixels; channels `2 t` and `2 t + 1` move tap `t` (row-major) down and to the right.
             modulation (`torch.Tensor` of shape `(batch_size, k * k, rows, width)`): Factor of each tap.
             first_row (`int`, *optional*, defaults to 0):
-                The input's row on which the first output row lies, where only some rows are computed.
+                Row of the input that the first output row belongs to, if only some rows are computed.
 
         Returns:
             `torch.Tensor` of shape `(batch_size, out_channels, rows, width)`, in the type of `hidden_states`.

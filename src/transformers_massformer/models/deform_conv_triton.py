@@ -26,7 +26,7 @@ import torch
 
 
 def import_triton() -> tuple[Any, Any]:
-    """Triton and its language, whose types no checker knows. Without Triton what the definitions of kernels need."""
+    """Import Triton and its language, untyped for checkers; without Triton, return what kernel definitions need."""
     try:
         import triton
         import triton.language
@@ -37,10 +37,10 @@ def import_triton() -> tuple[Any, Any]:
 
 triton, tl = import_triton()
 
-# Positions of one program: a patch, not a run of a row, so that neighbouring taps read the same cache lines.
+# Positions of one program: a patch instead of part of a row, so that neighboring taps read the same cache lines.
 TILE_HEIGHT, TILE_WIDTH = 4, 16
-# Widest blocks of channels that fit the registers of a thread (ptxas, compute capability 8.0 and 9.0). A block of the
-# samples is a cache line; the backward of sampling has more to hold.
+# Widest blocks of channels that fit the registers of a thread (ptxas, compute capability 8.0 and 9.0). A block of
+# samples is a cache line; the backward pass of sampling needs more registers.
 MAX_BLOCK_BYTES = 128
 MAX_BLOCK_CHANNELS_IN_BACKWARD = 32
 MAX_BLOCK_OUT_CHANNELS = 128
@@ -53,14 +53,14 @@ NAMESPACE = re.sub(r"\W", "_", __name__.rpartition(".")[0] or __name__)
 
 
 def is_triton_available() -> bool:
-    """Whether Triton can be imported. Its kernels run on GPUs, and on the CPU with `TRITON_INTERPRET=1` only."""
+    """Return whether Triton can be imported. Kernels run on GPUs, and on the CPU only with `TRITON_INTERPRET=1`."""
     return triton is not None
 
 
 def jit(function):
     """
-    `triton.jit`, by which sizes and strides, as they differ from image to image, cause no compilation by their values.
-    Without Triton the function as it is, never to be called.
+    Apply `triton.jit` so that sizes and strides, which differ between images, do not trigger compilation. Without
+    Triton, return the function unchanged; it is never called then.
     """
     if triton is None:
         return function
@@ -71,7 +71,7 @@ def jit(function):
 
 @jit
 def tile_positions(tile, rows, width, TILE_HEIGHT: tl.constexpr, TILE_WIDTH: tl.constexpr):
-    """The image of a tile, the row and the column of each of its positions, and which of them exist."""
+    """Locate a tile: its image, the row and column of each position, and which of them exist."""
     tiles_down, tiles_across = tl.cdiv(rows, TILE_HEIGHT), tl.cdiv(width, TILE_WIDTH)
     image = tile // (tiles_down * tiles_across)
     position = tl.arange(0, TILE_HEIGHT * TILE_WIDTH)
@@ -97,15 +97,15 @@ def sampling_plan(
     FLOAT: tl.constexpr,
 ):
     """
-    Where a tap reads, one value per position: the index of the upper left of its four neighbours, the distances from
-    it, the modulation, and whether the neighbours' rows and columns are inside the map.
+    Compute where a tap reads at each position: the index of the upper left of its four neighbors, the distances from
+    it, the modulation, and whether the neighbors' rows and columns are inside the map.
     """
     offsets_ptr += 2 * tap * offsets_channel.to(tl.int64)
     y = (row + (tap // KERNEL_SIZE - KERNEL_SIZE // 2)).to(FLOAT)
     y += tl.load(offsets_ptr, mask=exists, other=0).to(FLOAT)
     x = (column + (tap % KERNEL_SIZE - KERNEL_SIZE // 2)).to(FLOAT)
     x += tl.load(offsets_ptr + offsets_channel, mask=exists, other=0).to(FLOAT)
-    # NaN fails every comparison. What fails is set to 0, for no conversion to an integer may overflow.
+    # NaN fails every comparison. Values that fail become 0, so that no conversion to an integer overflows.
     inside = exists & (y >= -1) & (y < height) & (x >= -1) & (x < width)
     y, x = tl.where(inside, y, 0), tl.where(inside, x, 0)
     modulation = tl.load(modulation_ptr + tap * modulation_channel.to(tl.int64), mask=inside, other=0).to(FLOAT)
@@ -129,7 +129,7 @@ def load_neighbours(
     CHANNELS: tl.constexpr,
     FLOAT: tl.constexpr,
 ):
-    """A block of channels of the four neighbours of each position, 0 outside the map."""
+    """Load a block of channels of the four neighbors of each position, 0 outside the map."""
     upper = map_ptr + index[:, None] * CHANNELS + channel[None, :]
     lower = upper + width.to(tl.int64) * CHANNELS
     known = (channel < CHANNELS)[None, :]
@@ -155,11 +155,11 @@ def add_to_neighbours(
     values,
     CHANNELS: tl.constexpr,
 ):
-    """The transpose of bilinear sampling: adds each position's values to its neighbours, by their weights."""
+    """Apply the transpose of bilinear sampling: add the values of each position to its neighbors by their weights."""
     upper = map_ptr + index[:, None] * CHANNELS + channel[None, :]
     lower = upper + width.to(tl.int64) * CHANNELS
     known = (channel < CHANNELS)[None, :]
-    # Programs only add here, so no order among them is needed.
+    # Programs only add here, so their order does not matter.
     weights = ((1 - below) * (1 - right))[:, None]
     tl.atomic_add(upper, weights * values, mask=(in_top & in_left)[:, None] & known, sem="relaxed")
     weights = ((1 - below) * right)[:, None]
@@ -186,7 +186,7 @@ def sample(
     CHANNELS: tl.constexpr,
     FLOAT: tl.constexpr,
 ):
-    """Bilinear samples times modulation, of shape (positions, channels of the block)."""
+    """Compute bilinear samples times modulation, of shape (positions, channels of the block)."""
     upper_left, upper_right, lower_left, lower_right = load_neighbours(
         map_ptr, index, in_top, in_bottom, in_left, in_right, channel, width, CHANNELS, FLOAT
     )
@@ -227,7 +227,7 @@ def forward_kernel(
     FLOAT: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """One program: a tile of positions and a block of output channels, over all taps and channels."""
+    """Compute a tile of positions and a block of output channels, over all taps and channels."""
     image, row, column, exists = tile_positions(tl.program_id(0), rows, width, TILE_HEIGHT, TILE_WIDTH)
     map_ptr += image * height * width * CHANNELS
     offsets_ptr += image * offsets_image + row * offsets_row + column * offsets_column
@@ -317,7 +317,7 @@ def sampling_backward_kernel(
     FLOAT: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """One program: a tile of positions and one tap; gradients of the map, the offsets and the modulation."""
+    """Compute the gradients of the map, the offsets and the modulation for a tile of positions and one tap."""
     image, row, column, exists = tile_positions(tl.program_id(0), rows, width, TILE_HEIGHT, TILE_WIDTH)
     tap = tl.program_id(1)
     map_ptr += image * height * width * CHANNELS
@@ -340,7 +340,7 @@ def sampling_backward_kernel(
         FLOAT,
     )
 
-    # Of the weights of the four neighbours, before modulation: all that the gradients of the plan are made of.
+    # Gradients of the four neighbors' weights before modulation, from which those of the plan are computed.
     grad_upper_left = tl.zeros((TILE_HEIGHT * TILE_WIDTH,), FLOAT)
     grad_upper_right = tl.zeros((TILE_HEIGHT * TILE_WIDTH,), FLOAT)
     grad_lower_left = tl.zeros((TILE_HEIGHT * TILE_WIDTH,), FLOAT)
@@ -430,7 +430,7 @@ def weight_backward_kernel(
     FLOAT: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """One program: every n-th tile of positions, one tap and one block of channels; part of the weight's gradient."""
+    """Compute a partial sum of the weight's gradient: every n-th tile of positions, one tap, one block of channels."""
     tap = tl.program_id(1)
     blocks = tl.cdiv(CHANNELS, BLOCK_CHANNELS)
     channel = tl.program_id(2) % blocks * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
@@ -487,24 +487,24 @@ def weight_backward_kernel(
 
 
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The type of positions and sums: float32, or float64 for float64."""
+    """Return the type of positions and sums: float32, or float64 for float64."""
     return torch.promote_types(dtype, torch.float32)
 
 
 def padded_channels(num_channels: int, dtype: torch.dtype) -> int:
-    """Channels per position of a map in memory, so that each position starts where a thread can load a vector."""
+    """Return the channels per position of a map in memory, padded so that positions are aligned for vector loads."""
     per_vector = VECTOR_BYTES // dtype.itemsize
     return -(-num_channels // per_vector) * per_vector
 
 
 def block_channels(channels: int, widest: int) -> int:
-    """Wide blocks read longer runs of memory, narrow ones compute fewer channels that do not exist: a compromise."""
+    """Choose the block width: wide blocks read longer runs of memory, narrow ones waste fewer padded channels."""
     padded = {size: -(-channels // size) * size for size in (16, 32, 64) if size <= widest}
     return max(size for size in padded if padded[size] <= 1.25 * min(padded.values()))
 
 
 def product_precision() -> str:
-    """How tensor cores may multiply float32: as PyTorch's own matrix products."""
+    """Return how tensor cores may multiply float32, following the setting of PyTorch's matrix products."""
     matmul = torch.backends.cuda.matmul
     # The older of the two settings raises an error once the newer one was used.
     allowed = matmul.fp32_precision == "tf32" if hasattr(matmul, "fp32_precision") else matmul.allow_tf32
@@ -512,7 +512,7 @@ def product_precision() -> str:
 
 
 def constants(hidden_states: torch.Tensor, weight: torch.Tensor, widest_block: int | None = None) -> dict[str, Any]:
-    """What a kernel is compiled for. Tensor cores want blocks that are powers of two of at least 16."""
+    """Return the constants of a kernel. Tensor cores need blocks that are powers of two of at least 16."""
     dtype, out_channels = hidden_states.dtype, weight.shape[0]
     channels = padded_channels(weight.shape[1], dtype)
     return {
@@ -528,13 +528,13 @@ def constants(hidden_states: torch.Tensor, weight: torch.Tensor, widest_block: i
         "num_warps": 8,
         # Other programs on the same processor hide the latency of the gathers; more stages would displace them.
         "num_stages": 1,
-        # Fewer instructions and roundings: Triton's default from 3.10 on is not to fuse products and sums.
+        # Fewer instructions and roundings; since 3.10 Triton does not fuse products and sums by default.
         "enable_fp_fusion": True,
     }
 
 
 def channels_last_map(hidden_states: torch.Tensor) -> torch.Tensor:
-    """The map as (batch, height, width, padded channels): the input itself if it lies so in memory, or a copy."""
+    """Return the map as (batch, height, width, padded channels), without a copy if its memory has this layout."""
     batch_size, num_channels, height, width = hidden_states.shape
     padded = padded_channels(num_channels, hidden_states.dtype)
     positions = hidden_states.permute(0, 2, 3, 1)
@@ -547,7 +547,7 @@ def channels_last_map(hidden_states: torch.Tensor) -> torch.Tensor:
 
 
 def kernel_per_tap(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """The weight as (taps, padded channels, out_channels)."""
+    """Return the weight as (taps, padded channels, out_channels)."""
     out_channels, num_channels, kernel_size, _ = weight.shape
     taps = weight.permute(2, 3, 1, 0).reshape(kernel_size * kernel_size, num_channels, out_channels)
     padding = padded_channels(num_channels, dtype) - num_channels
@@ -555,7 +555,7 @@ def kernel_per_tap(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 
 def new_output(hidden_states: torch.Tensor, offsets: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """An output of zeros: (batch, out_channels, rows, width), channels last in memory."""
+    """Allocate an output of zeros: (batch, out_channels, rows, width), channels-last in memory."""
     batch_size, _, rows, width = offsets.shape
     return hidden_states.new_zeros(batch_size, rows, width, weight.shape[0]).permute(0, 3, 1, 2)
 
@@ -564,8 +564,8 @@ def new_sampling_gradients(
     hidden_states: torch.Tensor, offsets: torch.Tensor, modulation: torch.Tensor, needs_map: bool, needs_plan: bool
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """
-    Zeros for the gradients of the channels-last map, of the offsets and of the modulation; those not needed are empty,
-    for an operator cannot return None.
+    Allocate zeros for the gradients of the channels-last map, the offsets and the modulation; gradients that are not
+    needed are empty, because an operator cannot return None.
     """
     batch_size, num_channels, height, width = hidden_states.shape
     map_shape = (batch_size, height, width, padded_channels(num_channels, hidden_states.dtype))
@@ -578,13 +578,13 @@ def new_sampling_gradients(
 
 
 def count_tiles(offsets: torch.Tensor) -> int:
-    """Tiles of positions of all images."""
+    """Count the tiles of positions of all images."""
     batch_size, _, rows, width = offsets.shape
     return batch_size * triton.cdiv(rows, TILE_HEIGHT) * triton.cdiv(width, TILE_WIDTH)
 
 
 def launch_device(hidden_states: torch.Tensor) -> AbstractContextManager:
-    """Makes the tensors' GPU the current one, where Triton starts its kernels; refuses what kernels cannot compute."""
+    """Make the tensors' GPU current, where Triton starts its kernels; refuse inputs that kernels cannot compute."""
     require_triton()
     if isinstance(forward_kernel, triton.JITFunction):
         if hidden_states.device.type == "cpu":
@@ -593,7 +593,7 @@ def launch_device(hidden_states: torch.Tensor) -> AbstractContextManager:
                 "TRITON_INTERPRET=1 before the import to run them, slowly, on the CPU."
             )
         if hidden_states.dtype == torch.float64:
-            raise ValueError("On GPUs, float64 is left to `torchvision.ops.deform_conv2d`: use it, or float32.")
+            raise ValueError("There is no kernel for float64 on GPUs; use `torchvision.ops.deform_conv2d` or float32.")
     return torch.cuda.device_of(hidden_states)
 
 
@@ -606,7 +606,7 @@ def require_triton():
 def modulated_deform_conv2d(
     hidden_states: torch.Tensor, offsets: torch.Tensor, modulation: torch.Tensor, weight: torch.Tensor, first_row: int
 ) -> torch.Tensor:
-    """The operator behind [`triton_deform_conv2d`]."""
+    """Run the operator behind [`triton_deform_conv2d`]."""
     output = new_output(hidden_states, offsets, weight)
     with launch_device(hidden_states):
         if output.numel() == 0 or hidden_states.numel() == 0:
@@ -645,7 +645,7 @@ def sampling_backward(
     needs_map: bool,
     needs_plan: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of the channels-last map, in float32, of the offsets and of the modulation."""
+    """Compute the gradients of the channels-last map, in float32, of the offsets and of the modulation."""
     gradients = new_sampling_gradients(hidden_states, offsets, modulation, needs_map, needs_plan)
     with launch_device(hidden_states):
         if grad_output.numel() == 0 or hidden_states.numel() == 0:
@@ -683,7 +683,7 @@ def weight_backward(
     weight: torch.Tensor,
     first_row: int,
 ) -> torch.Tensor:
-    """Gradient of the weight: partial sums over tiles, and their sum, in an order that is always the same."""
+    """Compute the gradient of the weight from partial sums over tiles, in a fixed order."""
     out_channels, num_channels, kernel_size, _ = weight.shape
     with launch_device(hidden_states):
         if grad_output.numel() == 0 or hidden_states.numel() == 0:
@@ -757,26 +757,26 @@ def triton_deform_conv2d(
     first_row: int = 0,
 ) -> torch.Tensor:
     """
-    Modulated deformable convolution (Deformable ConvNets v2, arXiv:1811.11168, Eq. 1) of stride 1 with "same" zero
-    padding, one deformable group and no bias, for a band of rows of a map. For the whole map it equals
+    Compute a modulated deformable convolution (Deformable ConvNets v2, arXiv:1811.11168, Eq. 1) with stride 1, "same"
+    zero padding, one deformable group and no bias, for a band of rows of a map. For the complete map it equals
     `torchvision.ops.deform_conv2d(hidden_states, offsets, weight, padding=k // 2, mask=modulation)`, without the
     samples of all positions in memory.
 
     Sampling is bilinear, with zeros outside the map. A tap at NaN or at an infinite position reads nothing and gets no
     gradient. Positions and sums are in float32 (float64 for float64), products in the type of `hidden_states`; float32
-    is multiplied in TF32 only where PyTorch's own matrix products are. The gradient of `hidden_states` is summed in an
-    order that varies, so that its last bits do too. The operator has no second derivative.
+    is multiplied in TF32 only if PyTorch's matrix products are. The gradient of `hidden_states` is summed in varying
+    order, so its last bits vary too. The operator has no second derivative.
 
     Args:
         hidden_states (`torch.Tensor` of shape `(batch_size, in_channels, map_height, width)`):
-            The map, of any float type. Read where it lies if its memory format is channels last and `in_channels` fill
-            16 bytes or a multiple of them; else copied.
+            The map, of any float type. Copied unless its memory format is channels-last and `in_channels` fill a
+            multiple of 16 bytes.
         offsets (`torch.Tensor` of shape `(batch_size, 2 * k * k, rows, width)`):
-            In pixels; channels `2 t` and `2 t + 1` move tap `t` (row-major) down and to the right. Of any float type:
-            half precision rounds positions.
+            Offsets in pixels, of any float type (half precision rounds positions); channels `2 t` and `2 t + 1` move
+            tap `t` (row-major) down and to the right.
         modulation (`torch.Tensor` of shape `(batch_size, k * k, rows, width)`): Factor of each tap, of any float type.
         weight (`torch.Tensor` of shape `(out_channels, in_channels, k, k)`):
-            With k odd. Rounded to the type of `hidden_states`.
+            The kernel, with k odd. Rounded to the type of `hidden_states`.
         first_row (`int`, *optional*, defaults to 0): The row of the map on which the first row of the output lies.
 
     Returns:
@@ -784,9 +784,9 @@ def triton_deform_conv2d(
         channels-last memory format.
 
     Raises:
-        `ImportError`: Without Triton.
-        `ValueError`: If shapes do not fit each other, or if there is no kernel for the device or the type: on the CPU
-            they run with `TRITON_INTERPRET=1` only, and float64 on the CPU only.
+        ImportError: If Triton is not installed.
+        ValueError: If shapes do not match, or there is no kernel for the device or type: kernels run on the CPU only
+            with `TRITON_INTERPRET=1`, and float64 only on the CPU.
     """
     require_triton()
     check_shapes(hidden_states, offsets, modulation, weight)
@@ -794,7 +794,7 @@ def triton_deform_conv2d(
 
 
 def check_shapes(hidden_states: torch.Tensor, offsets: torch.Tensor, modulation: torch.Tensor, weight: torch.Tensor):
-    """Raises `ValueError` where the shapes are not those of one convolution."""
+    """Raise a ValueError if the shapes do not match."""
     batch_size, in_channels, _, width = hidden_states.shape
     _, weight_channels, kernel_size, other_size = weight.shape
     if kernel_size != other_size or kernel_size % 2 == 0:

@@ -59,11 +59,11 @@ def to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
 class MaSSFormerImageProcessorKwargs(ImagesKwargs, total=False):
     r"""
     size_divisor (`int`, *optional*, defaults to `self.size_divisor`):
-        Images are padded below and to the right, with zeros after normalisation, to the next multiple of this.
+        Images are padded at the bottom and right, with zeros after normalization, to the next multiple of this value.
     ignore_index (`int`, *optional*, defaults to `self.ignore_index`):
-        Label of pixels without a class, the padding among them.
+        Label of pixels without a class, including the padding.
     num_labels (`int`, *optional*, defaults to `self.num_labels`):
-        Number of classes: segmentation maps may hold 0 to `num_labels - 1` and `ignore_index`.
+        Number of classes: segmentation maps may contain 0 to `num_labels - 1` and `ignore_index`.
     """
 
     size_divisor: int
@@ -74,8 +74,8 @@ class MaSSFormerImageProcessorKwargs(ImagesKwargs, total=False):
 @auto_docstring
 class MaSSFormerImageProcessor(TorchvisionBackend):
     """
-    Prepares whole photographs for MaSSFormer and reads its output at their own size. Images are not resized unless
-    `do_resize=True`; `size` then is the release's test setting by default.
+    Image processor for MaSSFormer, which prepares complete photographs and reads the model's output at their own size.
+    Images are only resized with `do_resize=True`; the default `size` then is the release's test setting.
     """
 
     valid_kwargs = MaSSFormerImageProcessorKwargs
@@ -107,7 +107,7 @@ class MaSSFormerImageProcessor(TorchvisionBackend):
     ) -> BatchFeature:
         r"""
         segmentation_maps (`ImageInput`, *optional*):
-            One map of class indices per image, of its size. Returned as `labels`.
+            Map of class indices for each image, with the image's size. Returned as `labels`.
         """
         return super().preprocess(images, segmentation_maps, **kwargs)
 
@@ -119,7 +119,7 @@ class MaSSFormerImageProcessor(TorchvisionBackend):
         device: torch.device | None = None,
         **kwargs,
     ) -> torch.Tensor:
-        """As the base class; but 16-bit greys are scaled, and arrays like (1, 1, 3) are never channels first."""
+        """Process an image like the base class, but scale 16-bit grays and never read (1, 1, 3) as channels first."""
         if isinstance(image, np.ndarray):
             image = np.require(image, requirements="W")
             if input_data_format is None and image.ndim == 3 and image.shape[2] in (3, 4):
@@ -132,7 +132,7 @@ class MaSSFormerImageProcessor(TorchvisionBackend):
             image, do_convert_rgb=do_convert_rgb, input_data_format=input_data_format, device=device
         )
 
-    # Image processors of the library narrow these two signatures in the same way.
+    # The library's image processors narrow these two signatures in the same way.
     def _preprocess_image_like_inputs(  # ty: ignore[incompatible-method-override]
         self,
         images: ImageInput,
@@ -170,16 +170,16 @@ class MaSSFormerImageProcessor(TorchvisionBackend):
         for index, (label_map, image) in enumerate(zip(maps, images, strict=True)):
             if label_map.shape[0] != 1 or label_map.shape[1:] != image.shape[1:]:
                 raise ValueError(
-                    f"Segmentation map {index} must be of its image's size, (height, width) = "
+                    f"Segmentation map {index} must have its image's size, (height, width) = "
                     f"{tuple(image.shape[1:])}, with one class index per pixel, got shape {tuple(label_map.shape)}."
                 )
             values = label_map.unique()
             invalid = values[((values < 0) | (values >= num_labels)) & (values != ignore_index)]
             if invalid.numel():
                 raise ValueError(
-                    f"Segmentation map {index} holds values that are no class: {invalid.tolist()}. Allowed are 0 to "
-                    f"{num_labels - 1} and {ignore_index} (ignored). If there are more classes, give the processor "
-                    "`num_labels`; if the map is a picture of colours, convert it to class indices first."
+                    f"Segmentation map {index} contains values outside the classes: {invalid.tolist()}. Allowed are "
+                    f"0 to {num_labels - 1} and {ignore_index} (ignored). If there are more classes, set "
+                    "the processor's `num_labels`; if the map is a color image, convert it to class indices first."
                 )
 
     def _preprocess(  # ty: ignore[incompatible-method-override]
@@ -198,7 +198,7 @@ class MaSSFormerImageProcessor(TorchvisionBackend):
         fill_value: int,
         **kwargs,
     ) -> list[torch.Tensor]:
-        """Each image by itself: 4K photographs of different sizes gain nothing from being stacked."""
+        """Process images one by one: stacking 4K photographs of different sizes would gain nothing."""
         processed = []
         for image in images:
             if do_resize:
@@ -218,17 +218,17 @@ class MaSSFormerImageProcessor(TorchvisionBackend):
         return processed
 
     def _valid_size(self, target_size: tuple[int, int], size: SizeDict | None) -> tuple[int, int]:
-        """The size that the processor gave to an image of `target_size`, before padding."""
+        """Return the size of a processed image of `target_size` before padding."""
         if size is None:
             return target_size
-        # Asked of the resize itself, on a tensor without data.
+        # Computed by the resize itself, on a tensor without data.
         height, width = self.resize(torch.empty(1, *target_size, device="meta"), size=size).shape[-2:]
         return height, width
 
     def _padded_size(self, maps: torch.Tensor, of_queries: bool, valid_size: tuple[int, int]) -> tuple[int, int]:
         """
-        The size of the model's input. MaSSFormer's masks are at half of it, whatever it was padded to. For others it
-        is that of the image, padded as this processor does.
+        Return the size of the model's input. MaSSFormer's masks have half of it, whatever the padding; for other
+        models it is the image's size, padded like this processor does.
         """
         twice = (2 * maps.shape[2], 2 * maps.shape[3])
         divisor = self.size_divisor if self.do_pad else 1
@@ -248,29 +248,27 @@ class MaSSFormerImageProcessor(TorchvisionBackend):
         threshold: float = QUERY_THRESHOLD,
     ) -> "list[torch.Tensor] | list[SemanticSegmentationPostProcessorOutput]":
         r"""
-        Reads label maps from the output of [`MaSSFormerForSemanticSegmentation`] or of a model with logits per pixel,
-        at the images' own sizes: mask logits are resized once, in bands of rows, to the final size; never to a fixed
-        one, never all at once.
+        Read label maps at the images' own sizes from the output of [`MaSSFormerForSemanticSegmentation`] or of a model
+        with logits per pixel. Mask logits are resized once, straight to the final size and in bands of rows.
 
         Args:
             outputs ([`MaSSFormerForSemanticSegmentationOutput`]):
-                Output of the model; its `class_queries_logits` and `masks_queries_logits` are read, or, if it has
-                none, its `logits`.
+                Output of the model: `class_queries_logits` and `masks_queries_logits`, or `logits` without them.
             target_sizes (`list[tuple[int, int]]`, *optional*):
-                Height and width of each image before the processor, which are those of its label map. By default the
-                size of the padded model input; of logits per pixel, whose stride is the model's affair, their own.
+                Height and width of each image before processing, and so of its label map. Defaults to the size of the
+                padded model input, or for logits per pixel, whose stride is unknown, to their own size.
             size (`dict[str, int]`, *optional*):
-                The `size` to which the processor resized the images. By default `self.size` if `self.do_resize`, else
-                they were not resized.
+                The `size` to which the processor resized the images. Defaults to `self.size` if `self.do_resize`;
+                otherwise images were not resized.
             return_segmentation_scores (`bool`, *optional*, defaults to `False`):
-                Whether to return the scores of all classes too.
+                Whether to also return the scores of all classes.
             inference (`str`, *optional*, defaults to `"semantic"`):
                 `"semantic"`: each pixel gets the class with the largest sum over queries of class times mask
                 probability. `"general"`: it gets the class of the query with the largest product of the two
-                (MaskFormer, section 3.4). Logits per pixel are read in one way only.
+                (MaskFormer, section 3.4). No effect on logits per pixel.
             threshold (`float`, *optional*, defaults to 0.3):
-                In general inference, queries whose class is less likely are left out. An image without any others is
-                `ignore_index` throughout.
+                In general inference, queries whose class has a lower probability are left out. If none are left, all
+                pixels are `ignore_index`.
 
         Returns:
             `list[torch.Tensor]` or `list[SemanticSegmentationPostProcessorOutput]`: For each image an int64 label map
@@ -278,13 +276,15 @@ class MaSSFormerImageProcessor(TorchvisionBackend):
             `segmentation` and the scores as `segmentation_scores`, of shape `(num_labels, height, width)`.
 
         Raises:
-            ValueError: If there is not one target size per image, the resized image is larger than the model input, or
-                scores are asked of general inference, which has none.
+            ValueError: If the number of target sizes differs from the number of images, a resized image is larger than
+                the model input, or scores are requested from general inference, which has none.
         """
         if inference not in INFERENCES:
             raise ValueError(f"`inference` must be one of {', '.join(INFERENCES)}, got {inference!r}.")
         if inference == "general" and return_segmentation_scores:
-            raise ValueError("General inference gives each pixel to one query and has no scores; ask for semantic.")
+            raise ValueError(
+                "General inference assigns each pixel to one query and has no scores; use semantic inference."
+            )
         class_queries_logits = getattr(outputs, "class_queries_logits", None)
         maps = outputs.logits if class_queries_logits is None else outputs.masks_queries_logits
         batch_size = len(maps)
@@ -309,7 +309,7 @@ class MaSSFormerImageProcessor(TorchvisionBackend):
                 raise ValueError(
                     f"Image {index} was {valid_size[0]} x {valid_size[1]} pixels according to `target_sizes` and "
                     f"`size`, but the model's input was only {padded_size[0]} x {padded_size[1]}. Pass the sizes as "
-                    "(height, width) of the images before the processor, and its `size` if it resized them."
+                    "(height, width) of the images before processing, and the processor's `size` if it resized them."
                 )
             sizes = (target_size, valid_size, (padded_size[0] / maps.shape[2], padded_size[1] / maps.shape[3]))
             scores = None

@@ -21,8 +21,8 @@ from .image_processing_massformer import MaSSFormerImageProcessor
 @auto_docstring
 class SeMaskImageProcessor(MaSSFormerImageProcessor):
     """
-    Prepares whole photographs for SeMask and reads its logits at their own size. Images are neither resized nor
-    padded: the model takes any size, and its logits are resized straight to the image's (release).
+    Image processor for SeMask, which prepares complete photographs and reads the logits at their own size. Images are
+    neither resized nor padded: the model takes any size, and its logits are resized straight to the image's (release).
     """
 
     do_pad = False

@@ -27,8 +27,8 @@ from .semantic_prior import semantic_prior_loss
 
 def semantic_edges(labels: torch.Tensor, edge_width: int, ignore_index: int = 255) -> torch.Tensor:
     """
-    The edges between classes: pixels whose class differs from that of the pixel above, right, below right or below
-    left, widened down and to the right (release). A pair with an ignored pixel is no edge.
+    Find the edges between classes: pixels whose class differs from the pixel above, right, below right or below left,
+    widened down and to the right (release). Pairs with an ignored pixel do not count.
 
     Args:
         labels (`torch.Tensor` of shape `(batch_size, height, width)`): Class of each pixel.
@@ -51,14 +51,14 @@ def semantic_edges(labels: torch.Tensor, edge_width: int, ignore_index: int = 25
 
 def boundary_weights(masks: torch.Tensor, kernel_size: int) -> torch.Tensor:
     """
-    `W = |G - avg(G, k)|` (section 4.2; the release takes the absolute value and counts zeros outside the image).
+    Compute `W = |G - avg(G, k)|` (section 4.2; absolute value and zeros outside the image as in the release).
 
     Args:
         masks (`torch.Tensor` of shape `(num_masks, height, width)`): Binary masks.
         kernel_size (`int`): Side k of the averaging window, odd.
 
     Returns:
-        `torch.Tensor` of shape `(num_masks, height, width)`: in [0, 1), largest beside the mask's boundary.
+        `torch.Tensor` of shape `(num_masks, height, width)`: values in [0, 1), largest next to the mask's boundary.
     """
     average = F.avg_pool2d(masks[:, None], kernel_size, stride=1, padding=kernel_size // 2)[:, 0]
     return (average - masks).abs()
@@ -66,10 +66,10 @@ def boundary_weights(masks: torch.Tensor, kernel_size: int) -> torch.Tensor:
 
 def sample_points(maps: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
     """
-    Bilinear samples of maps.
+    Sample maps bilinearly.
 
     Args:
-        maps (`torch.Tensor` of shape `(batch_size, num_channels, height, width)`): What is sampled; zero outside.
+        maps (`torch.Tensor` of shape `(batch_size, num_channels, height, width)`): Maps to sample; zero outside.
         points (`torch.Tensor` of shape `(batch_size, num_points, 2)`): x and y in [0, 1].
 
     Returns:
@@ -86,16 +86,16 @@ def select_points(
     importance_sample_ratio: float,
 ) -> torch.Tensor:
     """
-    Points at which masks are compared: among `oversample_ratio * num_points` uniform candidates the most uncertain,
-    and uniform ones for the rest. The uncertainty is `-|logit| * (1 - W)`, so that W draws points towards boundaries
-    (release).
+    Select the points at which masks are compared: the most uncertain of `oversample_ratio * num_points` uniform
+    candidates, and uniform points for the rest. The uncertainty is `-|logit| * (1 - W)`, so that W draws points
+    towards boundaries (release).
 
     Args:
         mask_logits (`torch.Tensor` of shape `(num_masks, height, width)`): Predicted masks.
         weights (`torch.Tensor` of shape `(num_masks, label_height, label_width)`): `boundary_weights` of the targets.
         num_points (`int`): Points per mask.
         oversample_ratio (`float`): Candidates per point.
-        importance_sample_ratio (`float`): Share of the points which are chosen among the candidates.
+        importance_sample_ratio (`float`): Share of the points chosen among the candidates.
 
     Returns:
         `torch.Tensor` of shape `(num_masks, num_points, 2)`: x and y in [0, 1].
@@ -112,34 +112,34 @@ def select_points(
 
 
 def weighted_mask_loss(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of (masks, points) logits, weighted per point: mean over points, sum over masks."""
+    """Compute the cross-entropy of (masks, points) logits, weighted per point: mean over points, sum over masks."""
     losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     return (losses * weights).mean(dim=1).sum()
 
 
 def dice_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Dice loss of (masks, points) logits, smoothed by 1 above and below (release): sum over masks."""
+    """Compute the Dice loss of (masks, points) logits, smoothed by 1 above and below (release): sum over masks."""
     probabilities = logits.sigmoid()
     overlap = (probabilities * targets).sum(dim=1)
     return (1 - (2 * overlap + 1) / (probabilities.sum(dim=1) + targets.sum(dim=1) + 1)).sum()
 
 
 def pairwise_mask_cost(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Mean cross-entropy of every (queries, points) prediction with every (masks, points) target."""
+    """Compute the mean cross-entropy of every (queries, points) prediction with every (masks, points) target."""
     positive = F.softplus(-logits)
     negative = F.softplus(logits)
     return (positive @ targets.T + negative @ (1 - targets).T) / logits.shape[1]
 
 
 def pairwise_dice_cost(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Dice loss of every (queries, points) prediction with every (masks, points) target."""
+    """Compute the Dice loss of every (queries, points) prediction with every (masks, points) target."""
     probabilities = logits.sigmoid()
     overlap = probabilities @ targets.T
     return 1 - (2 * overlap + 1) / (probabilities.sum(dim=1)[:, None] + targets.sum(dim=1) + 1)
 
 
 def mean_over_processes(value: torch.Tensor) -> torch.Tensor:
-    """Mean of a scalar over all training processes. As normaliser it makes their mean loss that of the whole batch."""
+    """Average a scalar over all training processes, so that as normalizer it gives the loss of the complete batch."""
     if dist.is_available() and dist.is_initialized():
         value = value.clone()
         dist.all_reduce(value)
@@ -151,7 +151,7 @@ def semantic_targets(
     labels: torch.Tensor, num_labels: int, ignore_index: int = 255
 ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """
-    One binary mask per class present in each label map.
+    Build a binary mask for each class present in each label map.
 
     Args:
         labels (`torch.Tensor` of shape `(batch_size, height, width)`): Class of each pixel.
@@ -172,8 +172,8 @@ def semantic_targets(
         invalid = present[(present < 0) | (present >= num_labels)]
         if invalid.numel():
             raise ValueError(
-                f"`labels` holds values that are no class: {invalid.tolist()}. The model has {num_labels} classes, so "
-                f"labels are 0 to {num_labels - 1}, or {ignore_index} for pixels to be ignored."
+                f"`labels` contains values outside the classes: {invalid.tolist()}. The model has {num_labels} "
+                f"classes, so labels must be 0 to {num_labels - 1}, or {ignore_index} for ignored pixels."
             )
         classes.append(present.long())
         masks.append((label_map == present[:, None, None]).float())
@@ -182,12 +182,12 @@ def semantic_targets(
 
 class MaSSFormerLoss(nn.Module):
     """
-    Matches queries to the classes of each image and compares them: classification, edge-emphasised cross-entropy
-    (edge-suppressed for classes with pseudo-labels, Eq. 7) and Dice of the masks at sampled points, for every step of
-    the decoder, and the edges once (Eq. 6). All in float32.
+    Loss of MaSSFormer (Eq. 6): matches queries to the classes of each image and sums, for every step of the decoder,
+    the classification loss and the edge-emphasized cross-entropy (edge-suppressed for classes with pseudo-labels,
+    Eq. 7) and Dice loss of the masks at sampled points; the edge loss is added once. Computed in float32.
 
-    Masks are never made for all queries: the matcher needs them at its points only, where it samples the features, and
-    the points of the losses are chosen on the masks of matched queries.
+    Masks are never computed for all queries: the matcher samples the features at its points only, and the points of
+    the losses are chosen on the masks of matched queries.
     """
 
     def __init__(self, config: MaSSFormerConfig):
@@ -205,8 +205,8 @@ class MaSSFormerLoss(nn.Module):
         masks: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """
-        Indices of queries and of the masks they are matched to, for one image: the assignment of least cost, or with
-        fixed matching to each class the query of its own number.
+        Match the queries of one image to its masks: the assignment with the lowest cost, or with fixed matching the
+        query whose index is the class. Returns the indices of the queries and of their masks.
         """
         # CODEPATH: training choice; no checkpoint depends on it.
         if self.config.matching == "fixed":
@@ -219,14 +219,14 @@ class MaSSFormerLoss(nn.Module):
             + self.config.mask_weight * pairwise_mask_cost(logits, targets)
             + self.config.dice_weight * pairwise_dice_cost(logits, targets)
         )
-        # A prediction that has diverged is matched last, instead of stopping the training here.
+        # Diverged predictions are matched last instead of stopping the training here.
         worst = torch.finfo(cost.dtype).max
         cost = torch.nan_to_num(cost, nan=worst, posinf=worst, neginf=worst)
         queries, matched = linear_sum_assignment(cost.cpu())
         return torch.as_tensor(queries, device=masks.device), torch.as_tensor(matched, device=masks.device)
 
     def edge_emphases(self, classes: torch.Tensor) -> torch.Tensor:
-        """For each class what its mask's W is multiplied by: emphasis, or for pseudo-labels suppression (Eq. 7)."""
+        """Return the factor of W for the mask of each class: emphasis, or suppression for pseudo-labels (Eq. 7)."""
         factors = torch.full((self.num_labels,), float(self.config.lambda_1), device=classes.device)
         factors[list(self.config.pseudo_label_classes)] = -float(self.config.lambda_2)
         return factors[classes]
@@ -234,15 +234,15 @@ class MaSSFormerLoss(nn.Module):
     def class_loss(
         self, class_logits: torch.Tensor, matches: list[tuple[torch.Tensor, torch.Tensor]], classes: list[torch.Tensor]
     ) -> torch.Tensor:
-        """Cross-entropy of all queries, those without a match against "no object"."""
+        """Compute the cross-entropy of all queries; unmatched ones are compared with "no object"."""
         targets = torch.full(class_logits.shape[:2], self.num_labels, dtype=torch.int64, device=class_logits.device)
         for image_targets, (queries, matched), image_classes in zip(targets, matches, classes, strict=True):
             image_targets[queries] = image_classes[matched]
         weights = class_logits.new_ones(self.num_labels + 1)
         weights[-1] = self.config.no_object_weight
         losses = F.cross_entropy(class_logits.flatten(0, 1), targets.flatten(), weight=weights, reduction="sum")
-        normaliser = mean_over_processes(weights[targets].sum())
-        return losses / normaliser.clamp(min=torch.finfo(normaliser.dtype).tiny)
+        normalizer = mean_over_processes(weights[targets].sum())
+        return losses / normalizer.clamp(min=torch.finfo(normalizer.dtype).tiny)
 
     def mask_losses(
         self,
@@ -254,7 +254,7 @@ class MaSSFormerLoss(nn.Module):
         emphases: list[torch.Tensor],
         num_masks: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cross-entropy, weighted at edges, and Dice of the matched masks."""
+        """Compute the edge-weighted cross-entropy and the Dice loss of the matched masks."""
         logits = torch.cat(
             [
                 (embeddings[queries] @ features.flatten(1)).unflatten(1, features.shape[1:])
@@ -262,7 +262,7 @@ class MaSSFormerLoss(nn.Module):
             ]
         )
         if not logits.shape[0]:
-            # Nothing to compare, but every parameter keeps a gradient, which data-parallel training waits for.
+            # Every parameter still needs a gradient, which data-parallel training waits for.
             nothing = 0 * (mask_embeddings.sum() + mask_features.sum())
             return nothing, nothing
         targets, target_weights, target_emphases = (
@@ -285,12 +285,12 @@ class MaSSFormerLoss(nn.Module):
         return mask_loss / num_masks, dice_loss(point_logits, point_targets) / num_masks
 
     def edge_loss(self, edge_logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Cross-entropy of the edges at the labels' size, against the real edge map."""
+        """Compute the cross-entropy of the edges with the edge map of the labels, at their size."""
         logits = F.interpolate(edge_logits, size=labels.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
         edges = semantic_edges(labels, self.config.edge_width, self.config.ignore_index)
         return F.binary_cross_entropy_with_logits(logits, edges)
 
-    # The masks of a batch are as many as its classes, and their matching is computed on the CPU: nothing to compile.
+    # Nothing to compile: the number of masks varies with the classes of a batch, and matching runs on the CPU.
     @torch.compiler.disable
     def forward(
         self,
@@ -302,25 +302,27 @@ class MaSSFormerLoss(nn.Module):
         semantic_maps: Sequence[torch.Tensor] | None = None,
     ) -> dict[str, torch.Tensor]:
         """
+        Compute the loss of a batch.
+
         Args:
             class_queries_logits (sequence of `torch.Tensor` of shape `(batch_size, num_queries, num_labels + 1)`):
                 Class logits of each step; the last is the final one.
             mask_embeddings (sequence of `torch.Tensor` of shape `(batch_size, num_queries, hidden_size)`):
                 Mask embeddings of each step.
             mask_features (`torch.Tensor` of shape `(batch_size, hidden_size, height / 2, width / 2)`):
-                Features of the final masks; those of earlier steps are made at half this resolution (release).
+                Features of the final masks; masks of earlier steps are computed at half this resolution (release).
             edge_logits (`torch.Tensor` of shape `(batch_size, 1, height / 2, width / 2)`): Edge logits.
             labels (`torch.Tensor` of shape `(batch_size, height, width)`): Class of each pixel.
             semantic_maps (sequence of `torch.Tensor`, *optional*):
                 The semantic maps of a SeMask backbone, of shape `(batch_size, num_labels, height / s, width / s)`.
 
         Returns:
-            `dict[str, torch.Tensor]`: `loss`, the sum of all others, which are weighted already: `loss_cross_entropy`,
-            `loss_mask`, `loss_dice` of the final step, the same with suffix `_0`, `_1` ... for the earlier steps,
-            `loss_edge`, and with semantic maps `loss_semantic`.
+            `dict[str, torch.Tensor]`: `loss`, the sum of the other entries, which are weighted already:
+            `loss_cross_entropy`, `loss_mask`, `loss_dice` of the final step, the same with suffix `_0`, `_1` ... for
+            earlier steps, `loss_edge`, and `loss_semantic` with semantic maps.
 
         Raises:
-            ValueError: If `labels` is not of the image's size or holds values that are no class.
+            ValueError: If `labels` does not have the image's size or contains values outside the classes.
         """
         self.check_labels(labels, mask_features)
         with torch.autocast(device_type=labels.device.type, enabled=False):
@@ -365,7 +367,7 @@ class MaSSFormerLoss(nn.Module):
             raise ValueError(
                 f"`labels` must be integers of shape {expected}, one class index per pixel of `pixel_values`, got "
                 f"{labels.dtype} of shape {tuple(labels.shape)}. Pass masks as `segmentation_maps` to the image "
-                "processor together with the images, so that both are resized and padded alike."
+                "processor together with the images, so that both are resized and padded in the same way."
             )
 
 

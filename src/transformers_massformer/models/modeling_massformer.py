@@ -24,7 +24,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.backbone_utils import load_backbone
@@ -37,20 +36,45 @@ from transformers.utils.import_utils import is_tracing
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .batch_norm_folding import fold_batch_norms
+from .batch_norm_statistics import fix_statistics_under_adapters
 from .configuration_massformer import MaSSFormerConfig
 from .deform_conv import ModulatedDeformConv2d, rows_read
 from .loss_massformer import MaSSFormerLoss
 from .semantic_readout import semantic_scores
 
 
-# Values of the widest map of a band of rows: few enough for the allocator to use the same memory again, enough to keep
-# the kernels busy.
+# Values in the widest map of a band of rows: few enough for the allocator to reuse the same memory, enough to keep the
+# kernels busy.
 BAND_VALUES = 2**22
-# Bands in a stripe. A map in stripes is given back piece by piece, and they are large enough for the allocator to
-# return them to the system.
+# Bands in a stripe. A map in stripes is freed piece by piece, and stripes are large enough for the allocator to return
+# them to the system.
 STRIPE_BANDS = 4
-# Rows beyond a band which a deformable convolution has at hand; it reads more where its offsets reach further.
+# Rows beyond a band that a deformable convolution is given; it reads more where its offsets reach further.
 READ_AHEAD = 16
+
+
+@auto_docstring(custom_intro="Output of the transformer decoder.")
+@dataclass
+class MaSSFormerTransformerDecoderOutput(ModelOutput):
+    r"""
+    last_hidden_state (`torch.Tensor` of shape `(batch_size, num_queries, hidden_size)`):
+        The normalized queries after the last decoder layer.
+    intermediate_hidden_states (`tuple(torch.Tensor)` of length `num_hidden_layers + 1`):
+        The normalized queries before the first layer and after each layer, each shaped like `last_hidden_state`.
+    mask_embeddings (`tuple(torch.Tensor)` of length `num_hidden_layers + 1`):
+        The mask embeddings of each step, each shaped like `last_hidden_state`.
+    hidden_states (`tuple(torch.Tensor)`, *optional*, returned when `output_hidden_states=True` is passed):
+        The queries before the first layer and after each layer, before normalization, each shaped like
+        `last_hidden_state`.
+    attentions (`tuple(torch.Tensor)`, *optional*, returned when `output_attentions=True` is passed):
+        Cross-attention weights of each layer, of shape `(batch_size, num_heads, num_queries, memory_length)`.
+    """
+
+    last_hidden_state: torch.Tensor | None = None
+    intermediate_hidden_states: tuple[torch.Tensor, ...] | None = None
+    mask_embeddings: tuple[torch.Tensor, ...] | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
 
 
 @auto_docstring(custom_intro="Output of the pixel decoder and the transformer decoder.")
@@ -58,13 +82,14 @@ READ_AHEAD = 16
 class MaSSFormerModelOutput(ModelOutput):
     r"""
     last_hidden_state (`torch.Tensor` of shape `(batch_size, num_queries, hidden_size)`):
-        The normalised queries after the last decoder layer.
+        The normalized queries after the last decoder layer.
     intermediate_hidden_states (`tuple(torch.Tensor)` of length `num_hidden_layers + 1`):
-        The normalised queries before the first layer and after each layer, each shaped like `last_hidden_state`.
+        The normalized queries before the first layer and after each layer, each shaped like `last_hidden_state`.
     mask_embeddings (`tuple(torch.Tensor)` of length `num_hidden_layers + 1`):
-        What the masks of each step are made with, each shaped like `last_hidden_state`.
+        The embeddings whose product with the mask features gives the masks of each step, each shaped like
+        `last_hidden_state`.
     mask_features (`torch.Tensor` of shape `(batch_size, hidden_size, height / 2, width / 2)`, *optional*):
-        The features of paper's D1; their product with `mask_embeddings` is the mask logits. Not returned when
+        The features of the paper's D1; their product with `mask_embeddings` gives the mask logits. Not returned when
         `output_pixel_features=False` is passed.
     masks_queries_logits (`torch.Tensor` of shape `(batch_size, num_queries, height / 2, width / 2)`, *optional*):
         Mask logits of each query after the last layer, returned when `output_pixel_features=False` is passed.
@@ -74,10 +99,10 @@ class MaSSFormerModelOutput(ModelOutput):
         The memories of the transformer decoder (the paper's D4, D3, D2), of shapes
         `(batch_size, hidden_size, height / s, width / s)` with s = 32, 16, 8. Not returned when
         `output_pixel_features=False` is passed.
-    semantic_maps (`tuple(torch.Tensor)`, *optional*, returned if the backbone makes them):
-        Its semantic maps, of shapes `(batch_size, num_labels, height / s, width / s)` with s = 4, 8, 16, 32.
+    semantic_maps (`tuple(torch.Tensor)`, *optional*, returned if the backbone has semantic layers):
+        The semantic maps, of shapes `(batch_size, num_labels, height / s, width / s)` with s = 4, 8, 16, 32.
     hidden_states (`tuple(torch.Tensor)`, *optional*, returned when `output_hidden_states=True` is passed):
-        The queries before the first layer and after each layer, before normalisation, each shaped like
+        The queries before the first layer and after each layer, before normalization, each shaped like
         `last_hidden_state`.
     attentions (`tuple(torch.Tensor)`, *optional*, returned when `output_attentions=True` is passed):
         Cross-attention weights of each layer, of shape `(batch_size, num_heads, num_queries, memory_length)`.
@@ -114,18 +139,18 @@ class MaSSFormerForSemanticSegmentationOutput(ModelOutput):
         Logits of the edges between classes (Eq. 4).
     auxiliary_logits (`list[dict[str, torch.Tensor]]`, *optional*):
         `class_queries_logits` and `masks_queries_logits` (the latter at a quarter of the input's size) before the
-        first decoder layer and after each but the last. Returned when `labels` are given or
+        first decoder layer and after every layer but the last. Returned when `labels` are given or
         `output_auxiliary_logits=True`.
-    semantic_maps (`tuple(torch.Tensor)`, *optional*, returned if the backbone makes them):
-        Its semantic maps, of shapes `(batch_size, num_labels, height / s, width / s)` with s = 4, 8, 16, 32.
+    semantic_maps (`tuple(torch.Tensor)`, *optional*, returned if the backbone has semantic layers):
+        The semantic maps, of shapes `(batch_size, num_labels, height / s, width / s)` with s = 4, 8, 16, 32.
     hidden_states (`tuple(torch.Tensor)`, *optional*, returned when `output_hidden_states=True` is passed):
         The queries before the first layer and after each layer, of shape `(batch_size, num_queries, hidden_size)`.
     attentions (`tuple(torch.Tensor)`, *optional*, returned when `output_attentions=True` is passed):
         Cross-attention weights of each layer, of shape `(batch_size, num_heads, num_queries, memory_length)`.
     loss_dict (`dict[str, torch.Tensor]`, *optional*, returned when `labels` are given):
-        The weighted terms of which `loss` is the sum, as scalars without gradients: `loss_cross_entropy`, `loss_mask`
-        and `loss_dice` of the final step, the same with suffix `_0`, `_1` ... for the earlier ones, `loss_edge`, and
-        if the backbone makes semantic maps `loss_semantic`.
+        The weighted terms that add up to `loss`, as scalars without gradients: `loss_cross_entropy`, `loss_mask` and
+        `loss_dice` of the final step, the same with suffix `_0`, `_1` ... for earlier steps, `loss_edge`, and
+        `loss_semantic` if the backbone has semantic layers.
     """
 
     loss: torch.Tensor | None = None
@@ -141,16 +166,21 @@ class MaSSFormerForSemanticSegmentationOutput(ModelOutput):
     @property
     def logits(self) -> torch.Tensor:
         """
-        Per-class scores, the sum over queries of class probability times mask probability: a `torch.Tensor` of shape
-        `(batch_size, num_labels, height / 2, width / 2)`, computed when read.
+        Compute the scores of each class, the sum over queries of class probability times mask probability: a
+        `torch.Tensor` of shape `(batch_size, num_labels, height / 2, width / 2)`.
         """
-        # Both are set whenever the model made this output.
+        # The model always sets both.
         return semantic_scores(self.class_queries_logits, self.masks_queries_logits)  # ty: ignore[invalid-argument-type]
+
+
+def num_memories(config: MaSSFormerConfig) -> int:
+    """Return how many of the three memories the decoder's layers read."""
+    return min(3, config.num_hidden_layers)
 
 
 def sine_position_embedding(height: int, width: int, hidden_size: int, device: torch.device) -> torch.Tensor:
     """
-    Sine encoding of a map's rows and columns, normalised to (0, 2 pi], always in float32 (release; DETR).
+    Encode the rows and columns of a map, normalized to (0, 2 pi], as sines and cosines in float32 (release; DETR).
 
     Returns:
         `torch.Tensor` of shape `(hidden_size, height, width)`: rows in the first half of the channels, columns in the
@@ -170,26 +200,26 @@ def sine_position_embedding(height: int, width: int, hidden_size: int, device: t
 
 
 def resize(feature_map: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-    """Bilinear interpolation as everywhere in the release: half-pixel centres, no antialiasing."""
+    """Resize a map bilinearly, with half-pixel centers and without antialiasing, like the release."""
     return F.interpolate(feature_map, size=list(size), mode="bilinear", align_corners=False)
 
 
 def row_bands(first: int, last: int, row_values: int, multiple: int) -> list[tuple[int, int]]:
     """
-    Divides some rows of a map with so many values in a row: the first row of each band and the one after its last.
-    Bands have a multiple of so many rows.
+    Split the rows `first` to `last` of a map with `row_values` values per row into bands whose height is a multiple of
+    `multiple`. Returns the first row of each band and the row after its last.
     """
     rows = max(1, BAND_VALUES // (multiple * row_values)) * multiple
     return [(top, min(top + rows, last)) for top in range(first, last, rows)]
 
 
 def halve(feature_map: torch.Tensor) -> torch.Tensor:
-    """What `resize` makes of a map at half its size: the means of 2 x 2 values."""
+    """Resize a map to half its size, which gives the means of 2 x 2 values."""
     return resize(feature_map, (feature_map.shape[-2] // 2, feature_map.shape[-1] // 2))
 
 
 def upsample_rows(feature_map: torch.Tensor, first: int, last: int) -> torch.Tensor:
-    """Rows of what `resize` makes of a map at twice its size."""
+    """Compute the rows `first` to `last` of a map resized to twice its size."""
     height, width = feature_map.shape[-2:]
     top, bottom = max(0, first // 2 - 1), min(height, (last + 1) // 2 + 1)
     upsampled = resize(feature_map[:, :, top:bottom], (2 * (bottom - top), 2 * width))
@@ -197,7 +227,7 @@ def upsample_rows(feature_map: torch.Tensor, first: int, last: int) -> torch.Ten
 
 
 def join_rows(rows_of_bands: Iterator[tuple[torch.Tensor, ...]], bands: list[tuple[int, int]]) -> list[torch.Tensor]:
-    """Maps of all the bands' rows, channels-last, from each band's, which may be made while they are written."""
+    """Join the maps of consecutive bands into channels-last maps; an iterator can compute each band when needed."""
     feature_maps: list[torch.Tensor] = []
     start, end = bands[0][0], bands[-1][1]
     for (first, last), rows_of_maps in zip(bands, rows_of_bands, strict=True):
@@ -212,7 +242,7 @@ def join_rows(rows_of_bands: Iterator[tuple[torch.Tensor, ...]], bands: list[tup
 
 @contextlib.contextmanager
 def untracked_statistics(module: nn.Module):
-    """Activations that are computed a second time are not to count twice in the running statistics."""
+    """Leave the running statistics unchanged while activations are recomputed, so that they count once."""
     kept = [
         (layer, layer.momentum, layer.num_batches_tracked, layer.num_batches_tracked.clone())
         for layer in module.modules()
@@ -229,19 +259,19 @@ def untracked_statistics(module: nn.Module):
 
 
 def mask_logits(mask_embeddings: torch.Tensor, mask_features: torch.Tensor) -> torch.Tensor:
-    """The masks of (B, Q, C) embeddings over (B, C, H, W) features, as (B, Q, H, W)."""
+    """Compute the (B, Q, H, W) mask logits of (B, Q, C) embeddings over (B, C, H, W) features."""
     return (mask_embeddings @ mask_features.flatten(2)).unflatten(2, mask_features.shape[-2:])
 
 
 def mask_logits_rows(mask_embeddings: torch.Tensor, mask_features: torch.Tensor) -> torch.Tensor:
-    """The same for channels-last features, as channels-last (B, Q, H, W)."""
+    """Compute the same logits from channels-last features, as a channels-last (B, Q, H, W) map."""
     logits = mask_features.permute(0, 2, 3, 1).flatten(1, 2) @ mask_embeddings.transpose(1, 2)
     return logits.unflatten(1, mask_features.shape[-2:]).permute(0, 3, 1, 2)
 
 
 def partition_windows(feature_map: torch.Tensor, window_size: int, rows: int, columns: int) -> torch.Tensor:
     """
-    (B, C, H, W) to (B * rows * columns, window_size ** 2, C), row-major. What windows have beyond the map is zeros.
+    Split (B, C, H, W) into windows (B * rows * columns, window_size ** 2, C), row-major, padded with zeros.
     """
     batch_size, num_channels, height, width = feature_map.shape
     feature_map = F.pad(feature_map, (0, columns * window_size - width, 0, rows * window_size - height))
@@ -250,20 +280,20 @@ def partition_windows(feature_map: torch.Tensor, window_size: int, rows: int, co
 
 
 def merge_windows(windows: torch.Tensor, window_size: int, rows: int, columns: int) -> torch.Tensor:
-    """The inverse of `partition_windows`, but for what windows have beyond the map: that is kept."""
+    """Invert `partition_windows`, without removing the padding."""
     windows = windows.unflatten(1, (window_size, window_size)).unflatten(0, (-1, rows, columns))
     return windows.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
 
 
 class MaSSFormerBatchNorm(nn.BatchNorm2d):
-    """Batch normalisation with the configured epsilon and momentum."""
+    """Batch normalization with the configured epsilon and momentum."""
 
     def __init__(self, config: MaSSFormerConfig, num_features: int):
         super().__init__(num_features, eps=config.batch_norm_eps, momentum=config.batch_norm_momentum)
 
 
 class MaSSFormerConvLayer(nn.Module):
-    """Convolution without bias, batch normalisation, ReLU (the paper's CBR)."""
+    """Convolution without bias, batch normalization, ReLU (the paper's CBR)."""
 
     def __init__(self, config: MaSSFormerConfig, in_channels: int, out_channels: int, kernel_size: int = 1):
         super().__init__()
@@ -296,7 +326,7 @@ class MaSSFormerSqueezeExcitation(nn.Module):
 
 
 class MaSSFormerDeformableConvLayer(nn.Module):
-    """Deformable convolution whose offsets and modulation come from its input, batch normalisation, ReLU."""
+    """Deformable convolution with offsets and modulation computed from its input, batch normalization, ReLU."""
 
     def __init__(self, config: MaSSFormerConfig, in_channels: int, out_channels: int, kernel_size: int):
         super().__init__()
@@ -314,7 +344,7 @@ class MaSSFormerDeformableConvLayer(nn.Module):
     def forward_rows(
         self, read_rows: Callable[[int, int], torch.Tensor], height: int, first: int, last: int
     ) -> torch.Tensor:
-        """Rows of the output, from an input of that height which `read_rows(first, last)` makes or cuts out."""
+        """Compute rows of the output; `read_rows(first, last)` returns those of the input, which has `height` rows."""
         margin = max(self.halo, READ_AHEAD)
         top, bottom = max(0, first - margin), min(height, last + margin)
         window = read_rows(top, bottom)
@@ -331,7 +361,7 @@ class MaSSFormerDeformableConvLayer(nn.Module):
 
 
 class MaSSFormerUpsampleLayer(nn.Module):
-    """Learned upsampling by 2: transposed convolution, batch normalisation, ReLU."""
+    """Learned upsampling by 2: transposed convolution, batch normalization, ReLU."""
 
     def __init__(self, config: MaSSFormerConfig):
         super().__init__()
@@ -363,7 +393,7 @@ def eager_attention_forward(
 
 
 class MaSSFormerAttention(nn.Module):
-    """Multi-head attention of queries over keys and values, all of the same width."""
+    """Multi-head attention with queries, keys and values of the same width."""
 
     def __init__(self, config: MaSSFormerConfig, width: int, heads: int):
         super().__init__()
@@ -412,8 +442,8 @@ class MaSSFormerMLP(nn.Module):
 
 class MaSSFormerWindowAttentionLayer(GradientCheckpointingLayer):
     """
-    Within each window, the semantic map attends to the detail map and then to itself (Eq. 1 and 2). Residuals
-    everywhere, normalisation nowhere (release).
+    Attention of the semantic map to the detail map and then to itself, within each window (Eq. 1 and 2), with residual
+    connections and without normalization (release).
     """
 
     def __init__(self, config: MaSSFormerConfig):
@@ -444,8 +474,8 @@ class MaSSFormerWindowAttentionLayer(GradientCheckpointingLayer):
 
 class MaSSFormerCrossSemanticTransmission(nn.Module):
     """
-    Module CST: adds the mean of the deepest features to the stride-32 map, and carries its semantics to stride 16
-    (Eq. 1 and 2) and on to stride 8.
+    Module CST: adds the mean of the deepest features to the stride-32 map and carries its semantics to stride 16
+    (Eq. 1 and 2) and to stride 8.
     """
 
     def __init__(self, config: MaSSFormerConfig, context_channels: int):
@@ -464,12 +494,12 @@ class MaSSFormerCrossSemanticTransmission(nn.Module):
         self.detail_upsample = MaSSFormerUpsampleLayer(config)
 
     def attend(self, semantic: torch.Tensor, detail: torch.Tensor) -> torch.Tensor:
-        """Window attention on maps of any size: what windows have beyond them is neither read nor kept."""
+        """Apply window attention to maps of any size; the padding of windows is neither read nor kept."""
         num_channels, height, width = detail.shape[1:]
-        # Not of negative numbers, which ONNX rounds the other way.
+        # Without negative numbers, whose quotients ONNX rounds the other way.
         rows, columns = ((size + self.window_size - 1) // self.window_size for size in (height, width))
         attention_mask = None
-        # A graph for any size has the mask always.
+        # A graph for any size always needs the mask.
         if is_tracing(detail) or height % self.window_size or width % self.window_size:
             inside = partition_windows(torch.ones_like(detail[:, :1]), self.window_size, rows, columns)
             attention_mask = ((1 - inside) * torch.finfo(inside.dtype).min).transpose(1, 2)[:, None]
@@ -481,7 +511,7 @@ class MaSSFormerCrossSemanticTransmission(nn.Module):
             attention_mask,
         )
         attended = merge_windows(windows, self.window_size, rows, columns)
-        # A slice would tie a graph for any size to whether this one fills its windows.
+        # Slices would specialize a graph for any size on whether this size fills its windows.
         for axis, size in ((2, height), (3, width)):
             attended = attended.index_select(axis, torch.arange(size, device=detail.device))
         return attended
@@ -496,26 +526,8 @@ class MaSSFormerCrossSemanticTransmission(nn.Module):
         return semantic, detail, self.detail_upsample(detail)
 
 
-class MaSSFormerTopDownStep(nn.Module):
-    """Stands in for CST: the top-down step of a feature pyramid."""
-
-    def __init__(self, config: MaSSFormerConfig):
-        super().__init__()
-        hidden_size = config.pixel_decoder_hidden_size
-        self.semantic_convolution = MaSSFormerConvLayer(config, hidden_size, hidden_size, config.deform_kernel_size)
-        self.detail_convolution = MaSSFormerConvLayer(config, hidden_size, hidden_size, config.deform_kernel_size)
-
-    def forward(
-        self, semantic: torch.Tensor, detail: torch.Tensor, deepest_features: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        height, width = detail.shape[-2:]
-        semantic = self.semantic_convolution(semantic)
-        detail = self.detail_convolution(detail + resize(semantic, (height, width)))
-        return semantic, detail, resize(detail, (2 * height, 2 * width))
-
-
 class MaSSFormerReceptiveFieldBroadening(nn.Module):
-    """Module RFB: parallel deformable convolutions of several kernel sizes (Eq. 3), and their upsampling by 2."""
+    """Module RFB: parallel deformable convolutions of several kernel sizes (Eq. 3) and upsampling by 2."""
 
     def __init__(self, config: MaSSFormerConfig):
         super().__init__()
@@ -538,24 +550,10 @@ class MaSSFormerReceptiveFieldBroadening(nn.Module):
         return hidden_states, self.activation(self.upsample_normalization(upsampled))
 
 
-class MaSSFormerPlainContext(nn.Module):
-    """Stands in for RFB: one 3x3 convolution, and its bilinear upsampling by 2."""
-
-    def __init__(self, config: MaSSFormerConfig):
-        super().__init__()
-        hidden_size = config.pixel_decoder_hidden_size
-        self.convolution = MaSSFormerConvLayer(config, hidden_size, hidden_size, config.deform_kernel_size)
-
-    def forward(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        height, width = hidden_states.shape[-2:]
-        hidden_states = self.convolution(hidden_states)
-        return hidden_states, resize(hidden_states, (2 * height, 2 * width))
-
-
 class MaSSFormerSpatialAttention(nn.Module):
     """
-    Weighs positions by their mean and maximum over channels, with a residual connection. The sigmoid comes before the
-    convolution (release), so the weights are unbounded.
+    Weights for each position from its mean and maximum over channels, with a residual connection. The sigmoid comes
+    before the convolution (release), so the weights are unbounded.
     """
 
     def __init__(self, config: MaSSFormerConfig):
@@ -572,7 +570,7 @@ class MaSSFormerSpatialAttention(nn.Module):
 
 
 class MaSSFormerLowLevelStructure(nn.Module):
-    """Module LSE: details from the image and the stride-4 map, at stride 2, in two halves of the channels."""
+    """Module LSE: details at stride 2 from the image and the stride-4 map, in two halves of the channels."""
 
     def __init__(self, config: MaSSFormerConfig, image_channels: int):
         super().__init__()
@@ -591,7 +589,7 @@ class MaSSFormerLowLevelStructure(nn.Module):
 
     def forward(self, pixel_values: torch.Tensor, feature_map: torch.Tensor) -> torch.Tensor:
         size = (pixel_values.shape[-2] // 2, pixel_values.shape[-1] // 2)
-        # In the layout of the features, or their concatenation would undo it.
+        # Both inputs of the concatenation need one layout to keep it.
         image = resize(pixel_values, size).contiguous(memory_format=torch.channels_last)
         first, second = resize(feature_map, size).chunk(2, dim=1)
         pointwise = self.pointwise(torch.cat((image, first), dim=1))
@@ -601,7 +599,7 @@ class MaSSFormerLowLevelStructure(nn.Module):
     def branch_rows(
         self, pixel_values: torch.Tensor, halves: list[torch.Tensor], first: int, last: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Rows of both branches before their attention. Their input is made from the smaller maps where it is read."""
+        """Compute rows of both branches before attention, from input rows that are upsampled when they are read."""
         height, width = pixel_values.shape[-2] // 2, pixel_values.shape[-1] // 2
 
         def read_rows(features: torch.Tensor, top: int, bottom: int) -> torch.Tensor:
@@ -615,7 +613,7 @@ class MaSSFormerLowLevelStructure(nn.Module):
     def forward_bands(
         self, pixel_values: torch.Tensor, feature_map: torch.Tensor, bands: list[tuple[int, int]]
     ) -> Iterator[torch.Tensor]:
-        """The output, band by band. The rows that the attention of two bands needs are computed once and kept."""
+        """Yield the output band by band. Rows that the attention of two bands needs are computed once."""
         height, halo = pixel_values.shape[-2] // 2, self.pointwise_attention.halo
         halves = [x.contiguous(memory_format=torch.channels_last) for x in feature_map.chunk(2, dim=1)]
         attentions = (self.pointwise_attention, self.deformable_attention)
@@ -631,20 +629,8 @@ class MaSSFormerLowLevelStructure(nn.Module):
             yield self.merge(*(x[:, :, first - top : last - top] for x in attended))
 
 
-class MaSSFormerPlainDetail(nn.Module):
-    """Stands in for LSE: the stride-4 map at stride 2."""
-
-    def forward(self, pixel_values: torch.Tensor, feature_map: torch.Tensor) -> torch.Tensor:
-        return resize(feature_map, (pixel_values.shape[-2] // 2, pixel_values.shape[-1] // 2))
-
-    def forward_bands(
-        self, pixel_values: torch.Tensor, feature_map: torch.Tensor, bands: list[tuple[int, int]]
-    ) -> Iterator[torch.Tensor]:
-        return (upsample_rows(feature_map, first, last) for first, last in bands)
-
-
 class MaSSFormerEdgeHead(nn.Module):
-    """Predicts the edges between classes (Eq. 4)."""
+    """Predictor of the edges between classes (Eq. 4)."""
 
     def __init__(self, config: MaSSFormerConfig):
         super().__init__()
@@ -656,7 +642,7 @@ class MaSSFormerEdgeHead(nn.Module):
 
 
 class MaSSFormerEdgeGuidedFusion(nn.Module):
-    """Module EGF: the body, gated by the details (Eq. 5) and refined, is added to the body."""
+    """Module EGF: gates the body with the details (Eq. 5), refines it, and adds the result to the body."""
 
     def __init__(self, config: MaSSFormerConfig):
         super().__init__()
@@ -677,7 +663,7 @@ class MaSSFormerEdgeGuidedFusion(nn.Module):
         return self.merge(self.deformable(self.gate(detail, body)), body)
 
     def refine_bands(self, gated: torch.Tensor, bands: list[tuple[int, int]]) -> torch.Tensor:
-        """Rows of the deformable convolution of a whole map, band by band."""
+        """Compute the rows of the deformable convolution that belong to the bands, from the complete map."""
 
         def read_rows(top: int, bottom: int) -> torch.Tensor:
             return gated[:, :, top:bottom]
@@ -686,29 +672,13 @@ class MaSSFormerEdgeGuidedFusion(nn.Module):
         return join_rows(rows_of_bands, bands)[0]
 
 
-class MaSSFormerPlainFusion(nn.Module):
-    """Stands in for EGF: the sum of the two branches."""
-
-    def gate(self, detail: torch.Tensor, body: torch.Tensor) -> torch.Tensor:
-        return detail + body
-
-    def merge(self, refined: torch.Tensor, body: torch.Tensor) -> torch.Tensor:
-        return refined
-
-    def forward(self, detail: torch.Tensor, body: torch.Tensor) -> torch.Tensor:
-        return self.gate(detail, body)
-
-    def refine_bands(self, gated: torch.Tensor, bands: list[tuple[int, int]]) -> torch.Tensor:
-        return gated[:, :, bands[0][0] : bands[-1][1]]
-
-
 class MaSSFormerPixelDecoder(nn.Module):
     """
-    From the image and four feature maps to the memories of the transformer decoder, the mask features and the edges
-    (paper, section 4.2 and Figure 3).
+    Pixel decoder: computes the memories of the transformer decoder, the mask features and the edges from the image and
+    four feature maps (paper, section 4.2 and Figure 3).
 
-    The half-resolution part, by far the largest, is computed whole or in bands of rows. Two deformable convolutions
-    read anywhere in their inputs: the first's is made from smaller maps where it is read, the second's is held whole.
+    The half-resolution part, by far the largest, is computed at once or in bands of rows. Two deformable convolutions
+    read anywhere in their inputs: the input of the first is upsampled where it is read, that of the second is kept.
     """
 
     # Set by `gradient_checkpointing_enable`.
@@ -721,38 +691,22 @@ class MaSSFormerPixelDecoder(nn.Module):
             MaSSFormerConvLayer(config, in_channels, hidden_size) for in_channels in feature_channels
         )
         self.squeeze_excitations = nn.ModuleList(MaSSFormerSqueezeExcitation(config) for _ in feature_channels)
-        # CODEPATH: the rows of the paper's Table 4; released checkpoints have all four modules on.
-        if config.use_cross_semantic_transmission:
-            self.cross_semantic_transmission = MaSSFormerCrossSemanticTransmission(config, feature_channels[-1])
-        else:
-            self.cross_semantic_transmission = MaSSFormerTopDownStep(config)
-        # CODEPATH: see above.
-        if config.use_receptive_field_broadening:
-            self.receptive_field_broadening = MaSSFormerReceptiveFieldBroadening(config)
-        else:
-            self.receptive_field_broadening = MaSSFormerPlainContext(config)
-        # CODEPATH: see above.
-        if config.use_low_level_structure:
-            self.low_level_structure = MaSSFormerLowLevelStructure(config, image_channels)
-        else:
-            self.low_level_structure = MaSSFormerPlainDetail()
-        # CODEPATH: see above.
-        if config.use_edge_guided_fusion:
-            self.edge_guided_fusion = MaSSFormerEdgeGuidedFusion(config)
-        else:
-            self.edge_guided_fusion = MaSSFormerPlainFusion()
+        self.cross_semantic_transmission = MaSSFormerCrossSemanticTransmission(config, feature_channels[-1])
+        self.receptive_field_broadening = MaSSFormerReceptiveFieldBroadening(config)
+        self.low_level_structure = MaSSFormerLowLevelStructure(config, image_channels)
+        self.edge_guided_fusion = MaSSFormerEdgeGuidedFusion(config)
         self.edge_head = MaSSFormerEdgeHead(config)
         self.mask_projection = MaSSFormerConvLayer(config, hidden_size, config.hidden_size)
         self.memory_projections = nn.ModuleList(
-            MaSSFormerConvLayer(config, hidden_size, config.hidden_size) for _ in range(3)
+            MaSSFormerConvLayer(config, hidden_size, config.hidden_size) for _ in range(num_memories(config))
         )
 
     def semantic_branch(
         self, feature_maps: list[torch.Tensor]
     ) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]:
         """
-        The global semantic branch: the memories (the paper's D4, D3, D2 at strides 32, 16 and 8), D2 at stride 4, and
-        S1 at stride 4. The list is emptied, because feature maps of 4K photographs are gigabytes.
+        Compute the global semantic branch: the memories (the paper's D4, D3, D2 at strides 32, 16 and 8), D2 at
+        stride 4, and S1 at stride 4. The list is emptied to free the feature maps, which take gigabytes at 4K.
         """
         deepest_features, squeezed = feature_maps[-1], []
         for index in reversed(range(len(feature_maps))):
@@ -760,22 +714,41 @@ class MaSSFormerPixelDecoder(nn.Module):
         s4, s3, s2, s1 = squeezed
         d4, d3, upsampled = self.cross_semantic_transmission(s4, s3, deepest_features)
         d2, body = self.receptive_field_broadening(upsampled + s2)
-        memories = [project(x) for project, x in zip(self.memory_projections, (d4, d3, d2), strict=True)]
+        memories = [project(x) for project, x in zip(self.memory_projections, (d4, d3, d2), strict=False)]
         return memories, body, s1
 
     def structure_branch(
         self, pixel_values: torch.Tensor, body: torch.Tensor, low_level: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The local structure branch and the fusion, at stride 2: mask features and edge logits."""
+        """Compute the mask features and edge logits with the local structure branch and the fusion, at stride 2."""
         detail = self.low_level_structure(pixel_values, low_level)
         body = resize(body, detail.shape[-2:])
         edge_logits = self.edge_head(body + detail)
         return self.mask_projection(self.edge_guided_fusion(detail, body)), edge_logits
 
+    def checkpointed_structure_branch(
+        self, pixel_values: torch.Tensor, body: torch.Tensor, low_level: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Run the structure branch without keeping its activations. `GradientCheckpointingLayer` would update the running
+        statistics a second time when the backward pass recomputes them.
+        """
+        is_recomputed = False
+
+        def run(*arguments: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            nonlocal is_recomputed
+            context = untracked_statistics(self) if is_recomputed else contextlib.nullcontext()
+            is_recomputed = True
+            with context:
+                return self.structure_branch(*arguments)
+
+        checkpoint: Any = self._gradient_checkpointing_func
+        return checkpoint(run, pixel_values, body, low_level)
+
     def structure_bands(
         self, pixel_values: torch.Tensor, body: torch.Tensor, low_level: torch.Tensor, bands: list[tuple[int, int]]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The details and the body, gated, and edge logits, made in bands of rows."""
+        """Compute the gated body and the edge logits in bands of rows."""
 
         def rows_of_bands() -> Iterator[tuple[torch.Tensor, ...]]:
             details = self.low_level_structure.forward_bands(pixel_values, low_level, bands)
@@ -789,7 +762,7 @@ class MaSSFormerPixelDecoder(nn.Module):
     def mask_feature_bands(
         self, refined: torch.Tensor, body: torch.Tensor, bands: list[tuple[int, int]]
     ) -> Iterator[torch.Tensor]:
-        """The mask features, band by band, from what the fusion has refined in these bands, and the whole body."""
+        """Yield the mask features band by band, from the refined rows of these bands and the complete body."""
         start = bands[0][0]
         for first, last in bands:
             body_rows, refined_rows = upsample_rows(body, first, last), refined[:, :, first - start : last - start]
@@ -800,19 +773,14 @@ class MaSSFormerPixelDecoder(nn.Module):
     ) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]:
         memories, body, low_level = self.semantic_branch(feature_maps)
         if self.gradient_checkpointing and self.training:
-            mask_features, edge_logits = checkpoint(
-                self.structure_branch,
-                *(pixel_values, body, low_level),
-                use_reentrant=False,
-                context_fn=lambda: (contextlib.nullcontext(), untracked_statistics(self)),
-            )
+            mask_features, edge_logits = self.checkpointed_structure_branch(pixel_values, body, low_level)
         else:
             mask_features, edge_logits = self.structure_branch(pixel_values, body, low_level)
         return memories, mask_features, edge_logits
 
 
 class MaSSFormerMaskEmbedder(nn.Module):
-    """Three linear layers, from normalised queries to mask embeddings."""
+    """Three linear layers from normalized queries to mask embeddings."""
 
     def __init__(self, config: MaSSFormerConfig):
         super().__init__()
@@ -828,7 +796,7 @@ class MaSSFormerMaskEmbedder(nn.Module):
 
 
 class MaSSFormerTransformerDecoderLayer(GradientCheckpointingLayer):
-    """Masked cross-attention, self-attention and feed-forward, normalised after each (Mask2Former, release)."""
+    """Masked cross-attention, self-attention and MLP, each followed by normalization (Mask2Former, release)."""
 
     def __init__(self, config: MaSSFormerConfig):
         super().__init__()
@@ -862,74 +830,6 @@ class MaSSFormerTransformerDecoderLayer(GradientCheckpointingLayer):
         return self.final_layer_norm(hidden_states + self.mlp(hidden_states))
 
 
-class MaSSFormerTransformerDecoder(nn.Module):
-    """Queries that read the three memories in turn, each within the mask it predicted before (Mask2Former)."""
-
-    def __init__(self, config: MaSSFormerConfig):
-        super().__init__()
-        self.query_features = nn.Embedding(config.num_queries, config.hidden_size)
-        self.query_positions = nn.Embedding(config.num_queries, config.hidden_size)
-        self.level_embeddings = nn.Embedding(3, config.hidden_size)
-        self.layers = nn.ModuleList(MaSSFormerTransformerDecoderLayer(config) for _ in range(config.num_hidden_layers))
-        self.layernorm = nn.LayerNorm(config.hidden_size)
-        self.mask_embedder = MaSSFormerMaskEmbedder(config)
-
-    @torch.no_grad()
-    def attention_mask(self, mask_embeddings: torch.Tensor, level_features: torch.Tensor) -> torch.Tensor:
-        """
-        Additive mask (B, 1, Q, H * W) which hides from each query the positions outside its mask; a query whose mask
-        is empty sees everything. Resizing commutes with the product over channels, so the masks are made from features
-        at the memory's size and never exist at a larger one.
-        """
-        outside = mask_logits(mask_embeddings, level_features).flatten(2)
-        outside = outside.sigmoid() < 0.5
-        outside = outside & ~outside.all(dim=-1, keepdim=True)
-        mask = torch.zeros(outside.shape, dtype=level_features.dtype, device=outside.device)
-        return mask.masked_fill(outside, torch.finfo(mask.dtype).min)[:, None]
-
-    @torch.no_grad()
-    def level_features(self, coarse_features: torch.Tensor) -> list[torch.Tensor]:
-        """
-        Features at the sizes of the memories, for the masks that steer the attention, from the mask features at a
-        quarter of the image's size (release).
-        """
-        height, width = coarse_features.shape[-2:]
-        return [resize(coarse_features, (height // factor, width // factor)) for factor in (8, 4, 2)]
-
-    def forward(
-        self,
-        memories: list[torch.Tensor],
-        level_features: list[torch.Tensor],
-        **kwargs: Unpack[TransformersKwargs],
-    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """The list of memories is emptied: at 4K they are hundreds of megabytes, of which a copy is made here."""
-        batch_size, hidden_size = memories[0].shape[:2]
-        level_keys, level_memories = [], []
-        for level_embedding in self.level_embeddings.weight:
-            memory = memories.pop(0)
-            positions = sine_position_embedding(*memory.shape[-2:], hidden_size, memory.device)
-            level_memories.append(memory.flatten(2).transpose(1, 2) + level_embedding)
-            level_keys.append(level_memories[-1] + positions.flatten(1).T.to(memory.dtype))
-        del memory, positions
-
-        hidden_states = self.query_features.weight.expand(batch_size, -1, -1)
-        normalized_states = [self.layernorm(hidden_states)]
-        mask_embeddings = [self.mask_embedder(normalized_states[-1])]
-        for index, layer in enumerate(self.layers):
-            level = index % len(level_memories)
-            hidden_states = layer(
-                hidden_states,
-                self.query_positions.weight,
-                level_keys[level],
-                level_memories[level],
-                self.attention_mask(mask_embeddings[-1], level_features[level]),
-                **kwargs,
-            )
-            normalized_states.append(self.layernorm(hidden_states))
-            mask_embeddings.append(self.mask_embedder(normalized_states[-1]))
-        return normalized_states, mask_embeddings
-
-
 @auto_docstring
 class MaSSFormerPreTrainedModel(PreTrainedModel):
     config: MaSSFormerConfig
@@ -939,27 +839,24 @@ class MaSSFormerPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _no_split_modules = ["MaSSFormerTransformerDecoderLayer", "MaSSFormerWindowAttentionLayer"]
     _supports_sdpa = True
-    # The loss is a mean over the batch; `Trainer` is not to pass the number of items to it.
+    # The loss is a mean over the batch, so `Trainer` must not pass the number of items.
     accepts_loss_kwargs = False
-    _can_record_outputs = {
-        "hidden_states": MaSSFormerTransformerDecoderLayer,
-        "attentions": OutputRecorder(MaSSFormerAttention, index=1, layer_name="cross_attention"),
-    }
-
-    def set_attn_implementation(self, attn_implementation: str | dict, allow_all_kernels: bool = False):
-        """As the base class; a backbone without attention, such as ResNet, is not asked to follow."""
-        if isinstance(attn_implementation, str) and not getattr(self.base_model.backbone, "has_attentions", True):
-            attn_implementation = {"": attn_implementation}
-        super().set_attn_implementation(attn_implementation, allow_all_kernels=allow_all_kernels)
-
     # Set by `fuse`.
     is_fused = False
 
+    # Overridden because backbones without attention, such as ResNet, refuse every implementation but "eager".
+    def set_attn_implementation(self, attn_implementation: str | dict, allow_all_kernels: bool = False):
+        """Set the attention implementation like the base class, except in a backbone without attention."""
+        backbone = getattr(self.base_model, "backbone", None)
+        if isinstance(attn_implementation, str) and not getattr(backbone, "has_attentions", True):
+            attn_implementation = {"": attn_implementation}
+        super().set_attn_implementation(attn_implementation, allow_all_kernels=allow_all_kernels)
+
     def fuse(self):
         """
-        Makes the model ready for inference, in place: batch normalisation is folded into the convolutions before it,
-        activations work in place, and convolutions have their weights channels-last. The outputs are the same to
-        rounding; the model can no longer be trained or saved.
+        Prepare the model for inference, in place: fold batch normalizations into the preceding convolutions, run
+        activations in place and store convolution weights channels-last. Outputs stay the same up to rounding; the
+        model can no longer be trained or saved.
 
         Returns:
             The model itself, in eval mode.
@@ -973,17 +870,32 @@ class MaSSFormerPreTrainedModel(PreTrainedModel):
             self.is_fused = True
         return self
 
+    # Overridden because modules have no hook for changes of mode, and every training loop and wrapper calls it.
     def train(self, mode: bool = True):
-        """As the base class; raises a ValueError if the model is fused."""
+        """
+        Set the mode like the base class. With adapters of peft, frozen batch normalizations stay in eval mode: their
+        running statistics are not part of the adapter.
+
+        Raises:
+            ValueError: If the model is fused.
+        """
         if mode and self.is_fused:
             raise ValueError(
-                "A fused model has no batch normalisation left and cannot be trained. Load the model again and train "
+                "A fused model has no batch normalizations left and cannot be trained. Load the model again and train "
                 "it before calling `fuse`."
             )
-        return super().train(mode)
+        super().train(mode)
+        fix_statistics_under_adapters(self)
+        return self
 
+    # Overridden because no hook runs before the library starts to write the folder.
     def save_pretrained(self, save_directory: str | os.PathLike, *args, **kwargs):
-        """As the base class; raises a ValueError if the model is fused."""
+        """
+        Save the model like the base class.
+
+        Raises:
+            ValueError: If the model is fused.
+        """
         if self.is_fused:
             raise ValueError(
                 f"A fused model cannot be saved to {save_directory}: its weights no longer fit the architecture. Save "
@@ -992,13 +904,13 @@ class MaSSFormerPreTrainedModel(PreTrainedModel):
         super().save_pretrained(save_directory, *args, **kwargs)
 
     def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False):
-        # Code outside the library is taken to overwrite loaded weights, so modules without parameters of their own are
-        # passed over. This code writes through `transformers.initialization`, which leaves loaded weights alone.
+        # The library assumes that custom code overwrites loaded weights and skips modules without parameters of their
+        # own. This code writes through `transformers.initialization`, which leaves loaded weights unchanged.
         super()._initialize_weights(module, is_custom_code=False)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
-        """The release's initialisation: PyTorch's defaults, but for the modules named here."""
+        """Initialize like the release: PyTorch's defaults, except for the modules listed here."""
         super()._init_weights(module)
         if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
             init.kaiming_uniform_(module.weight, a=math.sqrt(5))
@@ -1022,7 +934,7 @@ class MaSSFormerPreTrainedModel(PreTrainedModel):
             self._init_decoder_layer(module)
 
     def _init_upsample(self, module: MaSSFormerUpsampleLayer):
-        """The first output channel of every input channel starts as bilinear interpolation (release)."""
+        """Initialize the first output channel of every input channel as bilinear interpolation (release)."""
         kernel = torch.tensor([0.25, 0.75, 0.75, 0.25])
         weight = module.convolution.weight
         if not getattr(weight, "_is_hf_initialized", False):
@@ -1032,7 +944,7 @@ class MaSSFormerPreTrainedModel(PreTrainedModel):
             init.copy_(weight, start)
 
     def _init_attention(self, module: MaSSFormerAttention, initialize: Callable):
-        """Fans are those of PyTorch's joint projection of queries, keys and values, 1 : 3."""
+        """Initialize projections with the fans of PyTorch's joint projection of queries, keys and values, 1 : 3."""
         for projection in (module.q_proj, module.k_proj, module.v_proj):
             initialize(projection.weight, gain=1 / math.sqrt(2))
             init.zeros_(projection.bias)
@@ -1046,19 +958,120 @@ class MaSSFormerPreTrainedModel(PreTrainedModel):
         init.xavier_normal_(module.mlp.fc2.weight)
 
 
+@auto_docstring(
+    custom_intro="""
+    Transformer decoder with masked attention (Mask2Former): queries read the memories in turn, each within the mask it
+    predicted before.
+    """
+)
+class MaSSFormerTransformerDecoder(MaSSFormerPreTrainedModel):
+    main_input_name = "memories"
+    # Recorded here and not by the whole model, whose hooks would be added to those that some backbones have already.
+    _can_record_outputs = {
+        "hidden_states": MaSSFormerTransformerDecoderLayer,
+        "attentions": OutputRecorder(MaSSFormerAttention, index=1, layer_name="cross_attention"),
+    }
+
+    def __init__(self, config: MaSSFormerConfig):
+        super().__init__(config)
+        self.query_features = nn.Embedding(config.num_queries, config.hidden_size)
+        self.query_positions = nn.Embedding(config.num_queries, config.hidden_size)
+        self.level_embeddings = nn.Embedding(num_memories(config), config.hidden_size)
+        self.layers = nn.ModuleList(MaSSFormerTransformerDecoderLayer(config) for _ in range(config.num_hidden_layers))
+        self.layernorm = nn.LayerNorm(config.hidden_size)
+        self.mask_embedder = MaSSFormerMaskEmbedder(config)
+        self.post_init()
+
+    @torch.no_grad()
+    def attention_mask(self, mask_embeddings: torch.Tensor, level_features: torch.Tensor) -> torch.Tensor:
+        """
+        Compute the additive mask (B, 1, Q, H * W) that hides the positions outside its mask from each query; a query
+        with an empty mask sees everything. Resizing commutes with the product over channels, so the masks are computed
+        from features at the memory's size and never exist at a larger one.
+        """
+        outside = mask_logits(mask_embeddings, level_features).flatten(2)
+        outside = outside.sigmoid() < 0.5
+        outside = outside & ~outside.all(dim=-1, keepdim=True)
+        mask = torch.zeros(outside.shape, dtype=level_features.dtype, device=outside.device)
+        return mask.masked_fill(outside, torch.finfo(mask.dtype).min)[:, None]
+
+    @torch.no_grad()
+    def level_features(self, coarse_features: torch.Tensor) -> list[torch.Tensor]:
+        """
+        Resize the mask features at a quarter of the image's size to the sizes of the memories, for the attention masks
+        (release).
+        """
+        height, width = coarse_features.shape[-2:]
+        return [resize(coarse_features, (height // factor, width // factor)) for factor in (8, 4, 2)]
+
+    @capture_outputs(tie_last_hidden_states=False)
+    @auto_docstring
+    def forward(
+        self,
+        memories: list[torch.Tensor],
+        level_features: list[torch.Tensor],
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> MaSSFormerTransformerDecoderOutput:
+        r"""
+        memories (`list[torch.Tensor]` of shape `(batch_size, hidden_size, height / s, width / s)`):
+            Memories with s = 32, 16, 8. The list is emptied to free them: at 4K they take hundreds of megabytes, and
+            the decoder works on a copy.
+        level_features (`list[torch.Tensor]` of shape `(batch_size, hidden_size, height / s, width / s)`):
+            Mask features at the sizes of the memories.
+        """
+        batch_size, hidden_size = memories[0].shape[:2]
+        level_keys, level_memories = [], []
+        for level_embedding in self.level_embeddings.weight:
+            memory = memories.pop(0)
+            positions = sine_position_embedding(*memory.shape[-2:], hidden_size, memory.device)
+            level_memories.append(memory.flatten(2).transpose(1, 2) + level_embedding)
+            level_keys.append(level_memories[-1] + positions.flatten(1).T.to(memory.dtype))
+        del memory, positions
+
+        # Repeated, not expanded: the first hidden state must not share memory with the parameter.
+        hidden_states = self.query_features.weight.repeat(batch_size, 1, 1)
+        normalized_states = [self.layernorm(hidden_states)]
+        mask_embeddings = [self.mask_embedder(normalized_states[-1])]
+        for index, layer in enumerate(self.layers):
+            level = index % len(level_memories)
+            hidden_states = layer(
+                hidden_states,
+                self.query_positions.weight,
+                level_keys[level],
+                level_memories[level],
+                self.attention_mask(mask_embeddings[-1], level_features[level]),
+                **kwargs,
+            )
+            normalized_states.append(self.layernorm(hidden_states))
+            mask_embeddings.append(self.mask_embedder(normalized_states[-1]))
+        return MaSSFormerTransformerDecoderOutput(
+            last_hidden_state=normalized_states[-1],
+            intermediate_hidden_states=tuple(normalized_states),
+            mask_embeddings=tuple(mask_embeddings),
+        )
+
+
+def load_pixel_encoder(config: MaSSFormerConfig) -> Any:
+    """Build the backbone with the attention implementation of the decoder, where it has attention."""
+    backbone_config: Any = config.backbone_config
+    # A backbone without attention, such as ResNet, refuses to be built with an attention implementation.
+    requested, backbone_config._attn_implementation = backbone_config._attn_implementation, None
+    backbone: Any = load_backbone(config)
+    if requested is not None and backbone.has_attentions:
+        backbone.set_attn_implementation(requested)
+    # Swin's last normalization serves its classifier only. A parameter that never gets a gradient halts
+    # data-parallel training, and the release's checkpoints do not have it.
+    trunk = getattr(backbone, {"swin": "swin", "maskformer-swin": "model"}.get(backbone_config.model_type, ""), None)
+    if trunk is not None:
+        trunk.layernorm = nn.Identity()
+    return backbone
+
+
 @auto_docstring(custom_intro="Pixel encoder, pixel decoder and transformer decoder, without the class head.")
 class MaSSFormerModel(MaSSFormerPreTrainedModel):
     def __init__(self, config: MaSSFormerConfig):
         super().__init__(config)
-        # A backbone without attention, such as ResNet, would refuse the implementation chosen for the decoder.
-        backbone_config: Any = config.backbone_config
-        requested, backbone_config._attn_implementation = backbone_config._attn_implementation, None
-        self.backbone = load_backbone(config)
-        if requested is not None and self.backbone.has_attentions:
-            self.backbone.set_attn_implementation(requested)
-        # Swin's last normalisation belongs to its classifier. Without gradients it would halt data-parallel training.
-        if hasattr(getattr(self.backbone, "swin", None), "layernorm"):
-            self.backbone.swin.layernorm = nn.Identity()
+        self.backbone = load_pixel_encoder(config)
         self.pixel_decoder = MaSSFormerPixelDecoder(
             config, self.backbone.channels, getattr(config.backbone_config, "num_channels", 3)
         )
@@ -1066,7 +1079,8 @@ class MaSSFormerModel(MaSSFormerPreTrainedModel):
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
-        return self.backbone.get_input_embeddings()
+        """Return the convolution that reads the image; not every backbone names its own."""
+        return next(module for module in self.backbone.modules() if isinstance(module, nn.Conv2d))
 
     def check_input(self, pixel_values: torch.Tensor):
         height, width = pixel_values.shape[-2:]
@@ -1078,24 +1092,30 @@ class MaSSFormerModel(MaSSFormerPreTrainedModel):
         norm: Any = self.pixel_decoder.squeeze_excitations[0].normalization
         if norm.training and not isinstance(norm, nn.SyncBatchNorm) and pixel_values.shape[0] == 1:
             raise ValueError(
-                "Training needs at least two images per batch and process: the pixel decoder normalises pooled 1 x 1 "
+                "Training needs at least two images per batch and process: the pixel decoder normalizes pooled 1 x 1 "
                 "maps over the batch, and one value has no variance. Raise the batch size, convert the model with "
-                "`torch.nn.SyncBatchNorm.convert_sync_batchnorm`, or put the normalisation layers in eval mode."
+                "`torch.nn.SyncBatchNorm.convert_sync_batchnorm`, or put the normalization layers in eval mode."
             )
 
     def check_feature_maps(self, pixel_values: torch.Tensor, feature_maps: Sequence[torch.Tensor]):
         height, width = pixel_values.shape[-2:]
         sizes = [tuple(feature_map.shape[-2:]) for feature_map in feature_maps]
         if sizes != [(height // stride, width // stride) for stride in (4, 8, 16, 32)]:
+            remedy = "Choose other `out_features` or `out_indices` in `backbone_config`."
+            if len(set(sizes)) == 1:
+                remedy = (
+                    "All its maps have one stride, as in plain vision transformers (ViT, DINOv2, DINOv3-ViT), which "
+                    "cannot be used; choose a hierarchical backbone such as ResNet, Swin or ConvNeXt."
+                )
             raise ValueError(
                 f"The backbone must return feature maps at strides 4, 8, 16 and 32, but for an image of {height} x "
-                f"{width} they have sizes {sizes}. Choose other `out_features` or `out_indices` in `backbone_config`."
+                f"{width} they have sizes {sizes}. {remedy}"
             )
 
     def choose_bands(self, pixel_values: torch.Tensor) -> list[tuple[int, int]]:
         """
-        The bands of rows in which to compute the half-resolution part; one for gradients and for graphs. They have a
-        multiple of 16 rows, so that no position of a memory lies across two of them.
+        Choose the bands of rows for the half-resolution part; a single one for gradients and for graphs. Their height
+        is a multiple of 16, so that every position of a memory lies within one band.
         """
         height, width = pixel_values.shape[-2] // 2, pixel_values.shape[-1] // 2
         if self.training or torch.is_grad_enabled() or is_tracing(pixel_values):
@@ -1108,8 +1128,11 @@ class MaSSFormerModel(MaSSFormerPreTrainedModel):
         feature_maps: list[torch.Tensor],
         bands: list[tuple[int, int]],
         **kwargs: Unpack[TransformersKwargs],
-    ) -> MaSSFormerModelOutput:
-        """Mask features exist in bands of rows only: made once for the attention masks and once for the logits."""
+    ) -> tuple[MaSSFormerTransformerDecoderOutput, torch.Tensor, torch.Tensor]:
+        """
+        Compute the decoder's outputs, the mask logits and the edge logits with mask features that only exist in bands
+        of rows: they are computed once for the attention masks and once for the logits.
+        """
         pixel_decoder, transformer_decoder = self.pixel_decoder, self.transformer_decoder
         memories, body, low_level = pixel_decoder.semantic_branch(feature_maps)
         gated, edge_logits = pixel_decoder.structure_bands(pixel_values, body, low_level, bands)
@@ -1118,7 +1141,7 @@ class MaSSFormerModel(MaSSFormerPreTrainedModel):
         refined = [pixel_decoder.edge_guided_fusion.refine_bands(gated, stripe) for stripe in stripes]
         del gated
 
-        # The features have more channels than any map before them, so there are fewer rows in their bands.
+        # The features have more channels than the maps before them, so their bands have fewer rows.
         row_values = pixel_values.shape[0] * pixel_values.shape[-1] // 2 * self.config.hidden_size
         stripes = [row_bands(stripe[0][0], stripe[-1][1], row_values, 2) for stripe in stripes]
 
@@ -1128,31 +1151,26 @@ class MaSSFormerModel(MaSSFormerPreTrainedModel):
 
         levels = zip(*(level_rows(index) for index in range(len(stripes))), strict=True)
         level_features = [torch.cat(rows, dim=2) for rows in levels]
-        hidden_states, mask_embeddings = transformer_decoder(memories, level_features, **kwargs)
+        decoder_outputs = transformer_decoder(memories, level_features, return_dict=True, **kwargs)
 
         def rows_of_bands() -> Iterator[tuple[torch.Tensor]]:
             for stripe in stripes:
                 for features in pixel_decoder.mask_feature_bands(refined.pop(0), body, stripe):
-                    yield (mask_logits_rows(mask_embeddings[-1], features),)
+                    yield (mask_logits_rows(decoder_outputs.mask_embeddings[-1], features),)
 
         (masks_queries_logits,) = join_rows(rows_of_bands(), [band for stripe in stripes for band in stripe])
-        return MaSSFormerModelOutput(
-            last_hidden_state=hidden_states[-1],
-            intermediate_hidden_states=tuple(hidden_states),
-            mask_embeddings=tuple(mask_embeddings),
-            masks_queries_logits=masks_queries_logits,
-            edge_logits=edge_logits,
-        )
+        return decoder_outputs, masks_queries_logits, edge_logits
 
-    @capture_outputs(tie_last_hidden_states=False)
+    @can_return_tuple
     @auto_docstring
     def forward(
         self, pixel_values: torch.Tensor, output_pixel_features: bool = True, **kwargs: Unpack[TransformersKwargs]
     ) -> MaSSFormerModelOutput:
         r"""
         output_pixel_features (`bool`, *optional*, defaults to `True`):
-            Whether to return the mask features and the memories. If not, the mask logits are returned, which at
-            inference are computed in bands of rows: the features, several times as large, never exist whole.
+            Whether to return the mask features and the memories. If `False`, the mask logits are returned instead;
+            inference then computes them in bands of rows, so that the features, several times their size, never exist
+            as a whole.
         """
         self.check_input(pixel_values)
         pixel_values = pixel_values.to(self.dtype)
@@ -1163,27 +1181,32 @@ class MaSSFormerModel(MaSSFormerPreTrainedModel):
         del backbone_outputs
         self.check_feature_maps(pixel_values, feature_maps)
         bands = self.choose_bands(pixel_values)
+        memories, mask_features, masks_queries_logits = [], None, None
         if not output_pixel_features and len(bands) > 1:
-            outputs = self.predict_in_bands(pixel_values, feature_maps, bands, **kwargs)
-            outputs.semantic_maps = semantic_maps
-            return outputs
-
-        memories, mask_features, edge_logits = self.pixel_decoder(pixel_values, feature_maps)
-        level_features = self.transformer_decoder.level_features(halve(mask_features))
-        hidden_states, mask_embeddings = self.transformer_decoder(list(memories), level_features, **kwargs)
+            decoder_outputs, masks_queries_logits, edge_logits = self.predict_in_bands(
+                pixel_values, feature_maps, bands, **kwargs
+            )
+        else:
+            memories, mask_features, edge_logits = self.pixel_decoder(pixel_values, feature_maps)
+            level_features = self.transformer_decoder.level_features(halve(mask_features))
+            decoder_outputs = self.transformer_decoder(list(memories), level_features, return_dict=True, **kwargs)
+            if not output_pixel_features:
+                masks_queries_logits = mask_logits(decoder_outputs.mask_embeddings[-1], mask_features)
         return MaSSFormerModelOutput(
-            last_hidden_state=hidden_states[-1],
-            intermediate_hidden_states=tuple(hidden_states),
-            mask_embeddings=tuple(mask_embeddings),
+            last_hidden_state=decoder_outputs.last_hidden_state,
+            intermediate_hidden_states=decoder_outputs.intermediate_hidden_states,
+            mask_embeddings=decoder_outputs.mask_embeddings,
             mask_features=mask_features if output_pixel_features else None,
-            masks_queries_logits=None if output_pixel_features else mask_logits(mask_embeddings[-1], mask_features),
+            masks_queries_logits=masks_queries_logits,
             edge_logits=edge_logits,
             pixel_decoder_hidden_states=tuple(memories) if output_pixel_features else None,
             semantic_maps=semantic_maps,
+            hidden_states=decoder_outputs.hidden_states,
+            attentions=decoder_outputs.attentions,
         )
 
 
-@auto_docstring(custom_intro="MaSSFormer for semantic segmentation: one class and one mask per query, and edges.")
+@auto_docstring(custom_intro="MaSSFormer for semantic segmentation: a class and a mask per query, and edges.")
 class MaSSFormerForSemanticSegmentation(MaSSFormerPreTrainedModel):
     def __init__(self, config: MaSSFormerConfig):
         super().__init__(config)
@@ -1203,14 +1226,14 @@ class MaSSFormerForSemanticSegmentation(MaSSFormerPreTrainedModel):
     ) -> MaSSFormerForSemanticSegmentationOutput:
         r"""
         labels (`torch.LongTensor` of shape `(batch_size, height, width)`, *optional*):
-            Class of each pixel, `config.ignore_index` where there is none. Gives the loss.
+            Class of each pixel, `config.ignore_index` for pixels without one. If given, the loss is returned.
         output_auxiliary_logits (`bool`, *optional*):
-            Whether to return the predictions of the decoder's earlier steps. By default when `labels` are given.
+            Whether to return the predictions of the decoder's earlier steps. Defaults to whether `labels` are given.
         """
         if output_auxiliary_logits is None:
             output_auxiliary_logits = labels is not None
         output_pixel_features = output_auxiliary_logits or labels is not None
-        outputs = self.model(pixel_values, output_pixel_features=output_pixel_features, **kwargs)
+        outputs = self.model(pixel_values, output_pixel_features, return_dict=True, **kwargs)
         class_queries_logits = [self.class_predictor(states) for states in outputs.intermediate_hidden_states]
 
         loss, loss_dict = None, None

@@ -25,7 +25,13 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration_per_pixel_baseline import PerPixelBaselineConfig
 from .loss_massformer import MaSSFormerLoss
-from .modeling_massformer import MaSSFormerModel, MaSSFormerPreTrainedModel, halve, mask_logits
+from .modeling_massformer import (
+    MaSSFormerModel,
+    MaSSFormerPreTrainedModel,
+    MaSSFormerTransformerDecoderOutput,
+    halve,
+    mask_logits,
+)
 from .semantic_prior import pixel_cross_entropy, semantic_prior_loss
 
 
@@ -39,15 +45,16 @@ class PerPixelBaselineOutput(ModelOutput):
         Logits of each class.
     edge_logits (`torch.Tensor` of shape `(batch_size, 1, height / 2, width / 2)`):
         Logits of the edges between classes.
-    semantic_maps (`tuple(torch.Tensor)`, *optional*, returned if the backbone makes them):
-        Its semantic maps, of shapes `(batch_size, num_labels, height / s, width / s)` with s = 4, 8, 16, 32.
+    semantic_maps (`tuple(torch.Tensor)`, *optional*, returned if the backbone has semantic layers):
+        The semantic maps, of shapes `(batch_size, num_labels, height / s, width / s)` with s = 4, 8, 16, 32.
     hidden_states (`tuple(torch.Tensor)`, *optional*, returned when `output_hidden_states=True` is passed):
-        The queries before the first layer of the transformer decoder and after each layer, if there is one.
+        The queries before the first layer of the transformer decoder, if the model has one, and after each layer.
     attentions (`tuple(torch.Tensor)`, *optional*, returned when `output_attentions=True` is passed):
-        Its cross-attention weights.
+        The cross-attention weights of the transformer decoder.
     loss_dict (`dict[str, torch.Tensor]`, *optional*, returned when `labels` are given):
-        The weighted terms of `loss`, as scalars without gradients: `loss_cross_entropy`, of earlier decoder steps the
-        same with suffix `_0`, `_1` ..., `loss_edge`, and if the backbone makes semantic maps `loss_semantic`.
+        The weighted terms that add up to `loss`, as scalars without gradients: `loss_cross_entropy`, the same with
+        suffix `_0`, `_1` ... for earlier decoder steps, `loss_edge`, and `loss_semantic` if the backbone has semantic
+        layers.
     """
 
     loss: torch.Tensor | None = None
@@ -61,8 +68,8 @@ class PerPixelBaselineOutput(ModelOutput):
 
 class PerPixelBaselineClassifier(nn.Module):
     """
-    In the place of the transformer decoder: the same embedding of each class for every image, so that mask logits are
-    a 1x1 convolution of the pixel decoder's features.
+    Replacement for the transformer decoder: one learned embedding per class for all images, so that mask logits are a
+    1x1 convolution of the pixel decoder's features.
     """
 
     def __init__(self, config: PerPixelBaselineConfig):
@@ -70,17 +77,19 @@ class PerPixelBaselineClassifier(nn.Module):
         self.class_embeddings = nn.Embedding(len(config.id2label or ()), config.hidden_size)
 
     def level_features(self, coarse_features: torch.Tensor) -> list[torch.Tensor]:
-        """There is no attention to steer."""
+        """Return no features, because there is no attention to mask."""
         return []
 
     def forward(
         self, memories: list[torch.Tensor], level_features: list[torch.Tensor], **kwargs: Unpack[TransformersKwargs]
-    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        embeddings = self.class_embeddings.weight.expand(len(memories[0]), -1, -1)
-        return [embeddings], [embeddings]
+    ) -> MaSSFormerTransformerDecoderOutput:
+        embeddings = self.class_embeddings.weight.repeat(len(memories[0]), 1, 1)
+        return MaSSFormerTransformerDecoderOutput(
+            last_hidden_state=embeddings, intermediate_hidden_states=(embeddings,), mask_embeddings=(embeddings,)
+        )
 
 
-@auto_docstring(custom_intro="Pixel encoder and pixel decoder, and a classifier in the place of the queries.")
+@auto_docstring(custom_intro="Pixel encoder and pixel decoder, and a classifier instead of queries.")
 class PerPixelBaselineModel(MaSSFormerModel):
     config: PerPixelBaselineConfig  # ty: ignore[incompatible-mutable-override]
 
@@ -89,7 +98,7 @@ class PerPixelBaselineModel(MaSSFormerModel):
         # CODEPATH: PerPixelBaseline; with the transformer decoder it is PerPixelBaseline+.
         if not config.use_transformer_decoder:
             self.transformer_decoder = PerPixelBaselineClassifier(config)
-            # Nothing reads the memories, whose weights would never get a gradient.
+            # Nothing reads the memories, so their projections would never get a gradient.
             self.pixel_decoder.memory_projections = nn.ModuleList(nn.Identity() for _ in range(3))
             self.post_init()
 
@@ -102,8 +111,8 @@ class PerPixelBaselineModel(MaSSFormerModel):
 
 @auto_docstring(
     custom_intro="""
-    MaSSFormer's pixel encoder and decoder with per-pixel classification: PerPixelBaseline, or with the transformer
-    decoder and a query for each class PerPixelBaseline+.
+    MaSSFormer's pixel encoder and decoder with per-pixel classification: PerPixelBaseline, or PerPixelBaseline+ with
+    the transformer decoder and a query for each class.
     """
 )
 class PerPixelBaselineForSemanticSegmentation(MaSSFormerPreTrainedModel):
@@ -113,7 +122,7 @@ class PerPixelBaselineForSemanticSegmentation(MaSSFormerPreTrainedModel):
         super().__init__(config)
         self.model: Any = PerPixelBaselineModel(config)
         self.bias = nn.Parameter(torch.zeros(len(config.id2label or ())))
-        # Checks labels, and compares edges.
+        # For its check of labels and its edge loss.
         self.criterion = MaSSFormerLoss(config)
         self.post_init()
 
@@ -127,7 +136,7 @@ class PerPixelBaselineForSemanticSegmentation(MaSSFormerPreTrainedModel):
         return logits + self.bias[:, None, None]
 
     def losses(self, outputs: Any, labels: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The weighted terms of the loss."""
+        """Compute the weighted terms of the loss."""
         config, losses = self.config, {}
         self.criterion.check_labels(labels, outputs.mask_features)
         final_step, coarse_features = len(outputs.mask_embeddings) - 1, halve(outputs.mask_features)
@@ -153,9 +162,9 @@ class PerPixelBaselineForSemanticSegmentation(MaSSFormerPreTrainedModel):
     ) -> PerPixelBaselineOutput:
         r"""
         labels (`torch.LongTensor` of shape `(batch_size, height, width)`, *optional*):
-            Class of each pixel, `config.ignore_index` where there is none. Gives the loss.
+            Class of each pixel, `config.ignore_index` for pixels without one. If given, the loss is returned.
         """
-        outputs = self.model(pixel_values, output_pixel_features=labels is not None, **kwargs)
+        outputs = self.model(pixel_values, output_pixel_features=labels is not None, return_dict=True, **kwargs)
         loss, loss_dict, logits = None, None, outputs.masks_queries_logits
         if labels is not None:
             with torch.autocast(device_type=labels.device.type, enabled=False):

@@ -46,11 +46,12 @@ from transformers.utils import ModelOutput, TransformersKwargs, auto_docstring
 from transformers.utils.generic import can_return_tuple
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
+from .batch_norm_statistics import fix_statistics_under_adapters
 from .configuration_semask_swin import SeMaskConfig, SeMaskSwinConfig
 from .semantic_prior import double_and_fit, pixel_cross_entropy, sum_semantic_maps
 
 
-# Checkpoints of Swin have older names, by which they are read and written.
+# Checkpoints of Swin are read and written with older names.
 register_checkpoint_conversion_mapping(
     SeMaskSwinConfig.model_type, get_checkpoint_conversion_mapping("swin") or [], overwrite=True
 )
@@ -61,12 +62,15 @@ register_checkpoint_conversion_mapping(
 class SeMaskSwinModelOutput(ModelOutput):
     r"""
     last_hidden_state (`torch.Tensor` of shape `(batch_size, height / 32 * width / 32, hidden_size)`):
-        The tokens after the last semantic layer, not normalised.
+        The tokens after the last semantic layer, not normalized.
     reshaped_hidden_states (`tuple(torch.Tensor)`):
         The patch embeddings, and the tokens after the semantic layer of each stage, as maps of shape
         `(batch_size, num_channels, height / s, width / s)`.
     semantic_maps (`tuple(torch.Tensor)`):
-        For each stage a map of shape `(batch_size, num_semantic_labels, height / s, width / s)` with s = 4, 8, 16, 32.
+        The maps of the stages, of shape `(batch_size, num_semantic_labels, height / s, width / s)`, s = 4, 8, 16, 32.
+    hidden_states (`tuple(torch.Tensor)`, *optional*, returned when `output_hidden_states=True` is passed):
+        The patch embeddings, and the tokens after the semantic layer of each stage, of shape
+        `(batch_size, height / s * width / s, num_channels)`.
     attentions (`tuple(torch.Tensor)`, *optional*, returned when `output_attentions=True` is passed):
         Attention weights of each Swin block, of shape `(batch_size * num_windows, num_heads, length, length)`.
     """
@@ -74,6 +78,7 @@ class SeMaskSwinModelOutput(ModelOutput):
     last_hidden_state: torch.Tensor | None = None
     reshaped_hidden_states: tuple[torch.Tensor, ...] | None = None
     semantic_maps: tuple[torch.Tensor, ...] | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
 
 
@@ -82,13 +87,13 @@ class SeMaskSwinModelOutput(ModelOutput):
 class SeMaskSwinBackboneOutput(BackboneOutput):
     r"""
     feature_maps (`tuple(torch.Tensor)`):
-        Normalised maps of the stages in `out_features`, of shape `(batch_size, num_channels, height / s, width / s)`.
+        Normalized maps of the stages in `out_features`, of shape `(batch_size, num_channels, height / s, width / s)`.
     hidden_states (`tuple(torch.Tensor)`, *optional*, returned when `output_hidden_states=True` is passed):
-        The patch embeddings and the maps of all stages, not normalised.
+        The patch embeddings and the maps of all stages, not normalized.
     attentions (`tuple(torch.Tensor)`, *optional*, returned when `output_attentions=True` is passed):
         Attention weights of each Swin block.
     semantic_maps (`tuple(torch.Tensor)`):
-        For each of all stages a map of shape `(batch_size, num_semantic_labels, height / s, width / s)`.
+        The map of every stage, of shape `(batch_size, num_semantic_labels, height / s, width / s)`.
     """
 
     semantic_maps: tuple[torch.Tensor, ...] | None = None
@@ -104,13 +109,13 @@ class SeMaskForSemanticSegmentationOutput(ModelOutput):
     logits (`torch.Tensor` of shape `(batch_size, num_labels, height / 4, width / 4)`):
         Logits of each class; quotients are rounded up.
     semantic_logits (`torch.Tensor` of shape `(batch_size, num_semantic_labels, height / 4, width / 4)`, *optional*):
-        The sum of the semantic maps, for the loss. `None` if the backbone makes none.
+        The sum of the semantic maps, for the loss. `None` if the backbone has no semantic layers.
     semantic_maps (`tuple(torch.Tensor)`, *optional*):
         The backbone's semantic maps, of shape `(batch_size, num_semantic_labels, height / s, width / s)`.
     hidden_states (`tuple(torch.Tensor)`, *optional*, returned when `output_hidden_states=True` is passed):
-        The backbone's.
+        The hidden states of the backbone.
     attentions (`tuple(torch.Tensor)`, *optional*, returned when `output_attentions=True` is passed):
-        The backbone's.
+        The attention weights of the backbone.
     loss_dict (`dict[str, torch.Tensor]`, *optional*, returned when `labels` are given):
         The weighted terms of `loss`, as scalars without gradients: `loss_cross_entropy` and `loss_semantic`.
     """
@@ -125,12 +130,12 @@ class SeMaskForSemanticSegmentationOutput(ModelOutput):
 
 
 def to_map(tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """(B, H * W, C) to (B, C, H, W)."""
+    """Reshape (B, H * W, C) to (B, C, H, W)."""
     return tokens.transpose(1, 2).unflatten(2, (height, width))
 
 
 class SeMaskSwinMLP(SwinMLP):
-    """Swin's MLP with stochastic depth of its own; transformers' Swin has it for the attention only."""
+    """Swin's MLP with stochastic depth, which transformers' Swin applies to the attention only."""
 
     def __init__(self, config: SeMaskSwinConfig, dim: int, drop_path: nn.Module):
         super().__init__(config, dim)
@@ -141,7 +146,7 @@ class SeMaskSwinMLP(SwinMLP):
 
 
 class SeMaskSwinLayer(SwinLayer):
-    """A Swin block as in the release: windows and shifts of one size whatever the map's, both branches dropped."""
+    """Swin block of the release: window and shift sizes independent of the map, stochastic depth on both branches."""
 
     def __init__(self, config: SeMaskSwinConfig, stage: int, block: int, drop_path_rate: float):
         dim, shift_size = config.embed_dim * 2**stage, config.window_size // 2 if block % 2 else 0
@@ -153,7 +158,7 @@ class SeMaskSwinLayer(SwinLayer):
 class SeMaskSwinSemanticAttention(nn.Module):
     """
     SeMask attention (section 3.2, Eq. 1 and 2): queries and keys have one channel per class, and the queries are the
-    semantic map. A learned scalar weighs what is added.
+    semantic map. A learned scalar weights the output.
     """
 
     def __init__(self, config: SeMaskSwinConfig, dim: int):
@@ -172,7 +177,7 @@ class SeMaskSwinSemanticAttention(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         semantic_queries = self.q_proj(hidden_states)
         queries, keys, values = semantic_queries, self.k_proj(hidden_states), self.v_proj(hidden_states)
-        # Zeros change no score, and kernels that never hold all scores want one width.
+        # Zeros change no score, and memory-efficient kernels need equal widths.
         width = max(queries.shape[-1], values.shape[-1])
         queries, keys, values = (F.pad(x, (0, width - x.shape[-1]))[:, None] for x in (queries, keys, values))
 
@@ -186,8 +191,8 @@ class SeMaskSwinSemanticAttention(nn.Module):
 
 class SeMaskSwinSemanticLayer(GradientCheckpointingLayer):
     """
-    Normalises the tokens, and adds SeMask attention to them, in windows or over the whole map. The residual connection
-    starts from the normalised tokens (release).
+    Normalization of the tokens followed by SeMask attention, in windows or over the complete map. The residual
+    connection starts from the normalized tokens (release).
     """
 
     def __init__(self, config: SeMaskSwinConfig, dim: int, depth: int, is_global: bool):
@@ -198,7 +203,7 @@ class SeMaskSwinSemanticLayer(GradientCheckpointingLayer):
         self.blocks = nn.ModuleList(SeMaskSwinSemanticAttention(config, dim) for _ in range(depth))
 
     def to_windows(self, tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
-        """Windows beyond the map are filled with zeros, which take part (release)."""
+        """Split tokens into windows, padded with zeros that take part in the attention (release)."""
         size = self.window_size
         feature_map = tokens.unflatten(1, (height, width))
         feature_map = F.pad(feature_map, (0, 0, 0, -width % size, 0, -height % size))
@@ -226,7 +231,7 @@ class SeMaskSwinSemanticLayer(GradientCheckpointingLayer):
 
 
 class SeMaskSwinStage(nn.Module):
-    """Swin blocks, a semantic layer, and in all stages but the last the merging of patches."""
+    """Swin blocks, a semantic layer, and patch merging in all stages but the last."""
 
     def __init__(self, config: SeMaskSwinConfig, index: int, drop_path_rates: list[float]):
         super().__init__()
@@ -249,7 +254,7 @@ class SeMaskSwinStage(nn.Module):
 
 
 class SeMaskSwinEncoder(nn.Module):
-    """The stages. From each to the next goes what is not normalised (release)."""
+    """Encoder of all stages. Each stage receives the tokens of the previous one without normalization (release)."""
 
     layers: Any
 
@@ -283,24 +288,27 @@ class SeMaskSwinPreTrainedModel(SwinPreTrainedModel):
     config: SeMaskSwinConfig  # ty: ignore[incompatible-mutable-override]
     base_model_prefix = "swin"
     _no_split_modules = ["SeMaskSwinStage"]
-    # Swin's last normalisation, its classifier and its reconstruction belong to other tasks.
+    # Swin's last normalization, its classifier and its reconstruction belong to other tasks.
     _keys_to_ignore_on_load_unexpected = [
         *(SwinPreTrainedModel._keys_to_ignore_on_load_unexpected or ()),
         r"^(swin\.)?layernorm\.",
         r"^classifier\.",
         r"^decoder\.",
     ]
-    _can_record_outputs = {"attentions": OutputRecorder(SeMaskSwinLayer, index=1)}
+    _can_record_outputs = {
+        "hidden_states": SeMaskSwinStage,
+        "attentions": OutputRecorder(SeMaskSwinLayer, index=1),
+    }
 
     def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False):
-        # Code outside the library is taken to overwrite loaded weights, so modules whose weights were loaded are
-        # passed over, with their buffers. This code leaves loaded weights alone.
+        # The library assumes that custom code overwrites loaded weights and skips modules whose weights were loaded,
+        # with their buffers. This code leaves loaded weights unchanged.
         super()._initialize_weights(module, is_custom_code=False)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
         """
-        The release's initialisation. Were the output of the semantic attention zero beside its scalar, neither would
+        Initialize like the release. If the output of the semantic attention were zero like its scalar, neither would
         ever learn.
         """
         super()._init_weights(module)
@@ -312,7 +320,7 @@ class SeMaskSwinPreTrainedModel(SwinPreTrainedModel):
             init.zeros_(module.gamma)
 
 
-@auto_docstring(custom_intro="Swin with a semantic layer after each stage, without the normalisations of a backbone.")
+@auto_docstring(custom_intro="Swin with a semantic layer after each stage, without the normalizations of a backbone.")
 class SeMaskSwinModel(SeMaskSwinPreTrainedModel):
     def __init__(self, config: SeMaskSwinConfig):
         super().__init__(config)
@@ -346,7 +354,7 @@ class SeMaskSwinBackbone(BackboneMixin, SeMaskSwinPreTrainedModel):
     @auto_docstring
     def forward(self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> SeMaskSwinBackboneOutput:
         kwargs.pop("output_hidden_states", None)
-        outputs = self.swin(pixel_values, **kwargs)
+        outputs = self.swin(pixel_values, return_dict=True, **kwargs)
         maps = dict(zip(self.stage_names, outputs.reshaped_hidden_states, strict=True))
         feature_maps = [
             norm(maps[stage].movedim(1, -1)).movedim(-1, 1) for stage, norm in self.hidden_states_norms.items()
@@ -360,7 +368,7 @@ class SeMaskSwinBackbone(BackboneMixin, SeMaskSwinPreTrainedModel):
 
 
 class SeMaskConvLayer(nn.Module):
-    """Convolution without bias, batch normalisation, ReLU."""
+    """Convolution without bias, batch normalization, ReLU."""
 
     def __init__(self, config: SeMaskConfig, in_channels: int):
         super().__init__()
@@ -375,7 +383,7 @@ class SeMaskConvLayer(nn.Module):
 
 
 class SeMaskScaleBranch(nn.Module):
-    """From one stage's map to stride 4: a convolution, and a doubling, for every factor of 2."""
+    """Branch from the map of one stage to stride 4: a convolution and a doubling for every factor of 2."""
 
     def __init__(self, config: SeMaskConfig, in_channels: int, stage: int):
         super().__init__()
@@ -394,7 +402,7 @@ class SeMaskScaleBranch(nn.Module):
 
 
 class SeMaskFPNHead(nn.Module):
-    """The head of Semantic-FPN: the sum of all stages at stride 4, and a classifier."""
+    """Head of Semantic-FPN: the sum of all stages at stride 4, and a classifier."""
 
     def __init__(self, config: SeMaskConfig, feature_channels: list[int]):
         super().__init__()
@@ -415,18 +423,25 @@ class SeMaskFPNHead(nn.Module):
 @auto_docstring
 class SeMaskPreTrainedModel(PreTrainedModel):
     config: SeMaskConfig
-    base_model_prefix = "backbone"
+    base_model_prefix = "model"
     main_input_name = "pixel_values"
     input_modalities = ["image"]
     supports_gradient_checkpointing = True
     _no_split_modules = ["SeMaskSwinStage"]
     _supports_sdpa = True
-    # The loss is a mean over the batch; `Trainer` is not to pass the number of items to it.
+    # The loss is a mean over the batch, so `Trainer` must not pass the number of items.
     accepts_loss_kwargs = False
+
+    # Overridden because modules have no hook for changes of mode, and every training loop and wrapper calls it.
+    def train(self, mode: bool = True):
+        """Set the mode like the base class; with adapters of peft, frozen batch normalizations stay in eval mode."""
+        super().train(mode)
+        fix_statistics_under_adapters(self)
+        return self
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
-        """The release's initialisation of the head."""
+        """Initialize the head like the release."""
         super()._init_weights(module)
         if isinstance(module, SeMaskConvLayer):
             init.kaiming_normal_(module.convolution.weight, mode="fan_out", nonlinearity="relu")
@@ -435,7 +450,7 @@ class SeMaskPreTrainedModel(PreTrainedModel):
 
 
 def load_semask_backbone(config: SeMaskConfig) -> nn.Module:
-    """The encoder. SeMask-Swin goes by its type: as remote code, its class is another than the registered one."""
+    """Build the encoder. SeMask-Swin is found by its type, since remote code has a class other than the registered."""
     backbone_config: Any = config.backbone_config
     # CODEPATH: all released checkpoints have SeMask-Swin; any other backbone makes a plain Semantic-FPN.
     if backbone_config.model_type == SeMaskSwinConfig.model_type:
@@ -443,16 +458,39 @@ def load_semask_backbone(config: SeMaskConfig) -> nn.Module:
     return load_backbone(config)
 
 
-@auto_docstring(custom_intro="SeMask-FPN: SeMask-Swin with a Semantic-FPN head, and semantic maps for training.")
-class SeMaskForSemanticSegmentation(SeMaskPreTrainedModel):
+@auto_docstring(custom_intro="The encoder of SeMask, without a segmentation head.")
+class SeMaskModel(SeMaskPreTrainedModel):
+    _keys_to_ignore_on_load_unexpected = [r"^head\."]
+
     def __init__(self, config: SeMaskConfig):
         super().__init__(config)
         self.backbone: Any = load_semask_backbone(config)
-        self.head = SeMaskFPNHead(config, self.backbone.channels)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
-        return self.backbone.get_input_embeddings()
+        """Return the convolution that reads the image; not every backbone names its own."""
+        return next(module for module in self.backbone.modules() if isinstance(module, nn.Conv2d))
+
+    def encode(self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> Any:
+        """Run the backbone with the outputs that the arguments or else this model's configuration ask for."""
+        for name in ("output_hidden_states", "output_attentions"):
+            kwargs.setdefault(name, getattr(self.config, name))
+        return self.backbone.forward_with_filtered_kwargs(pixel_values, **kwargs)
+
+    @can_return_tuple
+    @auto_docstring
+    def forward(self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> SeMaskSwinBackboneOutput:
+        return self.encode(pixel_values, **kwargs)
+
+
+@auto_docstring(custom_intro="SeMask-FPN: SeMask-Swin with a Semantic-FPN head, and semantic maps for training.")
+class SeMaskForSemanticSegmentation(SeMaskModel):
+    _keys_to_ignore_on_load_unexpected = None
+
+    def __init__(self, config: SeMaskConfig):
+        super().__init__(config)
+        self.head = SeMaskFPNHead(config, self.backbone.channels)
+        self.post_init()
 
     @can_return_tuple
     @auto_docstring
@@ -461,9 +499,9 @@ class SeMaskForSemanticSegmentation(SeMaskPreTrainedModel):
     ) -> SeMaskForSemanticSegmentationOutput:
         r"""
         labels (`torch.LongTensor` of shape `(batch_size, height, width)`, *optional*):
-            Class of each pixel, `config.ignore_index` where there is none. Gives the loss.
+            Class of each pixel, `config.ignore_index` for pixels without one. If given, the loss is returned.
         """
-        outputs = self.backbone(pixel_values, **kwargs)
+        outputs = self.encode(pixel_values, **kwargs)
         logits = self.head(outputs.feature_maps)
         semantic_maps = getattr(outputs, "semantic_maps", None)
         semantic_logits = None if semantic_maps is None else sum_semantic_maps(semantic_maps)
@@ -488,7 +526,7 @@ class SeMaskForSemanticSegmentation(SeMaskPreTrainedModel):
             semantic_logits=semantic_logits,
             semantic_maps=semantic_maps,
             hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
+            attentions=getattr(outputs, "attentions", None),
             loss_dict=loss_dict,
         )
 
@@ -497,6 +535,7 @@ AutoBackbone.register(SeMaskSwinConfig, SeMaskSwinBackbone, exist_ok=True)
 
 __all__ = [
     "SeMaskForSemanticSegmentation",
+    "SeMaskModel",
     "SeMaskPreTrainedModel",
     "SeMaskSwinBackbone",
     "SeMaskSwinModel",

@@ -21,12 +21,12 @@ import torch.nn.functional as F
 
 def sum_semantic_maps(semantic_maps: Sequence[torch.Tensor]) -> torch.Tensor:
     """
-    The semantic decoder, which has no weights: the map of stage s is doubled s times, bilinearly; all are summed at
-    the size of the first (release).
+    Sum the semantic maps at the size of the first: the map of stage s is doubled s times bilinearly. This is the
+    semantic decoder, which has no weights (release).
 
     Args:
         semantic_maps (sequence of `torch.Tensor` of shape `(batch_size, num_labels, height / s, width / s)`):
-            One for each stage.
+            The map of each stage.
 
     Returns:
         `torch.Tensor` of shape `(batch_size, num_labels, height / 4, width / 4)`.
@@ -39,7 +39,7 @@ def sum_semantic_maps(semantic_maps: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def double_and_fit(feature_map: torch.Tensor, times: int, size: Sequence[int]) -> torch.Tensor:
-    """Doubles a map so many times, and then makes it that size, if odd sizes have led elsewhere; all bilinearly."""
+    """Double a map `times` times, then resize it to `size` if odd sizes made it differ; all bilinearly."""
     for _ in range(times):
         feature_map = F.interpolate(feature_map, scale_factor=2, mode="bilinear", align_corners=False)
     if feature_map.shape[-2:] != tuple(size):
@@ -51,15 +51,16 @@ def pixel_cross_entropy(
     logits: torch.Tensor, labels: torch.Tensor, ignore_index: int, hard_pixels_per_image: int | None = None
 ) -> torch.Tensor:
     """
-    Cross-entropy of per-pixel logits at the size of the labels, in float32: its mean over all pixels, of which those
+    Compute the cross-entropy of per-pixel logits at the size of the labels in float32, averaged over all pixels; those
     without a class count as 0 (release).
 
     Args:
-        logits (`torch.Tensor` of shape `(batch_size, num_labels, height, width)`): At any size.
+        logits (`torch.Tensor` of shape `(batch_size, num_labels, height, width)`): Logits at any size.
         labels (`torch.Tensor` of shape `(batch_size, label_height, label_width)`): Class of each pixel.
         ignore_index (`int`): Label of pixels without a class.
         hard_pixels_per_image (`int`, *optional*):
-            Count so many pixels per image, the hardest of the batch; the others count as 0 too (release).
+            Number of pixels per image to count: those with the highest loss in the batch. The rest counts as 0
+            (release).
 
     Returns:
         `torch.Tensor`: A scalar.
@@ -71,9 +72,9 @@ def pixel_cross_entropy(
     invalid = present[((present < 0) | (present >= logits.shape[1])) & (present != ignore_index)]
     if invalid.numel():
         raise ValueError(
-            f"`labels` holds values that are no class: {invalid.tolist()}. There are logits for {logits.shape[1]} "
-            f"classes, so labels are 0 to {logits.shape[1] - 1}, or {ignore_index} for pixels to be ignored. The "
-            "number of classes is `num_labels`, for semantic maps `num_semantic_labels` of the backbone."
+            f"`labels` contains values outside the classes: {invalid.tolist()}. The logits have {logits.shape[1]} "
+            f"classes, so labels must be 0 to {logits.shape[1] - 1}, or {ignore_index} for ignored pixels. The number "
+            "of classes is `num_labels`, and `num_semantic_labels` of the backbone for semantic maps."
         )
     logits = F.interpolate(logits.float(), size=labels.shape[-2:], mode="bilinear", align_corners=False)
     losses = F.cross_entropy(logits, labels, ignore_index=ignore_index, reduction="none").flatten()
@@ -87,7 +88,7 @@ def semantic_prior_loss(
     semantic_maps: Sequence[torch.Tensor], labels: torch.Tensor, ignore_index: int
 ) -> torch.Tensor:
     """
-    The cross-entropy of the summed semantic maps (Eq. 4), a scalar; see [`sum_semantic_maps`] and
+    Compute the cross-entropy of the summed semantic maps (Eq. 4), a scalar; see [`sum_semantic_maps`] and
     [`pixel_cross_entropy`].
     """
     return pixel_cross_entropy(sum_semantic_maps(semantic_maps), labels, ignore_index)

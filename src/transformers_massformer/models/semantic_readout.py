@@ -18,9 +18,9 @@ from collections.abc import Iterator
 import torch
 
 
-# Values in a band of intermediate results: few, for caches and small machines; enough to keep the kernels busy.
+# Values in a band of intermediate results: few enough for caches and small machines, enough to keep the kernels busy.
 BAND_VALUES = 4_000_000
-# How query models are read (MaskFormer, section 3.4), and how likely a query's class must be for the second.
+# Ways to read query models (MaskFormer, section 3.4), and the minimum class probability of a query for the second.
 INFERENCES, QUERY_THRESHOLD = ("semantic", "general"), 0.3
 
 
@@ -28,17 +28,17 @@ def bilinear_plan(
     output_size: int, valid_size: int, input_size: int, stride: float = 2
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """
-    Where an axis of the output reads the mask logits: output position `y` lies at
+    Compute where an axis of the output reads the mask logits: output position `y` lies at
     `(y + 0.5) * valid_size / output_size / stride - 0.5` on the logits' axis, clamped to it.
 
     Args:
         output_size (`int`): Length of the output axis.
-        valid_size (`int`): The part of the model's input axis that shows the image, in pixels.
+        valid_size (`int`): Length of the image within the model's padded input, in pixels.
         input_size (`int`): Length of the logits' axis.
         stride (`float`, *optional*, defaults to 2): Input pixels per position of the logits.
 
     Returns:
-        `tuple(torch.Tensor)`: lower and upper index and the weight of the upper, each of shape `(output_size,)`.
+        `tuple(torch.Tensor)`: lower index, upper index and weight of the upper, each of shape `(output_size,)`.
     """
     position = (torch.arange(output_size, dtype=torch.float64) + 0.5) * (valid_size / output_size / stride) - 0.5
     position = position.clamp(0, input_size - 1)
@@ -51,15 +51,15 @@ def bilinear_plan(
 
 def double(values: torch.Tensor, dim: int) -> torch.Tensor:
     """
-    What `bilinear_plan` comes to where there are two output positions per input position: each lies a quarter of the
-    way from an input position to the next.
+    Interpolate to two output positions per input position, as `bilinear_plan` would: each lies a quarter of the way
+    from an input position to the next.
 
     Args:
-        values (`torch.Tensor`): Any values.
+        values (`torch.Tensor`): Values of any shape.
         dim (`int`): The axis to double.
 
     Returns:
-        `torch.Tensor`: twice as long along `dim`.
+        `torch.Tensor`: Values, twice as many along `dim`.
     """
     length = values.shape[dim]
     doubled = values.new_empty(*values.shape[:dim], 2 * length, *values.shape[dim + 1 :])
@@ -77,17 +77,17 @@ def resize_axis(
     values: torch.Tensor, dim: int, plan: tuple[torch.Tensor, torch.Tensor, torch.Tensor], start: int, doubles: bool
 ) -> torch.Tensor:
     """
-    Bilinear interpolation along one axis.
+    Interpolate bilinearly along one axis.
 
     Args:
-        values (`torch.Tensor`): Values from the first that the plan reads to the last.
+        values (`torch.Tensor`): Values from the first to the last that the plan reads.
         dim (`int`): The axis.
-        plan (`tuple[torch.Tensor]`): Of some of the axis's output positions, see [`bilinear_plan`].
+        plan (`tuple[torch.Tensor]`): Plan for some output positions of the axis, see [`bilinear_plan`].
         start (`int`): The first of these output positions.
         doubles (`bool`): Whether the axis has two output positions per input position.
 
     Returns:
-        `torch.Tensor`: as long as the plan along `dim`.
+        `torch.Tensor`: Values, as many along `dim` as the plan has positions.
     """
     lower, upper, weight = plan
     first = int(lower[0])
@@ -102,7 +102,7 @@ def resized_bands(
     maps: torch.Tensor, target_size: tuple[int, int], valid_size: tuple[int, int], strides: tuple[float, float]
 ) -> Iterator[tuple[slice, torch.Tensor]]:
     """
-    Maps of some channels at another size, bilinearly, in bands of rows.
+    Resize maps bilinearly, in bands of rows.
 
     Args:
         maps (`torch.Tensor` of shape `(num_channels, height, width)`): Maps over the model's padded input.
@@ -132,23 +132,26 @@ def resized_bands(
 
 def combine_queries(class_probabilities: torch.Tensor, mask_probabilities: torch.Tensor) -> torch.Tensor:
     """
-    Per-class scores: the sum over queries of class probability times mask probability (MaskFormer, section 3.4).
+    Compute the scores of each class: the sum over queries of class probability times mask probability (MaskFormer,
+    section 3.4).
 
     Args:
-        class_probabilities (`torch.Tensor` of shape `(num_queries, num_labels)`): Without the "no object" column.
-        mask_probabilities (`torch.Tensor` of shape `(height, width, num_queries)`): Queries last.
+        class_probabilities (`torch.Tensor` of shape `(num_queries, num_labels)`):
+            Class probabilities without the "no object" column.
+        mask_probabilities (`torch.Tensor` of shape `(height, width, num_queries)`):
+            Mask probabilities with the queries last.
 
     Returns:
         `torch.Tensor` of shape `(height, num_labels, width)`.
     """
-    # A product per row, and labels first: several times as fast as one product with few columns.
+    # One product per row with the labels first is several times as fast as a single product with few columns.
     rows_of_probabilities = class_probabilities.T.expand(len(mask_probabilities), -1, -1)
     return torch.bmm(rows_of_probabilities, mask_probabilities.transpose(1, 2))
 
 
 def semantic_scores(class_queries_logits: torch.Tensor, masks_queries_logits: torch.Tensor) -> torch.Tensor:
     """
-    Per-class scores at the resolution of the mask logits.
+    Compute the scores of each class at the resolution of the mask logits.
 
     Args:
         class_queries_logits (`torch.Tensor` of shape `(batch_size, num_queries, num_labels + 1)`):
@@ -172,8 +175,8 @@ def read_semantic_map(
     return_scores: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """
-    The label map of one image at its own size. The mask logits are resized once, bilinearly, in bands of rows; neither
-    all queries nor all classes exist at the target size (unless the scores are asked for).
+    Read the label map of one image at its own size. The mask logits are resized once, bilinearly, in bands of rows;
+    neither all queries nor all classes exist at the target size, unless the scores are requested.
 
     Args:
         class_queries_logits (`torch.Tensor` of shape `(num_queries, num_labels + 1)`):
@@ -182,8 +185,8 @@ def read_semantic_map(
         target_size (`tuple[int, int]`): Height and width of the label map.
         valid_size (`tuple[int, int]`): Height and width of the image within the model's padded input.
         stride (`float` or `tuple[float, float]`, *optional*, defaults to 2):
-            Input pixels per position of the mask logits; or down and to the right.
-        return_scores (`bool`, *optional*, defaults to `False`): Whether to return the scores too.
+            Input pixels per position of the mask logits; a tuple gives them down and to the right.
+        return_scores (`bool`, *optional*, defaults to `False`): Whether to return the scores.
 
     Returns:
         `tuple`: the label map, an int64 `torch.Tensor` of shape `(target_height, target_width)`, and the scores, a
@@ -213,8 +216,8 @@ def read_general_map(
     ignore_index: int = 255,
 ) -> torch.Tensor:
     """
-    The label map of one image by general inference (MaskFormer, section 3.4): each pixel goes to the query with the
-    largest product of class and mask probability, and has its class. Bounded in memory as [`read_semantic_map`].
+    Read the label map of one image by general inference (MaskFormer, section 3.4): each pixel gets the class of the
+    query with the largest product of class and mask probability. Memory is bounded as in [`read_semantic_map`].
 
     Args:
         class_queries_logits (`torch.Tensor` of shape `(num_queries, num_labels + 1)`):
@@ -223,11 +226,11 @@ def read_general_map(
         target_size (`tuple[int, int]`): Height and width of the label map.
         valid_size (`tuple[int, int]`): Height and width of the image within the model's padded input.
         stride (`float` or `tuple[float, float]`, *optional*, defaults to 2):
-            Input pixels per position of the mask logits; or down and to the right.
+            Input pixels per position of the mask logits; a tuple gives them down and to the right.
         threshold (`float`, *optional*, defaults to 0.3):
-            Queries whose most likely class is less likely are left out (MaskFormer, Table VII); as are those of
-            "no object".
-        ignore_index (`int`, *optional*, defaults to 255): Label of all pixels where no query is left.
+            Queries whose most likely class has a lower probability are left out (MaskFormer, Table VII), and so are
+            those whose class is "no object".
+        ignore_index (`int`, *optional*, defaults to 255): Label of all pixels if no query is left.
 
     Returns:
         `torch.Tensor` of shape `(target_height, target_width)`: int64.
@@ -253,14 +256,15 @@ def read_logits_map(
     return_scores: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """
-    The label map of one image at its own size, from logits of each class: resized once, bilinearly, in bands of rows.
+    Read the label map of one image at its own size from logits of each class, which are resized once, bilinearly, in
+    bands of rows.
 
     Args:
         logits (`torch.Tensor` of shape `(num_labels, height, width)`): Logits over the model's padded input.
         target_size (`tuple[int, int]`): Height and width of the label map.
         valid_size (`tuple[int, int]`): Height and width of the image within the model's padded input.
-        stride (`float` or `tuple[float, float]`): Input pixels per position of the logits; or down and to the right.
-        return_scores (`bool`, *optional*, defaults to `False`): Whether to return the scores too, their softmax.
+        stride (`float` or `tuple[float, float]`): Input pixels per position of the logits, both or (down, right).
+        return_scores (`bool`, *optional*, defaults to `False`): Whether to return the softmax scores.
 
     Returns:
         `tuple`: the label map, an int64 `torch.Tensor` of shape `(target_height, target_width)`, and the scores, a
