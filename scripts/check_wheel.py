@@ -81,7 +81,17 @@ def install(wheel: Path, folder: Path) -> Path:
     venv.create(folder, with_pip=True)
     programs = folder / ("Scripts" if os.name == "nt" else "bin")
     constraints = ROOT / "constraints.txt"
-    run(programs / "python", "-m", "pip", "install", "--constraint", constraints, wheel, folder=wheel.parent)
+    run(
+        programs / "python",
+        "-m",
+        "pip",
+        "install",
+        "--no-compile",
+        "--constraint",
+        constraints,
+        wheel,
+        folder=wheel.parent,
+    )
     return programs
 
 

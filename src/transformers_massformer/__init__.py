@@ -27,7 +27,7 @@ __version__ = "0.1.0"
 
 AutoConfig.register(MaSSFormerConfig.model_type, MaSSFormerConfig)
 AutoModel.register(MaSSFormerConfig, MaSSFormerModel)
-# SeMask's backbone registers itself, because its models find it by name.
+# SeMask's backbone registers its configuration itself, because its models look it up by name.
 AutoModel.register(SeMaskSwinConfig, SeMaskSwinModel)
 AutoConfig.register(SeMaskConfig.model_type, SeMaskConfig)
 AutoModel.register(SeMaskConfig, SeMaskModel)
@@ -40,7 +40,7 @@ for config_class, model_class, processor_class in (
 ):
     AutoModelForSemanticSegmentation.register(config_class, model_class)
     AutoImageProcessor.register(config_class, image_processor_classes={"torchvision": processor_class})
-    # The segmentation pipeline knows models by this table of names and logs an error for others.
+    # The segmentation pipeline logs an error for models that are not in this table.
     MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES[config_class.model_type] = model_class.__name__
 
 __all__ = [
