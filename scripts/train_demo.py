@@ -34,7 +34,7 @@ from transformers_massformer.data.layout import find_splits
 from transformers_massformer.data.mass13k import CITATION
 from transformers_massformer.data.training_set import TrainingSet
 from transformers_massformer.data.transforms import TrainingTransform
-from transformers_massformer.evaluation.report import class_table
+from transformers_massformer.metrics.tables import class_table
 from transformers_massformer.training import MaSSFormerTrainer, MaSSFormerTrainingArguments, load_backbone_weights
 from transformers_massformer.training.checkpoints import last_checkpoint
 from transformers_massformer.training.session import items, read_pairs

@@ -1,17 +1,11 @@
 """
-Time of making training samples, beside the plain order (resize the whole photograph, then crop) in torchvision and, as
-the release has it, in OpenCV: all on one core, with the same random numbers, in one run, in turns. Writes a document.
+Measure the time to make training samples, beside the plain order (resize the complete photo, then crop) in torchvision
+and, as in the release, in OpenCV: on one core, with the same random numbers, in turns. Writes a document.
 
-The photographs and label maps are made up, and removed afterwards. For Linux.
+The photographs and label maps are synthetic and temporary. For Linux.
 """
 
-import contextlib
-import datetime
-import importlib.metadata
-import platform
-import shlex
 import statistics
-import sys
 import tempfile
 import time
 import warnings
@@ -27,12 +21,13 @@ import PIL.ImageDraw
 import torch
 import torchvision
 import typer
-from benchmark_model import machine, write_whole
-from benchmark_report import table
-from rich.console import Console
+from benchmark_record import command, machine, now, versions, write_whole
+from benchmark_report import render_template, table
 from rich.progress import track
 from torchvision.transforms.v2 import InterpolationMode, functional
 
+from transformers_massformer.cli.console import error_console as console
+from transformers_massformer.cli.options import parse_size
 from transformers_massformer.data.reading import read_label
 from transformers_massformer.data.transforms import (
     IMAGE_MEAN,
@@ -50,12 +45,11 @@ from transformers_massformer.images import read_photo
 PACKAGES = ("numpy", "opencv-python-headless", "pillow", "torch", "torchvision", "transformers-massformer")
 NUM_SHAPES = 60
 JPEG_QUALITY = 92
-console = Console(stderr=True, highlight=False, soft_wrap=True)
 Sample = dict[str, torch.Tensor]
 
 
 def make_pair(folder: Path, index: int, size: tuple[int, int]) -> tuple[Path, Path]:
-    """Writes a photograph of smooth colours, shapes and noise, and its label map; the size is width, height."""
+    """Write a photo of smooth colours, shapes and noise, and its label map; the size is width, height."""
     rng = np.random.default_rng(index)
     label = PIL.Image.new("L", size)
     draw = PIL.ImageDraw.Draw(label)
@@ -77,7 +71,7 @@ def make_pair(folder: Path, index: int, size: tuple[int, int]) -> tuple[Path, Pa
 def crop_by_rule(
     size: tuple[int, int], transform: TrainingTransform, rng: np.random.Generator, count: Callable[[slice, slice], Any]
 ) -> tuple[slice, slice]:
-    """A window of a resized picture; `count` gives the classes in a window and their numbers of pixels."""
+    """Draw a window of a resized picture; `count` returns the classes in a window and their pixel counts."""
 
     def draw() -> tuple[slice, slice]:
         starts = [int(rng.integers(max(side - transform.crop_size, 0) + 1)) for side in size]
@@ -94,8 +88,8 @@ def crop_by_rule(
     return window
 
 
-def filled_up(pixels: torch.Tensor, labels: torch.Tensor, transform: TrainingTransform) -> Sample:
-    """Fills up what is smaller than the crop."""
+def padded(pixels: torch.Tensor, labels: torch.Tensor, transform: TrainingTransform) -> Sample:
+    """Pad a sample that is smaller than the crop."""
     missing = [0, transform.crop_size - pixels.shape[-1], 0, transform.crop_size - pixels.shape[-2]]
     if any(missing):
         pixels = functional.pad(pixels, missing)
@@ -104,7 +98,7 @@ def filled_up(pixels: torch.Tensor, labels: torch.Tensor, transform: TrainingTra
 
 
 def distort_in_opencv(image: np.ndarray, distortion: Distortion) -> np.ndarray:
-    """The release's steps, in whole numbers."""
+    """Distort the colours by the release's steps, in integers."""
 
     def convert(values: np.ndarray, alpha: float = 1.0, beta: float = 0.0) -> np.ndarray:
         return np.clip(values.astype(np.float32) * alpha + beta, 0, 255).astype(np.uint8)
@@ -129,7 +123,7 @@ def distort_in_opencv(image: np.ndarray, distortion: Distortion) -> np.ndarray:
 def opencv_sample(
     image: np.ndarray, label: np.ndarray, transform: TrainingTransform, rng: np.random.Generator
 ) -> Sample:
-    """The plain order as the release has it."""
+    """Make a sample in the plain order, as the release does."""
     size = resized_size(label.shape, transform.short_sides[int(rng.integers(len(transform.short_sides)))])
     mirrored = rng.random() < 0.5
     image = cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
@@ -142,11 +136,11 @@ def opencv_sample(
     cv2.subtract(pixels, np.array([*IMAGE_MEAN, 0]), pixels)
     cv2.multiply(pixels, np.array([*(1 / deviation for deviation in IMAGE_STD), 0]), pixels)
     planes = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
-    return filled_up(planes, torch.from_numpy(labels.astype(np.int64)), transform)
+    return padded(planes, torch.from_numpy(labels.astype(np.int64)), transform)
 
 
 def distort_in_torchvision(image: torch.Tensor, distortion: Distortion) -> torch.Tensor:
-    """torchvision's own functions, most of which mean something else by the same name."""
+    """Distort the colours by torchvision's functions, most of which differ from the release's of the same name."""
     if distortion.brightness:
         image = functional.adjust_brightness(image, 1 + distortion.brightness / 128)
     if distortion.contrast != 1 and distortion.contrast_first:
@@ -163,7 +157,7 @@ def distort_in_torchvision(image: torch.Tensor, distortion: Distortion) -> torch
 def torchvision_sample(
     image: torch.Tensor, label: torch.Tensor, transform: TrainingTransform, rng: np.random.Generator
 ) -> Sample:
-    """The plain order with torchvision's functions."""
+    """Make a sample in the plain order with torchvision's functions."""
     height, width = label.shape
     size = resized_size((height, width), transform.short_sides[int(rng.integers(len(transform.short_sides)))])
     mirrored = rng.random() < 0.5
@@ -176,34 +170,38 @@ def torchvision_sample(
     pixels = distort_in_torchvision(pixels, draw_distortion(rng))
     mean, deviation = ([value / 255 for value in values] for values in (IMAGE_MEAN, IMAGE_STD))
     pixels = functional.normalize(functional.to_dtype(pixels, torch.float32, scale=True), mean, deviation)
-    return filled_up(pixels.contiguous(), labels.long(), transform)
+    return padded(pixels.contiguous(), labels.long(), transform)
 
 
 def window_sample(
     image: PIL.Image.Image, label: torch.Tensor, transform: TrainingTransform, rng: np.random.Generator
 ) -> Sample:
+    """Make a sample with this package's transform, which reads only the window."""
     return transform(image, label, rng)
 
 
 def decode_in_pillow(photo: Path, label: Path) -> tuple[PIL.Image.Image, torch.Tensor]:
+    """Decode photo and label map as the package does."""
     return read_photo(photo, str(photo))[0], read_label(label, str(label))[0]
 
 
 def decode_in_opencv(photo: Path, label: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Decode photo and label map with OpenCV."""
     image = cv2.imread(str(photo), cv2.IMREAD_COLOR_RGB)
     return np.asarray(image), np.asarray(cv2.imread(str(label), cv2.IMREAD_UNCHANGED))
 
 
 def decode_in_torchvision(photo: Path, label: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """Decode photo and label map with torchvision."""
     with warnings.catch_warnings():
-        # Its decoders are to move to another package.
+        # Its decoders will move to another package.
         warnings.simplefilter("ignore", DeprecationWarning)
         return torchvision.io.decode_image(str(photo)), torchvision.io.decode_image(str(label))[0]
 
 
 @dataclass
 class Contestant:
-    """A way to make samples, and the seconds that each took."""
+    """Implementation of the sample pipeline, and the seconds of its samples."""
 
     title: str
     decode: Callable[[Path, Path], tuple[Any, Any]]
@@ -212,7 +210,8 @@ class Contestant:
     seconds: list[float] = field(default_factory=list)
 
     def measure(self, pair: tuple[Path, Path], transform: TrainingTransform, rng: np.random.Generator):
-        # Of this thread alone, which is the only one: what else the machine does is not in it.
+        """Make one sample and store its times."""
+        # Processor time of this thread, the only one, excludes other load on the machine.
         start = time.thread_time()
         image, label = self.decode(*pair)
         decoded = time.thread_time()
@@ -222,11 +221,12 @@ class Contestant:
 
     @property
     def samples_per_second(self) -> float:
+        """Compute the rate over all samples, decoding included."""
         return len(self.seconds) / (sum(self.seconds) + sum(self.decode_seconds))
 
 
 def contestants() -> list[Contestant]:
-    """The window only, then the plain orders."""
+    """List the implementations: the window only, then the plain orders."""
     return [
         Contestant("window only (`TrainingTransform`)", decode_in_pillow, window_sample),
         Contestant("plain order, torchvision", decode_in_torchvision, torchvision_sample),
@@ -235,42 +235,20 @@ def contestants() -> list[Contestant]:
 
 
 def measure_all(entries: list[Contestant], pairs: list[tuple[Path, Path]], transform: TrainingTransform, rounds: int):
-    """In each round, every contestant makes a sample of every pair, all with the same random numbers."""
+    """Make a sample of every pair in each round with every contestant, with the same random numbers."""
     for seed in track(range(-1, rounds), description="measuring", console=console):
         for index, pair in enumerate(pairs):
             for entry in entries:
                 entry.measure(pair, transform, np.random.default_rng((seed + 1, index)))
         if seed < 0:
-            # The first round was to warm up.
+            # The first round is the warm-up.
             for entry in entries:
                 entry.seconds.clear()
                 entry.decode_seconds.clear()
 
 
-DOCUMENT = """\
-# Benchmarks of training samples
-
-Written by `scripts/benchmarks/benchmark_data.py`.
-
-* {machine}
-* {versions}
-* {date}; {draws} random draws: {images} photographs of {size} pixels, {rounds} rounds; samples of {crop_size} pixels
-* `{command}`
-
-{table}
-
-* Processor time on one core, decoding apart: JPEG and PNG files to whole pictures, each with its own library (Pillow
-  for `TrainingTransform`). After decoding come resizing to one of the release's 16 sizes, the window in which no class
-  fills three quarters, mirroring, photometric distortion and normalisation, with the same random numbers for all. The
-  photographs are made up of smooth colours, ellipses and noise.
-* Times are medians over the draws; "times faster" are ratios of medians to the first row. Samples per second are the
-  number of draws over the sum of all their times, decoding included.
-* OpenCV's are the release's steps and make the same samples, up to rounding. So does torchvision's order but for the
-  colours: `adjust_brightness`, `adjust_contrast`, `adjust_saturation` and `adjust_hue` stand in for the release's.
-"""
-
-
 def result_table(entries: list[Contestant]) -> str:
+    """Format times and rates, relative to the first contestant's."""
     first = entries[0]
     rows = []
     for entry in entries:
@@ -291,21 +269,12 @@ def result_table(entries: list[Contestant]) -> str:
     return table(header, rows)
 
 
-def parse_size(text: str) -> tuple[int, int]:
-    """ "4096x3072" to (4096, 3072), width first."""
-    with contextlib.suppress(ValueError):
-        width, height = (int(side) for side in text.split("x"))
-        if width > 0 and height > 0:
-            return width, height
-    raise typer.BadParameter(f"{text} is no WIDTHxHEIGHT such as 4096x3072.")
-
-
 def main(
     images: Annotated[int, typer.Option(help="Number of photographs.", min=1)] = 8,
-    size: Annotated[str, typer.Option(help="Of the photographs, WIDTHxHEIGHT.")] = "4096x3072",
+    size: Annotated[str, typer.Option(help="Size of the photographs, WIDTHxHEIGHT.")] = "4096x3072",
     crop_size: Annotated[int, typer.Option(help="Height and width of the samples.", min=1)] = 1024,
     rounds: Annotated[int, typer.Option(help="Random draws of each photograph.", min=1)] = 10,
-    output: Annotated[Path, typer.Option(help="The document.")] = Path("docs/benchmarks_data.md"),
+    output: Annotated[Path, typer.Option(help="Document to write.")] = Path("docs/benchmarks_data.md"),
 ):
     width, height = parse_size(size)
     torch.set_num_threads(1)
@@ -315,18 +284,16 @@ def main(
         indices = track(range(images), description="making photographs", console=console)
         pairs = [make_pair(Path(folder), index, (width, height)) for index in indices]
         measure_all(entries, pairs, TrainingTransform(crop_size=crop_size), rounds)
-    versions = {"Python": platform.python_version()}
-    versions |= {package: importlib.metadata.version(package) for package in PACKAGES}
-    document = DOCUMENT.format(
+    document = render_template(
+        "benchmarks_data.md.jinja",
         machine=machine("cpu"),
-        versions=", ".join(f"{name} {version}" for name, version in versions.items()),
-        date=datetime.datetime.now(datetime.UTC).isoformat(sep=" ", timespec="minutes"),
-        draws=images * rounds,
+        versions=", ".join(f"{name} {version}" for name, version in versions(PACKAGES).items()),
+        date=now(),
         images=images,
         size=f"{width} x {height}",
         rounds=rounds,
-        crop_size=f"{crop_size} x {crop_size}",
-        command=shlex.join(["python", "scripts/benchmarks/benchmark_data.py", *sys.argv[1:]]),
+        crop_size=crop_size,
+        command=command(__file__),
         table=result_table(entries),
     )
     write_whole(output, document)

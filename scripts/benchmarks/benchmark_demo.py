@@ -1,7 +1,4 @@
-"""
-What the web page's server takes: time until it answers, time for a photograph, and memory over many visitors. The
-server is a process of its own.
-"""
+"""Measure the web page's server: time until it answers, time per photo, and memory over many visitors."""
 
 import os
 import signal
@@ -20,18 +17,19 @@ import typer
 from gradio_client import Client, handle_file
 
 
-# Photographs that follow each other, and how many a visitor sends.
+# Sizes of the small photos, in turns, and photos per visitor.
 SIZES, PER_VISITOR = ((1200, 900), (700, 1100)), 5
 
 
 def free_port() -> int:
+    """Return a TCP port that is free now."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return found.getsockname()[1]
 
 
 def wait_for_page(process: subprocess.Popen, address: str) -> float:
-    """Seconds until the page answers."""
+    """Wait until the page answers and return the seconds it took."""
     start = time.perf_counter()
     while process.poll() is None:
         try:
@@ -39,11 +37,11 @@ def wait_for_page(process: subprocess.Popen, address: str) -> float:
             return time.perf_counter() - start
         except httpx.HTTPError:
             time.sleep(0.1)
-    raise RuntimeError("The server ended; its message is above.")
+    raise RuntimeError("The server stopped before it answered; see its message above.")
 
 
 def send(address: str, photos: list[Path], folder: Path):
-    """Sends photographs as one visitor, and yields what the page says of each."""
+    """Send photos as one visitor and yield the page's message about each."""
     client = Client(address, verbose=False, download_files=str(folder), analytics_enabled=False)
     for photo in photos:
         yield client.predict(handle_file(str(photo)), api_name="/segment")[1]
@@ -51,8 +49,8 @@ def send(address: str, photos: list[Path], folder: Path):
 
 
 def main(
-    photo: Annotated[Path, typer.Argument(help="A large photograph, sent first.")],
-    requests: Annotated[int, typer.Option(help="Smaller ones that follow.", min=1)] = 50,
+    photo: Annotated[Path, typer.Argument(help="Large photo, sent first.")],
+    requests: Annotated[int, typer.Option(help="Number of small photos sent afterwards.", min=1)] = 50,
 ):
     port = free_port()
     command = [sys.executable, "-m", "transformers_massformer.cli", "demo", "--port", str(port)]

@@ -1,9 +1,8 @@
 """
-Errors of mattes on scenes, whose true alpha is known: of the label map taken as a matte, of the model's soft mattes,
-and of those refined by the photograph's colours. Adds a section to the document of `benchmark_model.py`.
+Measure the errors of mattes on scenes with exact alpha: of the label map used as a matte, of the model's soft mattes,
+and of those refined with the photo's colours. Adds a section to the document of `benchmark_model.py`.
 """
 
-import json
 import time
 from pathlib import Path
 from typing import Annotated
@@ -12,33 +11,32 @@ import numpy as np
 import PIL.Image
 import torch
 import typer
-from benchmark_model import console, describe_run, write_whole
-from benchmark_report import Results, add_measurement, render
+from benchmark_record import DOCUMENT, RESULTS_FILE, Document, Record, ResultsFile, describe_run
 from rich.progress import track
 from scipy import ndimage
 
+from transformers_massformer.cli.console import error_console as console
 from transformers_massformer.data.layout import find_splits
 from transformers_massformer.editing import refine_matte
 from transformers_massformer.images import read_photo
 from transformers_massformer.inference.segmenter import Segmenter
 
 
-# Of the derivatives of Gaussians in the gradient error (Rhemann et al. 2009).
+# Standard deviation of the Gaussian derivatives in the gradient error (Rhemann et al. 2009).
 GRADIENT_SIGMA = 1.4
-# Less of a class than this in a scene says nothing of its edges.
+# Scenes in which a class covers a smaller share are skipped.
 LEAST_SHARE = 1e-3
 
 
 def gradient(alpha: np.ndarray) -> np.ndarray:
-    """How steep a matte is."""
+    """Compute the magnitude of a matte's gradient."""
     along = [ndimage.gaussian_filter(alpha, GRADIENT_SIGMA, order=order) for order in ((0, 1), (1, 0))]
     return np.hypot(*along)
 
 
 def errors(found: np.ndarray, alpha: np.ndarray) -> dict[str, float]:
     """
-    Errors of a matte from 0 to 1, per megapixel where they are sums: SAD and gradient error in thousands, MSE in
-    thousandths, as is usual.
+    Compute the errors of a matte from 0 to 1: SAD and gradient error in thousands per megapixel, MSE in thousandths.
     """
     megapixels = alpha.size / 1e6
     difference = found - alpha
@@ -49,17 +47,41 @@ def errors(found: np.ndarray, alpha: np.ndarray) -> dict[str, float]:
     }
 
 
+def measure_photo(
+    photo: PIL.Image.Image, label_matte: np.ndarray, soft: np.ndarray, alpha: np.ndarray
+) -> dict[str, dict[str, float]]:
+    """
+    Measure the three mattes of a class in a photo.
+
+    Args:
+        photo (`PIL.Image.Image`): The photo.
+        label_matte (`np.ndarray` of shape `(height, width)`): Pixels of the class in the label map.
+        soft (`np.ndarray` of shape `(height, width)`): Soft matte, uint8.
+        alpha (`np.ndarray` of shape `(height, width)`): Exact alpha from 0 to 1.
+
+    Returns:
+        `dict[str, dict[str, float]]`: Per matte its errors, and the `seconds` of the refinement per megapixel.
+    """
+    start = time.perf_counter()
+    refined = np.asarray(refine_matte(photo, PIL.Image.fromarray(soft)))
+    seconds = (time.perf_counter() - start) / (alpha.size / 1e6)
+    return {
+        "label map": {**errors(label_matte.astype(np.float32), alpha), "seconds": 0.0},
+        "soft": {**errors(soft.astype(np.float32) / 255, alpha), "seconds": 0.0},
+        "refined": {**errors(refined.astype(np.float32) / 255, alpha), "seconds": seconds},
+    }
+
+
 def main(
-    data: Annotated[Path, typer.Option(help="Scenes with --alpha, split val.")],
+    data: Annotated[Path, typer.Option(help="Folder of scenes drawn with --alpha, split val.")],
     model: Annotated[str, typer.Option(help="Folder of the model.")] = "hub/massformer-demo",
-    classes: Annotated[str, typer.Option(help="Whose mattes.")] = "human,vegetation",
-    results_file: Annotated[Path, typer.Option(help="Figures of all benchmarks.")] = Path("docs/benchmarks.json"),
-    output: Annotated[Path, typer.Option(help="The document.")] = Path("docs/benchmarks.md"),
+    classes: Annotated[str, typer.Option(help="Classes to measure, comma-separated.")] = "human,vegetation",
+    results_file: ResultsFile = RESULTS_FILE,
+    output: Document = DOCUMENT,
 ):
     segmenter = Segmenter(model, "cpu", torch.float32, mattes=True)
-    pairs = find_splits(data)["validation"].pairs
     found: dict[tuple[str, str], list[dict[str, float]]] = {}
-    for pair in track(pairs, "scenes", console=console):
+    for pair in track(find_splits(data)["validation"].pairs, "scenes", console=console):
         photo = read_photo(pair.image, str(pair.image))[0]
         segmentation = segmenter(photo)
         for name in classes.split(","):
@@ -68,23 +90,16 @@ def main(
                 alpha = np.asarray(image).astype(np.float32) / 255
             if alpha.mean() < LEAST_SHARE or segmentation.mattes is None:
                 continue
-            soft = segmentation.mattes[index]
-            start = time.perf_counter()
-            refined = np.asarray(refine_matte(photo, PIL.Image.fromarray(soft)))
-            seconds = (time.perf_counter() - start) / (alpha.size / 1e6)
-            mattes = {"label map": (segmentation.label_map == index) * 255, "soft": soft, "refined": refined}
-            for method, matte in mattes.items():
-                measured = errors(matte.astype(np.float32) / 255, alpha)
-                measured["seconds"] = seconds if method == "refined" else 0.0
-                found.setdefault((name, method), []).append(measured)
-    results: Results = json.loads(results_file.read_text()) if results_file.exists() else {}
-    source = describe_run("cpu", 1, None, 0, Path(__file__).name)
-    for (name, method), each in found.items():
+            measured = measure_photo(photo, segmentation.label_map == index, segmentation.mattes[index], alpha)
+            for matte, values in measured.items():
+                found.setdefault((name, matte), []).append(values)
+    record = Record(results_file, output)
+    source = describe_run(__file__, "cpu", 1)
+    for (name, matte), each in found.items():
         values = {key: float(np.mean([one[key] for one in each])) for key in each[0]}
-        key = {"class": name, "matte": method, "scenes": len(each)}
-        add_measurement(results, "cpu", "mattes", source, {"key": key, "status": "ok", "values": values})
-    write_whole(results_file, json.dumps(results, indent=1) + "\n")
-    write_whole(output, render(results, results_file.name))
+        key = {"class": name, "matte": matte, "scenes": len(each)}
+        record.add("cpu", "mattes", source, {"key": key, "status": "ok", "values": values})
+    record.write_document()
 
 
 if __name__ == "__main__":

@@ -1,14 +1,12 @@
 """
-Time and memory of IoU, Boundary IoU and BF1 of one 4K pair: this package's counts beside the literal way (erosions of
-each class's mask, distance transforms) and beside IoU alone, as `evaluate`'s mean_iou computes it. Each in a process
-of its own, in turns, in one run. Adds a section to the document of `benchmark_model.py`. For Linux.
+Measure time and memory of IoU, Boundary IoU and BF1 of one 4K pair: this package's counts beside the literal method
+(erosions of each class's mask, distance transforms) and beside IoU alone, as `evaluate`'s mean_iou computes it. Each
+method runs in its own process, in turns. Adds a section to the document of `benchmark_model.py`. For Linux.
 """
 
 import concurrent.futures
-import json
 import multiprocessing
-import statistics
-import time
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -16,26 +14,25 @@ import cv2
 import numpy as np
 import torch
 import typer
-from benchmark_model import describe_run, write_whole
-from benchmark_report import METRIC_TITLES, Results, add_measurement, render
-from rich.console import Console
+from benchmark_record import DOCUMENT, RESULTS_FILE, Document, Record, ResultsFile, describe_run
+from benchmark_report import METRIC_TITLES
+from benchmark_worker import time_and_memory
 from rich.progress import track
 from scipy import ndimage
 
+from transformers_massformer import MASS13K_LABELS
+from transformers_massformer.cli.console import error_console as console
 from transformers_massformer.cli.options import parse_size
-from transformers_massformer.data.layout import LABELS
-from transformers_massformer.inference.memory import PeakMemory
 from transformers_massformer.metrics import count_image, score
 from transformers_massformer.metrics.counts import Counts, band_width
 from transformers_massformer.scenes import render_scene
 
 
-NUM_LABELS, TOLERANCE, RATIO = len(LABELS), 2.0, 0.001
-console = Console(stderr=True, highlight=False, soft_wrap=True)
+NUM_LABELS, TOLERANCE, RATIO = len(MASS13K_LABELS), 2.0, 0.001
 
 
 def make_pair(width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
-    """A scene's label map, and a prediction with ragged boundaries and wrong patches."""
+    """Draw a scene's label map, and a prediction with ragged boundaries and wrong patches."""
     label = np.asarray(render_scene(0, 0, (width, height)).label)
     rng = np.random.default_rng(0)
     blocks = (height // 16 + 1, width // 16 + 1)
@@ -51,14 +48,14 @@ def make_pair(width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def by_counts(prediction: np.ndarray, label: np.ndarray) -> dict[str, list[float]]:
-    """This package's."""
+    """Compute the scores with this package."""
     counts = Counts.stack([count_image(torch.from_numpy(prediction), torch.from_numpy(label), NUM_LABELS)])
     scores = score(counts)
     return {name: scores[f"per_category_{name}"] for name in ("iou", "boundary_iou", "bf1")}
 
 
 def literal(prediction: np.ndarray, label: np.ndarray) -> dict[str, list[float]]:
-    """Class by class: erosions of masks with OpenCV, as the release has them, and scipy's exact distances."""
+    """Compute the scores class by class: OpenCV erosions of masks, as in the release, and scipy's exact distances."""
     width, kernel = band_width(*label.shape, RATIO), np.ones((3, 3), np.uint8)
 
     def band(mask: np.ndarray, pixels: int) -> np.ndarray:
@@ -83,7 +80,7 @@ def literal(prediction: np.ndarray, label: np.ndarray) -> dict[str, list[float]]
 
 
 def iou_by_histograms(prediction: np.ndarray, label: np.ndarray) -> dict[str, list[float]]:
-    """IoU alone, from three histograms of floating-point values."""
+    """Compute IoU alone, from three histograms of floating-point values."""
 
     def histogram(values: np.ndarray) -> np.ndarray:
         return np.histogram(values, bins=NUM_LABELS, range=(0, NUM_LABELS - 1))[0]
@@ -99,58 +96,54 @@ METHODS = {"counts": by_counts, "literal": literal, "iou-histograms": iou_by_his
 
 
 def measure(method: str, path: Path) -> tuple[dict[str, float], dict[str, list[float]]]:
-    """Seconds and the process's peak memory, and what came out."""
+    """Measure seconds and the process's peak memory of a method; returns them and its scores."""
     torch.set_num_threads(multiprocessing.cpu_count())
     with np.load(path) as pair:
         prediction, label = pair["prediction"], pair["label"]
+    # Absent classes are NaN in every method.
     with np.errstate(invalid="ignore"):
         METHODS[method](prediction[:256, :256], label[:256, :256].copy())
-    seconds = []
-    with PeakMemory("cpu") as memory:
-        while not seconds or (len(seconds) < 5 and sum(seconds) < 2):
-            start = time.perf_counter()
-            # Classes that are absent are NaN for all.
-            with np.errstate(invalid="ignore"):
-                scores = METHODS[method](prediction, label)
-            seconds.append(time.perf_counter() - start)
-    return {"seconds": statistics.median(seconds), "peak_bytes": memory.bytes or 0}, scores
+        scores: dict[str, list[float]] = {}
+        values = time_and_memory(lambda: scores.update(METHODS[method](prediction, label)), "cpu")
+    return values, scores
+
+
+def measure_apart(method: str, path: Path) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """Run [`measure`] in a new process."""
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(measure, method, path).result()
 
 
 def check_equal(found: dict[str, dict[str, list[float]]]):
-    """Raises a RuntimeError if two methods do not give the same scores."""
+    """Raise a RuntimeError if two methods give different scores."""
     for method, scores in found.items():
         for name, values in scores.items():
             if not np.allclose(values, found["counts"][name], rtol=1e-9, equal_nan=True):
-                raise RuntimeError(f"{method} gives another {name}: {values}, not {found['counts'][name]}.")
+                raise RuntimeError(f"{method} and counts differ in {name}: {values} and {found['counts'][name]}.")
 
 
 def main(
     size: Annotated[str, typer.Option(help="WIDTHxHEIGHT in pixels.")] = "4096x3072",
-    rounds: Annotated[int, typer.Option(help="How often each method has its turn.", min=1)] = 3,
-    results_file: Annotated[Path, typer.Option(help="Figures of all benchmarks.")] = Path("docs/benchmarks.json"),
-    output: Annotated[Path, typer.Option(help="The document.")] = Path("docs/benchmarks.md"),
+    rounds: Annotated[int, typer.Option(help="Measurements of each method.", min=1)] = 3,
+    results_file: ResultsFile = RESULTS_FILE,
+    output: Document = DOCUMENT,
 ):
     width, height = parse_size(size)
-    pair_file = results_file.with_name(".metrics_pair.npz")
-    prediction, label = make_pair(width, height)
-    np.savez(pair_file, prediction=prediction, label=label)
-    results: Results = json.loads(results_file.read_text()) if results_file.exists() else {}
-    source = describe_run("cpu", rounds, None, 0, "benchmark_metrics.py")
-    try:
+    record = Record(results_file, output)
+    source = describe_run(__file__, "cpu", rounds)
+    with tempfile.TemporaryDirectory() as folder:
+        pair_file = Path(folder) / "pair.npz"
+        prediction, label = make_pair(width, height)
+        np.savez(pair_file, prediction=prediction, label=label)
         for _ in track(range(rounds), description="measuring", console=console):
-            found = {}
-            for method in METHODS:
-                context = multiprocessing.get_context("spawn")
-                with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
-                    values, found[method] = pool.submit(measure, method, pair_file).result()
+            found = {method: measure_apart(method, pair_file) for method in METHODS}
+            check_equal({method: scores for method, (_, scores) in found.items()})
+            for method, (values, _) in found.items():
                 key = {"method": method, "size": [height, width]}
-                add_measurement(results, "cpu", "metrics", source, {"key": key, "status": "ok", "values": values})
+                record.add("cpu", "metrics", source, {"key": key, "status": "ok", "values": values})
                 console.print(f"{METRIC_TITLES[method]}: {values['seconds']:.3f} s")
-            check_equal(found)
-    finally:
-        pair_file.unlink()
-    write_whole(results_file, json.dumps(results, indent=1) + "\n")
-    write_whole(output, render(results, results_file.name))
+    record.write_document()
 
 
 if __name__ == "__main__":

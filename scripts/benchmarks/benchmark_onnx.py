@@ -1,6 +1,6 @@
 """
-Time and memory of exported models beside the same models in PyTorch, on the CPU, each in a process of its own, side by
-side. Adds a section to the document of `benchmark_model.py`.
+Measure time and memory of exported models beside the same models in PyTorch on the CPU, each in its own process. Adds
+a section to the document of `benchmark_model.py`.
 """
 
 import json
@@ -15,11 +15,14 @@ import onnx
 import PIL.Image
 import torch
 import typer
-from benchmark_model import check_choices, console, describe_run, parse_size, split, write_whole
-from benchmark_report import Results, add_measurement, render
+from benchmark_model import check_choices, describe, split
+from benchmark_record import DOCUMENT, RESULTS_FILE, Document, Record, ResultsFile, describe_run
+from benchmark_report import key_text
 from benchmark_worker import create, spread_offsets
 from transformers.utils import logging
 
+from transformers_massformer.cli.console import error_console as console
+from transformers_massformer.cli.scenes import parse_size
 from transformers_massformer.export import ExportOptions
 from transformers_massformer.export.check import measure
 from transformers_massformer.export.job import build_graphs
@@ -42,7 +45,7 @@ print(json.dumps({"seconds": found.seconds, "peak_bytes": found.peak_bytes}))
 
 
 def model_folder(name: str, folder: Path) -> Path:
-    """The demo model, or a variant with random weights and offsets that are spread as in a trained one."""
+    """Return the folder of the demo model, or save a variant with random weights and spread offsets."""
     if name == DEMO:
         return Path("hub/massformer-demo")
     torch.manual_seed(0)
@@ -54,7 +57,7 @@ def model_folder(name: str, folder: Path) -> Path:
 
 
 def measure_eager(model: Path, photo: PIL.Image.Image) -> dict[str, Any]:
-    """Seconds and peak memory in PyTorch, or `error`."""
+    """Measure seconds and peak memory in PyTorch; `error` if the process failed."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "photo.npy"
         np.save(path, np.asarray(photo))
@@ -65,42 +68,43 @@ def measure_eager(model: Path, photo: PIL.Image.Image) -> dict[str, Any]:
     return json.loads(result.stdout.splitlines()[-1])
 
 
+def measurement(name: str, engine: str, photo: PIL.Image.Image, took: dict[str, Any]) -> dict[str, Any]:
+    """Turn what an engine took into a measurement."""
+    key = {"model": name, "size": [photo.width, photo.height], "engine": engine}
+    if "error" in took:
+        return {"key": key, "status": "failed", "detail": took["error"]}
+    return {"key": key, "status": "ok", "values": {value: took[value] for value in ("seconds", "peak_bytes")}}
+
+
 def main(
-    models: Annotated[str, typer.Option(help="demo, and variants with random weights.")] = "demo,r18-lite,r50",
-    graphs: Annotated[str, typer.Option(help=f"Of {', '.join(GRAPHS)}.")] = ",".join(GRAPHS),
-    sizes: Annotated[str, typer.Option(help="WIDTHxHEIGHT of photographs.")] = "2048x1536,4096x3072",
-    rounds: Annotated[int, typer.Option(help="Times that all is measured.")] = 2,
-    results_file: Annotated[Path, typer.Option(help="Figures of all benchmarks.")] = Path("docs/benchmarks.json"),
-    output: Annotated[Path, typer.Option(help="The document.")] = Path("docs/benchmarks.md"),
+    models: Annotated[
+        str, typer.Option(help="demo, and variants, which get random weights; comma-separated.")
+    ] = "demo,r18-lite,r50",
+    graphs: Annotated[str, typer.Option(help=f"Among {', '.join(GRAPHS)}; comma-separated.")] = ",".join(GRAPHS),
+    sizes: Annotated[str, typer.Option(help="Photo sizes, WIDTHxHEIGHT, ...")] = "2048x1536,4096x3072",
+    rounds: Annotated[int, typer.Option(help="Measurements of each figure.", min=1)] = 2,
+    results_file: ResultsFile = RESULTS_FILE,
+    output: Document = DOCUMENT,
 ):
     logging.disable_progress_bar()
-    chosen = check_choices(split(graphs), GRAPHS, "graph")
-    chosen_sizes = [(width, height) for width, height in map(parse_size, split(sizes))]
-    photos = [PIL.Image.fromarray(render_scene(SCENE_SEED, 0, size).image) for size in chosen_sizes]
-    results: Results = json.loads(results_file.read_text()) if results_file.exists() else {}
-    source = describe_run("cpu", rounds, None, 0, Path(__file__).name)
+    chosen = check_choices(split(graphs), GRAPHS, "--graphs")
+    photos = [PIL.Image.fromarray(render_scene(SCENE_SEED, 0, parse_size(size)).image) for size in split(sizes)]
+    record = Record(results_file, output)
+    source = describe_run(__file__, "cpu", rounds)
     with tempfile.TemporaryDirectory(prefix="massformer-onnx-") as work:
         folder = Path(work)
         for name in split(models):
             model = model_folder(name, folder)
-            for graph in chosen:
-                onnx.save(build_graphs(model, GRAPHS[graph])[1], folder / f"{name}-{graph}.onnx")
+            exported = {graph: folder / f"{name}-{graph}.onnx" for graph in chosen}
+            for graph, path in exported.items():
+                onnx.save(build_graphs(model, GRAPHS[graph])[1], path)
             for photo in photos * rounds:
-                for engine in ("PyTorch", *chosen):
-                    is_torch = engine == "PyTorch"
-                    took = (measure_eager if is_torch else measure)(
-                        model if is_torch else folder / f"{name}-{engine}.onnx", photo
-                    )
-                    key = {"model": name, "size": [photo.width, photo.height], "engine": engine}
-                    measured = {"key": key, "status": "failed" if "error" in took else "ok"}
-                    if "error" in took:
-                        measured["detail"] = took["error"]
-                    else:
-                        measured["values"] = {"seconds": took["seconds"], "peak_bytes": took["peak_bytes"]}
-                    console.print(measured)
-                    add_measurement(results, "cpu", "onnx", source, measured)
-                    write_whole(results_file, json.dumps(results, indent=1) + "\n")
-    write_whole(output, render(results, results_file.name))
+                found = [measurement(name, "PyTorch", photo, measure_eager(model, photo))]
+                found += [measurement(name, graph, photo, measure(path, photo)) for graph, path in exported.items()]
+                for each in found:
+                    console.print(f"{key_text(each['key'])}: {describe(each)}", markup=False)
+                    record.add("cpu", "onnx", source, each)
+    record.write_document()
 
 
 if __name__ == "__main__":

@@ -1,19 +1,23 @@
-"""The results of `benchmark_model.py` and the document made of them; nothing is measured here."""
+"""Turn the figures of the benchmarks into tables and render the document; measures nothing."""
 
 import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
+import jinja2
 from benchmark_worker import OFFSET_PIXELS
 
 from transformers_massformer import MASS13K_LABELS
+from transformers_massformer.metrics.tables import format_score
+from transformers_massformer.utils.text import format_bytes, markdown_table
 
 
 BASELINE, BASELINE_TITLE = "mask2former-r50", "Mask2Former-R50"
 NOT_MEASURED = "not measured"
-# Both are in every table, measured or not.
-NAMES = {"cpu": "CPU", "cuda": "CUDA"}
+# Every table shows both, measured or not.
+DEVICES = {"cpu": "CPU", "cuda": "CUDA"}
 MODEL_TITLES = {
     BASELINE: BASELINE_TITLE,
     "maskformer-r50": "MaskFormer-R50",
@@ -25,7 +29,7 @@ SECTION_TITLES = {
     "deformable": "deformable convolutions",
     "shares": "their share",
     "flops": "operations",
-    "ceilings": "the machine's best",
+    "ceilings": "the machine's peak rates",
     "metrics": "metrics",
     "decoders": "decoders",
     "formulations": "formulations",
@@ -42,7 +46,21 @@ GRAPH_TITLES = {
 METRIC_TITLES = {
     "counts": "IoU, Boundary IoU and BF1 by `transformers_massformer.metrics`",
     "literal": "IoU, Boundary IoU and BF1 by erosions (OpenCV) and distance transforms (scipy)",
-    "iou-histograms": "IoU alone by histograms, as `evaluate`'s mean_iou",
+    "iou-histograms": "IoU alone by histograms, as in `evaluate`'s mean_iou",
+}
+SETTING_TITLES = {
+    "tool": "pseudo-labels as the tool made them",
+    "merged": "pseudo-labels where the label map says others",
+    "alone": "without accurate labels",
+    "unweighted": "without re-weighting",
+    "reweighted": "with re-weighting (Eq. 7)",
+}
+SCORES = {"mIoU": "mean_iou", "BIoU": "mean_boundary_iou", "BF1": "mean_bf1"}
+FORMULATION_SCORES = {
+    **SCORES,
+    "PQ^St": "mean_pq_st",
+    "mIoU, general": "general_mean_iou",
+    "PQ^St, general": "general_mean_pq_st",
 }
 
 # {device: {section: {"source": {...}, "rows": [{"key": {...}, "status": str, "values": {name: [number per round]}}]}}}
@@ -50,77 +68,73 @@ Results = dict[str, dict[str, Any]]
 Row = dict[str, Any]
 
 
-def add_measurement(results: Results, device: str, section: str, source: dict[str, Any], measurement: Row):
-    """
-    Adds what one round measured. The first measurement of a run replaces what earlier runs on this kind of device left
-    of the section, so that figures which are compared come from one run.
-    """
-    sections = results.setdefault(device, {})
-    if sections.get(section, {}).get("source") != source:
-        sections[section] = {"source": source, "rows": []}
-    rows = sections[section]["rows"]
-    row = find_row(rows, measurement["key"])
-    if row is None:
-        row = {"key": measurement["key"], "values": {}}
-        rows.append(row)
-    row["status"] = measurement["status"]
-    if "detail" in measurement:
-        row["detail"] = measurement["detail"]
-    for name, value in measurement.get("values", {}).items():
-        row["values"].setdefault(name, []).append(value)
-
-
 def section_rows(results: Results, device: str, section: str) -> list[Row]:
+    """Return the rows of a section, none if the device did not measure it."""
     return results.get(device, {}).get(section, {}).get("rows", [])
 
 
 def find_row(rows: list[Row], key: dict[str, Any]) -> Row | None:
+    """Return the row with this key, if there is one."""
     return next((row for row in rows if row["key"] == key), None)
 
 
+def distinct(items: Iterable[Any]) -> list[Any]:
+    """Drop repetitions and keep the order; the items need no hash."""
+    found: list[Any] = []
+    for item in items:
+        if item not in found:
+            found.append(item)
+    return found
+
+
+def all_keys(results: Results, section: str) -> list[dict[str, Any]]:
+    """Return the keys that any device measured."""
+    return distinct(row["key"] for device in DEVICES for row in section_rows(results, device, section))
+
+
 def value(row: Row | None, name: str) -> float | None:
-    """The median over the rounds; `None` if nothing was measured, or a round failed."""
+    """Compute the median over the rounds; `None` if nothing was measured or a round failed."""
     if row is None or row["status"] != "ok" or not row["values"].get(name):
         return None
     return statistics.median(row["values"][name])
 
 
 def ratio(number: float | None, reference: float | None) -> float | None:
+    """Divide two figures; `None` if one is missing or the reference is 0."""
     return None if number is None or reference is None or reference == 0 else number / reference
 
 
 def log_log_slope(pixels: Sequence[float], seconds: Sequence[float]) -> float | None:
-    """The exponent p of the power law seconds ~ pixels ** p that fits best; `None` for fewer than two sizes."""
+    """Fit the exponent p of the power law seconds ~ pixels ** p; `None` for fewer than two sizes."""
     if len(set(pixels)) < 2:
         return None
     return statistics.linear_regression([math.log(x) for x in pixels], [math.log(y) for y in seconds]).slope
 
 
-def missing(row: Row | None) -> str:
-    """Why a figure is not there."""
-    return NOT_MEASURED if row is None or row["status"] == "ok" else row["status"]
-
-
 def seconds_text(seconds: float) -> str:
+    """Format a duration in milliseconds or seconds."""
     return f"{seconds * 1000:.3g} ms" if seconds < 1 else f"{seconds:.1f} s"
 
 
-def memory_text(num_bytes: float) -> str:
-    return f"{num_bytes / 2**30:.2f} GiB"
-
-
-def ratio_text(number: float | None) -> str:
-    return "" if number is None else f"{number:.2f}"
+def ratio_text(number: float | None, reference: float | None) -> str:
+    """Format the ratio of two figures; empty if one is missing."""
+    quotient = ratio(number, reference)
+    return "" if quotient is None else f"{quotient:.2f}"
 
 
 def size_text(size: Sequence[int]) -> str:
+    """Format a size, e.g. "3072 x 4096"."""
     return f"{size[0]} x {size[1]}"
 
 
+def model_title(model: str) -> str:
+    """Return a model's name for tables."""
+    return MODEL_TITLES.get(model, model.replace("massformer-", "MaSSFormer "))
+
+
 def title(contestant: dict[str, Any]) -> str:
-    """A contestant in words, e.g. "MaSSFormer r50, fused, engine torchvision, bfloat16"."""
-    model = contestant["model"]
-    words = [MODEL_TITLES.get(model, model.replace("massformer-", "MaSSFormer "))]
+    """Describe a contestant, e.g. "MaSSFormer r50, fused, engine torchvision, bfloat16"."""
+    words = [model_title(contestant["model"])]
     if contestant["fuse"]:
         words.append("fused")
     if contestant["engine"] is not None:
@@ -133,115 +147,120 @@ def title(contestant: dict[str, Any]) -> str:
 
 
 def key_text(key: dict[str, Any]) -> str:
-    """What a measurement is of, in a line."""
+    """Describe the subject of a measurement in one line."""
     texts = {"contestant": title, "size": size_text}
     return ", ".join(texts.get(name, str)(part) for name, part in key.items())
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; numbers, in all columns but the first, are aligned to the right."""
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def number_cell(number: float | None, text: Callable[[float], str], row: Row | None) -> str:
+    """Format a figure of a row, or say why it is missing."""
+    if number is not None:
+        return text(number)
+    return NOT_MEASURED if row is None or row["status"] == "ok" else row["status"]
 
 
-def distinct(items: Iterable[Any]) -> list[Any]:
-    """Without repetitions, in order of appearance; also for what has no hash."""
-    found: list[Any] = []
-    for item in items:
-        if item not in found:
-            found.append(item)
-    return found
+def cell(row: Row | None, name: str, text: Callable[[float], str]) -> str:
+    """Format the median of a value, or say why it is missing."""
+    return number_cell(value(row, name), text, row)
 
 
-def all_keys(results: Results, section: str) -> list[dict[str, Any]]:
-    """What was measured on any device."""
-    return distinct(row["key"] for device in NAMES for row in section_rows(results, device, section))
+def spread_cell(row: Row, name: str) -> str:
+    """Format the mean score and, over several seeds, its standard deviation."""
+    values = row["values"].get(name)
+    if not values:
+        return "-"
+    numbers = [statistics.mean(values), *([statistics.stdev(values)] if len(values) > 1 else [])]
+    return " ± ".join(format_score("bf1" if name.endswith("bf1") else name, number) for number in numbers)
 
 
-def baseline_key(key: dict[str, Any]) -> dict[str, Any]:
-    """The baseline under the same conditions: type, size and batch; never compiled."""
-    contestant = {**key["contestant"], "model": BASELINE, "fuse": False, "engine": None, "compile": False}
-    return {**key, "contestant": contestant}
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Format a Markdown table; empty without rows."""
+    return markdown_table([header, *rows]).strip() if rows else ""
 
 
 def comparison_cells(rows: list[Row], key: dict[str, Any]) -> list[str]:
-    """Time, its ratio to the baseline, peak memory and its ratio, on one device."""
-    row, baseline = find_row(rows, key), find_row(rows, baseline_key(key))
+    """Format time, peak memory and their ratios to the baseline (same dtype, size and batch, not compiled)."""
+    baseline = {**key["contestant"], "model": BASELINE, "fuse": False, "engine": None, "compile": False}
+    row, reference = find_row(rows, key), find_row(rows, {**key, "contestant": baseline})
     cells = []
-    for name, text in (("seconds", seconds_text), ("peak_bytes", memory_text)):
-        number = value(row, name)
-        cells.append(missing(row) if number is None else text(number))
-        cells.append(ratio_text(ratio(number, value(baseline, name))))
+    for name, text in (("seconds", seconds_text), ("peak_bytes", format_bytes)):
+        cells += [cell(row, name, text), ratio_text(value(row, name), value(reference, name))]
     return cells
 
 
-def comparison_table(results: Results, section: str, keys: list[dict[str, Any]]) -> str:
-    """One row per contestant; time, memory and their ratios to the baseline, side by side for each device."""
-    header = ["model"]
-    for device in NAMES:
-        header += [f"{NAMES[device]} time", "ratio", "peak memory", "ratio"]
-    lines = []
-    for key in keys:
-        cells = [comparison_cells(section_rows(results, device, section), key) for device in NAMES]
-        lines.append([title(key["contestant"]), *[cell for group in cells for cell in group]])
-    return table(header, lines)
+def device_table(
+    results: Results,
+    section: str,
+    columns: Sequence[str],
+    lines: Iterable[tuple[str, Any]],
+    cells: Callable[[list[Row], Any], list[str]],
+) -> str:
+    """
+    Format a table of models with the devices side by side.
+
+    Args:
+        results (`Results`): All figures.
+        section (`str`): Section whose rows the cells come from.
+        columns (`Sequence[str]`): Titles of one device's columns; `{}` stands for the device.
+        lines (`Iterable[tuple[str, Any]]`): Title and subject of each line.
+        cells (`Callable`): Formats the cells of a subject from one device's rows.
+    """
+    header = ["model", *(column.format(DEVICES[device]) for device in DEVICES for column in columns)]
+    rows = {device: section_rows(results, device, section) for device in DEVICES}
+    return table(header, [[name, *(x for d in DEVICES for x in cells(rows[d], subject))] for name, subject in lines])
 
 
 def comparison_tables(results: Results, section: str) -> str:
-    """A table for each size (and batch size)."""
-    keys = all_keys(results, section)
-    if not keys:
-        return f"{NOT_MEASURED.capitalize()}."
-    parts = []
+    """Format one table per size (and batch size)."""
+    keys, parts = all_keys(results, section), []
     for conditions in distinct({**key, "contestant": None} for key in keys):
         batch = f", batch of {conditions['batch_size']}" if "batch_size" in conditions else ""
+        lines = [(title(key["contestant"]), key) for key in keys if {**key, "contestant": None} == conditions]
+        columns = ("{} time", "ratio", "peak memory", "ratio")
         parts.append(f"### {size_text(conditions['size'])}{batch}")
-        parts.append(comparison_table(results, section, [k for k in keys if {**k, "contestant": None} == conditions]))
+        parts.append(device_table(results, section, columns, lines, comparison_cells))
     return "\n\n".join(parts)
 
 
 def deformable_table(results: Results, device: str) -> str:
-    """Each engine's time for each deformable convolution, and how many times faster than torchvision's it is."""
+    """Format each engine's time for each deformable convolution, and its speed relative to torchvision's."""
     rows = section_rows(results, device, "deformable")
-    if not rows:
-        return f"{NOT_MEASURED.capitalize()}."
     engines = distinct(row["key"]["engine"] for row in rows)
     lines = []
     for conditions in distinct({**row["key"], "engine": None} for row in rows):
         reference = value(find_row(rows, {**conditions, "engine": "torchvision"}), "seconds")
-        cells = [f"{conditions['layer']}", conditions["step"], size_text(conditions["size"]), conditions["dtype"]]
+        cells = [conditions["layer"], conditions["step"], size_text(conditions["size"]), conditions["dtype"]]
         for engine in engines:
             row = find_row(rows, {**conditions, "engine": engine})
-            seconds = value(row, "seconds")
-            cells.append(missing(row) if seconds is None else seconds_text(seconds))
+            cells.append(cell(row, "seconds", seconds_text))
             if engine != "torchvision":
-                cells.append(ratio_text(ratio(reference, seconds)))
+                cells.append(ratio_text(reference, value(row, "seconds")))
         lines.append(cells)
-    header = ["layer", "step", "image", "type"]
+    header = ["layer", "step", "image", "dtype"]
     for engine in engines:
         header += [engine] if engine == "torchvision" else [engine, "times faster"]
     return table(header, lines)
 
 
 def share_table(results: Results, device: str) -> str:
-    """The share of all deformable convolutions in a forward, by engine."""
+    """Format the share of all deformable convolutions in a forward pass, by engine."""
     lines = []
     for row in section_rows(results, device, "shares"):
-        seconds, deformable_seconds = value(row, "seconds"), value(row, "deformable_seconds")
-        share = ratio(deformable_seconds, seconds)
-        cells = [row["key"]["engine"], row["key"]["dtype"], size_text(row["key"]["size"])]
-        if seconds is None or deformable_seconds is None or share is None:
-            cells += [missing(row)] * 3
-        else:
-            cells += [seconds_text(seconds), seconds_text(deformable_seconds), f"{share:.0%}"]
-        lines.append(cells)
-    if not lines:
-        return f"{NOT_MEASURED.capitalize()}."
-    return table(["engine", "type", "image", "whole forward", "deformable convolutions", "share"], lines)
+        share = ratio(value(row, "deformable_seconds"), value(row, "seconds"))
+        lines.append(
+            [
+                row["key"]["engine"],
+                row["key"]["dtype"],
+                size_text(row["key"]["size"]),
+                *(cell(row, name, seconds_text) for name in ("seconds", "deformable_seconds")),
+                number_cell(share, "{:.0%}".format, row),
+            ]
+        )
+    return table(["engine", "dtype", "image", "forward pass", "deformable convolutions", "share"], lines)
 
 
 def scaling_cells(rows: list[Row], contestant: dict[str, Any]) -> list[str]:
-    """The exponent over all sizes, and the ratio of the times at 4096 x 4096 and 2048 x 2048."""
+    """Format the exponent over all sizes, and the ratio of the times at 4096 x 4096 and 2048 x 2048."""
     measured = {}
     for row in rows:
         seconds = value(row, "seconds")
@@ -249,446 +268,222 @@ def scaling_cells(rows: list[Row], contestant: dict[str, Any]) -> list[str]:
             measured[tuple(row["key"]["size"])] = seconds
     slope = log_log_slope([math.prod(size) for size in measured], list(measured.values()))
     times = ratio(measured.get((4096, 4096)), measured.get((2048, 2048)))
-    return [NOT_MEASURED if number is None else f"{number:.2f}" for number in (slope, times)]
+    return [number_cell(number, "{:.2f}".format, None) for number in (slope, times)]
 
 
 def scaling_table(results: Results) -> str:
-    contestants = distinct(key["contestant"] for key in all_keys(results, "inference"))
-    if not contestants:
-        return f"{NOT_MEASURED.capitalize()}."
-    header = ["model"]
-    for device in NAMES:
-        header += [f"{NAMES[device]} exponent", "4096 x 4096 : 2048 x 2048"]
-    lines = []
-    for contestant in contestants:
-        cells = [scaling_cells(section_rows(results, d, "inference"), contestant) for d in NAMES]
-        lines.append([title(contestant), *[cell for group in cells for cell in group]])
-    return table(header, lines)
+    """Format how each model's time grows with the number of pixels."""
+    lines = [(title(each), each) for each in distinct(key["contestant"] for key in all_keys(results, "inference"))]
+    return device_table(results, "inference", ("{} exponent", "4096 x 4096 : 2048 x 2048"), lines, scaling_cells)
 
 
 def achieved_cell(results: Results, device: str, key: dict[str, Any]) -> str:
-    """Operations per second that a contestant reaches, and the share of the matrix product's."""
+    """Format a contestant's operations per second and their share of the matrix product's rate."""
     row = find_row(section_rows(results, device, "inference"), key)
     seconds = value(row, "seconds")
     if seconds is None:
-        return missing(row)
+        return cell(row, "seconds", seconds_text)
     counted = find_row(
         section_rows(results, device, "flops"), {"model": key["contestant"]["model"], "size": key["size"]}
     )
     per_second = ratio(value(counted, "flops"), seconds)
-    if per_second is None:
-        return missing(counted)
     ceiling = find_row(section_rows(results, device, "ceilings"), {"ceiling": key["contestant"]["dtype"]})
     share = ratio(per_second, value(ceiling, "per_second"))
-    return f"{per_second / 1e9:.3g}" + ("" if share is None else f" ({share:.0%})")
+    percent = "" if share is None else f" ({share:.0%})"
+    return number_cell(per_second, lambda number: f"{number / 1e9:.3g}{percent}", counted)
 
 
 def achieved_table(results: Results, device: str) -> str:
+    """Format the operations per second of each contestant at each size."""
     keys = [row["key"] for row in section_rows(results, device, "inference")]
-    if not keys:
-        return f"{NOT_MEASURED.capitalize()}."
     sizes = distinct(key["size"] for key in keys)
     lines = [
-        [title(contestant), *[achieved_cell(results, device, {"contestant": contestant, "size": s}) for s in sizes]]
+        [title(contestant), *(achieved_cell(results, device, {"contestant": contestant, "size": s}) for s in sizes)]
         for contestant in distinct(key["contestant"] for key in keys)
     ]
     return table(["model", *map(size_text, sizes)], lines)
 
 
 def operations_table(results: Results) -> str:
-    """What one forward takes; the same on every device."""
+    """Format the operations of one forward pass; they are the same on every device."""
     keys = all_keys(results, "flops")
-    if not keys:
-        return f"{NOT_MEASURED.capitalize()}."
-    rows = [row for device in NAMES for row in section_rows(results, device, "flops")]
+    rows = [row for device in DEVICES for row in section_rows(results, device, "flops")]
     sizes = distinct(key["size"] for key in keys)
-    lines = []
-    for model in distinct(key["model"] for key in keys):
-        cells = [MODEL_TITLES.get(model, model.replace("massformer-", "MaSSFormer "))]
-        for size in sizes:
-            row = find_row(rows, {"model": model, "size": size})
-            count = value(row, "flops")
-            cells.append(missing(row) if count is None else f"{count / 1e12:.3g}")
-        lines.append(cells)
+
+    def operations(model: str, size: list[int]) -> str:
+        return cell(find_row(rows, {"model": model, "size": size}), "flops", lambda count: f"{count / 1e12:.3g}")
+
+    models = distinct(key["model"] for key in keys)
+    lines = [[model_title(model), *(operations(model, size) for size in sizes)] for model in models]
     return table(["model", *map(size_text, sizes)], lines)
 
 
 def ceiling_table(results: Results) -> str:
+    """Format the peak rates of the machine."""
     lines = []
     for key in all_keys(results, "ceilings"):
-        copy = key["ceiling"] == "copy"
-        cells = ["copy, GB/s read and written" if copy else f"matrix product in {key['ceiling']}, GFLOP/s"]
-        for device in NAMES:
-            row = find_row(section_rows(results, device, "ceilings"), key)
-            number = value(row, "per_second")
-            cells.append(missing(row) if number is None else f"{number / 1e9:.4g}")
-        lines.append(cells)
-    if not lines:
-        return f"{NOT_MEASURED.capitalize()}."
-    return table(["", *[NAMES[device] for device in NAMES]], lines)
+        name = key["ceiling"]
+        rows = [find_row(section_rows(results, device, "ceilings"), key) for device in DEVICES]
+        rates = [cell(row, "per_second", lambda number: f"{number / 1e9:.4g}") for row in rows]
+        lines.append(
+            ["copy, GB/s read and written" if name == "copy" else f"matrix product in {name}, GFLOP/s", *rates]
+        )
+    return table(["", *DEVICES.values()], lines)
 
 
 def metric_table(results: Results) -> str:
-    """Time and memory of the metrics' methods, as multiples of this package's."""
+    """Format time and memory of the metrics' implementations, relative to this package's."""
     rows = section_rows(results, "cpu", "metrics")
     if not rows:
-        return f"{NOT_MEASURED.capitalize()}."
+        return ""
     own = value(find_row(rows, {**rows[0]["key"], "method": "counts"}), "seconds")
-    cells = []
-    for row in rows:
-        seconds, memory = value(row, "seconds"), value(row, "peak_bytes")
-        cells.append(
-            [
-                METRIC_TITLES[row["key"]["method"]],
-                missing(row) if seconds is None else f"{seconds:.3f} s",
-                ratio_text(ratio(seconds, own)),
-                "" if memory is None else memory_text(memory),
-            ]
-        )
+    lines = [
+        [
+            METRIC_TITLES[row["key"]["method"]],
+            cell(row, "seconds", "{:.3f} s".format),
+            ratio_text(value(row, "seconds"), own),
+            cell(row, "peak_bytes", format_bytes),
+        ]
+        for row in rows
+    ]
     header = [f"a pair of {size_text(rows[0]['key']['size'])} pixels", "CPU time", "times the first", "peak memory"]
-    return table(header, cells)
+    return table(header, lines)
 
 
-def spread_text(values: Sequence[float], scale: float, digits: int) -> str:
-    """The mean and, of several seeds, their standard deviation."""
-    mean = f"{scale * statistics.mean(values):.{digits}f}"
-    return f"{mean} ± {scale * statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
-
-
-def decoder_cells(row: Row) -> list[str]:
-    values = row["values"]
-    return [
-        row["key"]["decoder"],
-        f"{values['parameters'][0] / 1e6:.2f} M",
-        spread_text(values["mean_iou"], 100, 2),
-        spread_text(values["mean_boundary_iou"], 100, 2),
-        spread_text(values["mean_bf1"], 1, 4),
-        seconds_text(statistics.median(values["seconds"])),
-        memory_text(max(values["peak_bytes"])),
+def trained_table(rows: list[Row], scores: dict[str, str]) -> str:
+    """Format size, scores and training costs of models that were trained alike."""
+    lines = [
+        [
+            row["key"]["decoder"],
+            f"{row['values']['parameters'][0] / 1e6:.2f} M",
+            *(spread_cell(row, name) for name in scores.values()),
+            cell(row, "seconds", seconds_text),
+            format_bytes(max(row["values"]["peak_bytes"])),
+        ]
+        for row in rows
     ]
+    return table(["model", "parameters", *scores, "training", "peak memory"], lines)
 
 
-def formulation_cells(row: Row) -> list[str]:
-    values = row["values"]
+def trained_entry(results: Results, device: str, section: str, scores: dict[str, str]) -> dict[str, Any]:
+    """Return the training conditions of models that were trained alike, and their table."""
+    rows = section_rows(results, device, section)
+    if not rows:
+        return {}
+    return {**rows[0]["key"], "seeds": len(rows[0]["values"]["mean_iou"]), "table": trained_table(rows, scores)}
 
-    def cell(name: str, factor: int, digits: int) -> str:
-        return spread_text(values[name], factor, digits) if name in values else "-"
 
-    return [
-        row["key"]["decoder"],
-        f"{values['parameters'][0] / 1e6:.2f} M",
-        cell("mean_iou", 100, 2),
-        cell("mean_boundary_iou", 100, 2),
-        cell("mean_bf1", 1, 4),
-        cell("mean_pq_st", 100, 2),
-        cell("general_mean_iou", 100, 2),
-        cell("general_mean_pq_st", 100, 2),
-        seconds_text(statistics.median(values["seconds"])),
+def new_class_entry(results: Results, device: str) -> dict[str, Any]:
+    """Return the training conditions of a class learned from pseudo-labels, and the table of its scores."""
+    rows = section_rows(results, device, "new_classes")
+    if not rows:
+        return {}
+    lines = [
+        [setting, *(spread_cell(row, name) for name in ("iou", "boundary_iou", "bf1"))]
+        for name, setting in SETTING_TITLES.items()
+        for row in rows
+        if row["key"]["setting"] == name
     ]
-
-
-def formulation_table(results: Results, device: str) -> str:
-    """The same with what general inference makes of queries."""
-    rows = section_rows(results, device, "formulations")
-    if not rows:
-        return "Not measured."
-    header = ["model", "parameters", "mIoU", "BIoU", "BF1", "PQ^St", "mIoU, general", "PQ^St, general", "training"]
-    return training_conditions(rows[0]) + "\n\n" + table(header, [formulation_cells(row) for row in rows])
-
-
-def decoder_table(results: Results, device: str) -> str:
-    """Scores of decoders that were trained alike, and under which conditions."""
-    rows = section_rows(results, device, "decoders")
-    if not rows:
-        return "Not measured."
-    header = ["decoder", "parameters", "mIoU", "BIoU", "BF1", "training", "peak memory"]
-    return training_conditions(rows[0]) + "\n\n" + table(header, [decoder_cells(row) for row in rows])
-
-
-def training_conditions(row: Row) -> str:
-    """On what models were trained, and how long."""
-    key, seeds = row["key"], len(row["values"]["mean_iou"])
-    height, width = key["size"]
-    return (
-        f"{key['train']} scenes of {width} x {height} pixels to train on and {key['validation']} others to evaluate, "
-        f"{key['steps']} steps of {key['batch_size']} crops of {key['crop_size']} pixels, {seeds} seeds, "
-        f"{key['threads']} thread(s)."
-    )
+    seeds = len(rows[-1]["values"]["iou"])
+    return {**rows[-1]["key"], "seeds": seeds, "table": table(["bicycle", "IoU", "BIoU", "BF1"], lines)}
 
 
 def matte_table(results: Results, device: str) -> str:
-    """Errors of mattes against the true alpha."""
-    rows = section_rows(results, device, "mattes")
-    if not rows:
-        return "Not measured."
-    cells = [
+    """Format the errors of mattes against the exact alpha."""
+    lines = [
         [
-            row["key"]["class"],
-            row["key"]["matte"],
-            str(row["key"]["scenes"]),
-            *(f"{value(row, name):.2f}" for name in ("sad", "mse", "gradient")),
-            f"{value(row, 'seconds'):.1f} s" if value(row, "seconds") else "-",
+            *(str(row["key"][name]) for name in ("class", "matte", "scenes")),
+            *(cell(row, name, "{:.2f}".format) for name in ("sad", "mse", "gradient")),
+            cell(row, "seconds", "{:.1f} s".format) if value(row, "seconds") else "-",
         ]
-        for row in rows
+        for row in section_rows(results, device, "mattes")
     ]
     header = ["class", "matte", "scenes", "SAD / 10^3", "MSE x 10^3", "gradient / 10^3", "refinement"]
-    return table(header, cells)
+    return table(header, lines)
 
 
 def onnx_table(results: Results, device: str) -> str:
-    """Time and memory of exported models beside PyTorch's."""
+    """Format time and memory of exported models, relative to PyTorch's."""
     rows = section_rows(results, device, "onnx")
-    if not rows:
-        return "Not measured."
-    cells = []
+    lines = []
     for row in rows:
         key = row["key"]
         eager = find_row(rows, {**key, "engine": "PyTorch"})
-        start = [key["model"], size_text(key["size"]), GRAPH_TITLES[key["engine"]]]
-        seconds, memory = value(row, "seconds"), value(row, "peak_bytes")
-        if seconds is None or memory is None:
-            cells.append([*start, missing(row), "", "", ""])
-            continue
-        slower, larger = ratio(seconds, value(eager, "seconds")), ratio(memory, value(eager, "peak_bytes"))
-        cells.append([*start, seconds_text(seconds), ratio_text(slower), memory_text(memory), ratio_text(larger)])
-    return table(["model", "pixels", "engine", "time", "x PyTorch", "peak memory", "x PyTorch"], cells)
+        cells = [key["model"], size_text(key["size"]), GRAPH_TITLES[key["engine"]]]
+        for name, text in (("seconds", seconds_text), ("peak_bytes", format_bytes)):
+            cells += [cell(row, name, text), ratio_text(value(row, name), value(eager, name))]
+        lines.append(cells)
+    return table(["model", "pixels", "engine", "time", "x PyTorch", "peak memory", "x PyTorch"], lines)
 
 
-SETTING_TITLES = {
-    "tool": "pseudo-labels, as the tool made them",
-    "merged": "pseudo-labels, where the label map says others",
-    "alone": "without accurate labels",
-    "unweighted": "without re-weighting",
-    "reweighted": "with re-weighting (Eq. 7)",
-}
-
-
-def new_class_table(results: Results, device: str) -> str:
-    """Scores of a class that was learned from pseudo-labels, and under which conditions."""
-    rows = section_rows(results, device, "new_classes")
-    if not rows:
-        return "Not measured."
-    key, seeds = rows[-1]["key"], len(rows[-1]["values"]["iou"])
-    conditions = (
-        f"{key['train_count']} scenes of {key['size']} pixels to train on, which show the class on "
-        f"{100 * key['least_share']:g} % of their pixels or more, and {key['val_count']} others to evaluate, "
-        f"{key['steps']} steps of {key['batch_size']} crops of {key['crop_size']} pixels, {seeds} seeds."
-    )
-    cells = [
-        [
-            SETTING_TITLES[row["key"]["setting"]],
-            spread_text(row["values"]["iou"], 100, 2),
-            spread_text(row["values"]["boundary_iou"], 100, 2),
-            spread_text(row["values"]["bf1"], 1, 4),
-        ]
-        for setting in SETTING_TITLES
-        for row in rows
-        if row["key"]["setting"] == setting
-    ]
-    return conditions + "\n\n" + table(["bicycle", "IoU", "BIoU", "BF1"], cells)
-
-
-def source_text(device: str, sections: list[str], source: dict[str, Any]) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in source["versions"].items())
-    limits = ""
-    if source["time_limit"]:
-        limits = f"; memory limit {source['memory_limit']}, time limit {source['time_limit']:g} s"
-    return "\n".join(
-        [
-            f"* {NAMES[device]}: {', '.join(SECTION_TITLES[section] for section in sections)}",
-            f"  * {source['machine']}",
-            f"  * {versions}",
-            f"  * {source['date']}; rounds: {source['rounds']}{limits}",
-            f"  * `{source['command']}`",
-        ]
-    )
-
-
-def sources(results: Results) -> str:
-    """The machines, versions, dates and commands that the figures come from."""
-    parts = []
-    for device in NAMES:
+def sources(results: Results) -> list[dict[str, Any]]:
+    """Return the machines, versions, dates and commands of the figures."""
+    found = []
+    for device, name in DEVICES.items():
         measured = results.get(device, {})
-        if not measured:
-            parts.append(f"* {NAMES[device]}: {NOT_MEASURED}")
         for source in distinct(section["source"] for section in measured.values()):
-            sections = [name for name in SECTION_TITLES if measured.get(name, {}).get("source") == source]
-            parts.append(source_text(device, sections, source))
-    return "\n".join(parts)
+            titles = [SECTION_TITLES[key] for key in SECTION_TITLES if measured.get(key, {}).get("source") == source]
+            versions = ", ".join(f"{package} {version}" for package, version in source["versions"].items())
+            found.append({**source, "device": name, "sections": ", ".join(titles), "versions": versions})
+    return found
 
 
-def failures(results: Results) -> str:
-    """The messages of what failed."""
-    lines = []
-    for device in NAMES:
-        for section in SECTION_TITLES:
-            for row in section_rows(results, device, section):
-                if row["status"] == "failed":
-                    what = f"{NAMES[device]}, {SECTION_TITLES[section]}, {key_text(row['key'])}"
-                    lines.append(f"* {what}: `{row['detail']}`")
-    return "\n".join(["## What failed", "", *lines]) if lines else ""
+def failures(results: Results) -> list[dict[str, str]]:
+    """Return the failed measurements and their messages."""
+    return [
+        {"measurement": f"{name}, {section_title}, {key_text(row['key'])}", "detail": row["detail"]}
+        for device, name in DEVICES.items()
+        for section, section_title in SECTION_TITLES.items()
+        for row in section_rows(results, device, section)
+        if row["status"] == "failed"
+    ]
 
 
-def for_each_device(results: Results, text: Callable[[Results, str], str]) -> str:
-    """A part of the document under a heading for each device."""
-    return "\n\n".join(f"### {NAMES[device]}\n\n{text(results, device)}" for device in NAMES)
+def by_device(make: Callable[..., Any], results: Results, *arguments: Any) -> dict[str, Any]:
+    """Make a table per device, by the device's name."""
+    return {name: make(results, device, *arguments) for device, name in DEVICES.items()}
 
 
-DOCUMENT = """\
-# Benchmarks
-
-Written by `scripts/benchmarks/benchmark_model.py` from the figures in `{results_name}`; `--render-only` writes it
-again.
-
-{sources}
-
-## What the figures mean
-
-* All models have random weights and {num_labels} classes. {baseline} and MaskFormer-R50, with 100 queries and a
-  ResNet-50, and SegFormer-B2 are those of transformers. MaSSFormer's deformable convolutions are given offsets of
-  about {offset_pixels:g} pixels (standard deviation), because those of a fresh model are zero.
-* Each figure was measured in a process of its own, after a warm-up. In each round every contestant has its turn; what
-  stands here is the median over the rounds. What takes longer than the command's `--long` is measured in one round.
-* Times of inference are of one image, from pixel values on the device to the label map at the image's own size: the
-  model and its own `post_process_semantic_segmentation` with `target_sizes`. Reading and preparing the photograph is
-  not in them. {baseline}'s post-processing goes through masks of 384 x 384, MaskFormer's and SegFormer's start
-  from a quarter of the image's sides, MaSSFormer's from half of them: the label maps are not equally fine.
-* Peak memory is, on the CPU, that of the whole process (Python, libraries, weights and all), and on CUDA that of
-  PyTorch's allocator, while the timed runs last.
-* Ratios are to {baseline} in the same type, not compiled; below 1 is faster, or smaller.
-* "fused" models have been through `model.fuse()` (batch normalisations folded into convolutions, weights
-  channels-last), as `massformer segment` runs them; others are as `from_pretrained` loads them. Types other than
-  float32 are those of weights and input; in training, of autocast. The engine of deformable convolutions is the
-  automatic choice where none is named.
-* PyTorch's settings are its defaults: on CUDA, convolutions in float32 may use TF32, matrix products do not.
-* "does not fit" needed more memory than the limit, "timed out" more time. Sizes are height x width.
-
-## Inference
-
-{inference}
-
-## Training step
-
-Forward, loss, backward and a step of AdamW.
-
-{training}
-
-## Deformable convolutions
-
-Each of MaSSFormer-R50's by itself, at the size that its map has for the image, with offsets of {offset_pixels:g}
-pixels (standard deviation) that differ at every position. "torchvision" is `torchvision.ops.deform_conv2d` in float32.
-
-{deformable}
-
-## Share of the deformable convolutions
-
-In a forward of MaSSFormer-R50, fused; the convolutions that predict the offsets are not counted.
-
-{shares}
-
-## Cost against the number of pixels
-
-The exponent p of seconds ~ pixels^p over all sizes measured, and the ratio of two of the times, which is 4 where the
-cost is proportional to the number of pixels.
-
-{scaling}
-
-## Operations
-
-Of one forward, in 10^12 floating-point operations, two per multiply-add: convolutions, matrix products and attention.
-A deformable convolution counts as its matrix product.
-
-{operations}
-
-## Operations per second
-
-In GFLOP/s, and as a share of what a large matrix product reaches in the same type. The time is that of inference
-above, with post-processing, whose operations are not counted.
-
-{achieved}
-
-## What the machine reaches at best
-
-{ceilings}
-
-## Metrics
-
-Label maps of seven classes, a scene's and a prediction with ragged boundaries, to scores. The three give the same
-numbers. Peak memory is the whole process's.
-
-{metrics}
-
-## Decoders, trained alike
-
-The paper's claim at a small scale: one backbone (EfficientNet-Lite0 with ImageNet weights), decoders of like widths,
-and everything else the same: scenes, crops, steps, seeds, optimiser, and label maps read once at the images' own size.
-The last four rows leave out modules as Table 4 of the paper does; "+" adds to the row above, and EGF, with the
-supervision of edges, makes the full MaSSFormer. Mean and standard deviation over the seeds.
-[training.md](training.md#what-the-comparison-shows) says what it shows and what not.
-
-{decoders}
-
-## Semantic layers, and masks against pixels
-
-What the papers of SeMask and MaskFormer compare, at a small scale and trained alike. The first four rows put semantic
-layers into a Swin a tenth of Swin-T's size, which starts from random weights; the others are on EfficientNet-Lite0
-with ImageNet weights: per-pixel classification on MaSSFormer's pixel decoder, without and with its transformer
-decoder, and mask classification with a query for each class or with bipartite matching. PQ^St counts a class in an
-image as one segment. "General" gives each pixel to one query (MaskFormer, section 3.4), at a threshold of 0.3; its
-other columns sum over queries. Mean and standard deviation over the seeds.
-
-{formulations}
-
-## A new class from pseudo-labels
-
-The settings of the paper's Table 3 at a small scale: the demo model learns bicycles, which are part of "others" in its
-scenes, from masks that a stand-in for a labelling tool has spoiled, and is scored against the exact ones. Mean and
-standard deviation over the seeds. [new_classes.md](new_classes.md#what-the-comparison-shows) says what it shows.
-
-{new_classes}
-
-## Mattes
-
-Errors against the true alpha of scenes, which the demo model segments: of its label map taken as a matte, of its soft
-mattes (`massformer segment --mattes`), and of those with `--refine-mattes`. Sums and the time of refinement are per
-megapixel. The scenes are those of
-`massformer scenes --output matte-scenes --count 4 --size 4096x3072 --seed 78 --split val --alpha`.
-
-{mattes}
-
-## ONNX
-
-Models exported for photographs of any size (`massformer export --dynamic`), by ONNX Runtime on the CPU, beside the
-same models in PyTorch. From a photograph in memory to its label map; each in a process of its own, whose whole memory
-is counted. Variants have random weights.
-
-{onnx}
-
-{failures}"""
+def render_template(name: str, **values: Any) -> str:
+    """Fill in a Markdown template of this folder."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(name).render(values).strip() + "\n"
 
 
 def render(results: Results, results_name: str) -> str:
-    """The document, in Markdown."""
-    text = DOCUMENT.format(
+    """
+    Render the document in Markdown.
+
+    Args:
+        results (`Results`): All figures.
+        results_name (`str`): Name of the file that holds them.
+    """
+    return render_template(
+        "benchmarks.md.jinja",
         results_name=results_name,
         sources=sources(results),
+        unmeasured=[name for device, name in DEVICES.items() if not results.get(device)],
         baseline=BASELINE_TITLE,
         num_labels=len(MASS13K_LABELS),
         offset_pixels=OFFSET_PIXELS,
         inference=comparison_tables(results, "inference"),
         training=comparison_tables(results, "training"),
-        deformable=for_each_device(results, deformable_table),
-        shares=for_each_device(results, share_table),
+        deformable=by_device(deformable_table, results),
+        shares=by_device(share_table, results),
         scaling=scaling_table(results),
         operations=operations_table(results),
-        achieved=for_each_device(results, achieved_table),
+        achieved=by_device(achieved_table, results),
         ceilings=ceiling_table(results),
         metrics=metric_table(results),
-        decoders=for_each_device(results, decoder_table),
-        formulations=for_each_device(results, formulation_table),
-        mattes=for_each_device(results, matte_table),
-        onnx=for_each_device(results, onnx_table),
-        new_classes=for_each_device(results, new_class_table),
+        decoders=by_device(trained_entry, results, "decoders", SCORES),
+        formulations=by_device(trained_entry, results, "formulations", FORMULATION_SCORES),
+        new_classes=by_device(new_class_entry, results),
+        mattes=by_device(matte_table, results),
+        onnx=by_device(onnx_table, results),
         failures=failures(results),
     )
-    return text.rstrip() + "\n"

@@ -1,6 +1,6 @@
 """
-The measurements of `benchmark_model.py`, for a process of their own: takes a job as JSON, its only argument, and
-prints a line of JSON for each of its keys.
+Run one job of `benchmark_model.py` in its own process: the only argument is the job as JSON, the output a line of JSON
+per key.
 """
 
 import dataclasses
@@ -21,17 +21,17 @@ from torchvision.ops import deform_conv2d
 
 from transformers_massformer import MASS13K_LABELS, MaSSFormerForSemanticSegmentation, MaSSFormerImageProcessor
 from transformers_massformer.conversion import variant_config
-from transformers_massformer.evaluation.profiling import count_operations
-from transformers_massformer.inference.memory import PeakMemory
+from transformers_massformer.evaluation.profiling import count_operations, synchronize
+from transformers_massformer.inference.memory import OUT_OF_MEMORY, PeakMemory
 from transformers_massformer.models.deform_conv import ModulatedDeformConv2d
 from transformers_massformer.models.modeling_massformer import MaSSFormerDeformableConvLayer
 
 
-# Largest side of the image that warms a CPU up before anything is timed.
+# Largest side of the image for the warm-up on a CPU.
 WARM_UP_SIDE = 2048
-# A measurement is repeated until it has taken this long in all, but not more often than this.
+# A measurement is repeated for this total time, at most this often.
 MIN_SECONDS, MAX_RUNS = 2.0, 5
-# Standard deviation of the offsets of deformable convolutions; those of a fresh model are all zero.
+# Standard deviation of the offsets of deformable convolutions; those of an untrained model are all zero.
 OFFSET_PIXELS = 2.0
 # Input channels, output channels, kernel size and stride of every deformable convolution of MaSSFormer-R50.
 DEFORMABLE_LAYERS = {
@@ -45,23 +45,23 @@ DEFORMABLE_LAYERS = {
     "EGF": (64, 64, 3, 2),
 }
 FORWARD, FORWARD_BACKWARD = "forward", "forward + backward"
-# What libraries say when memory has run out.
-OUT_OF_MEMORY = ("allocate memory", "out of memory", "bad_alloc", "memoryerror", "memory object", "thread creation")
-# Sides of the matrices, and bytes of the copy, that show what the machine can do at best.
+# Substrings of out-of-memory errors of PyTorch, Python and the C library.
+OUT_OF_MEMORY_MESSAGES = (*OUT_OF_MEMORY, "allocate memory", "memoryerror", "memory object", "thread creation")
+# Sides of the matrices, and bytes of the copy, that measure the machine's peak rates.
 MATRIX_SIDE, COPIED_BYTES = {"cpu": 4096, "cuda": 16384}, 2**29
 
 
 @dataclasses.dataclass(frozen=True)
 class Contestant:
     """
-    A model as it is run.
+    A model and how it is run.
 
     Attributes:
         model (`str`): A key of `PEERS`, or `"massformer-"` and a variant.
-        dtype (`str`): Type of the weights; in training, of autocast.
-        fuse (`bool`): Whether batch normalisations are folded into convolutions, as the command line does.
-        engine (`str`, *optional*): What computes deformable convolutions; by default the model's own choice.
-        compile (`bool`): Whether the model is compiled.
+        dtype (`str`): Dtype of the weights; in training, of autocast.
+        fuse (`bool`): Whether to fold batch normalisations into convolutions, as the command line does.
+        engine (`str`, *optional*): Engine of deformable convolutions; by default the model's own choice.
+        compile (`bool`): Whether to compile the model.
     """
 
     model: str
@@ -72,26 +72,30 @@ class Contestant:
 
 
 def peer_fields(**fields) -> dict[str, Any]:
-    """Fields of a peer's configuration: MaSS13K's classes, and a ResNet-50 where it has a backbone."""
+    """Return a peer's configuration fields: MaSS13K's classes and the given ones."""
     labels = dict(enumerate(MASS13K_LABELS))
     return {"id2label": labels, "label2id": {label: index for index, label in labels.items()}, **fields}
 
 
 def resnet50() -> dict[str, Any]:
+    """Return the configuration of a ResNet-50 backbone."""
     return {"model_type": "resnet", "out_features": ["stage1", "stage2", "stage3", "stage4"]}
 
 
 def mask2former_r50() -> tuple[Any, Any]:
+    """Create a Mask2Former with a ResNet-50, and its image processor."""
     config = transformers.Mask2FormerConfig(**peer_fields(backbone_config=resnet50(), num_queries=100))
     return transformers.Mask2FormerForUniversalSegmentation(config), transformers.Mask2FormerImageProcessor()
 
 
 def maskformer_r50() -> tuple[Any, Any]:
+    """Create a MaskFormer with a ResNet-50, and its image processor."""
     config = transformers.MaskFormerConfig(**peer_fields(backbone_config=resnet50()))
     return transformers.MaskFormerForInstanceSegmentation(config), transformers.MaskFormerImageProcessor()
 
 
 def segformer_b2() -> tuple[Any, Any]:
+    """Create a SegFormer-B2 and its image processor."""
     widths = {"hidden_sizes": [64, 128, 320, 512], "decoder_hidden_size": 768}
     config = transformers.SegformerConfig(**peer_fields(depths=[3, 4, 6, 3], **widths))
     return transformers.SegformerForSemanticSegmentation(config), transformers.SegformerImageProcessor()
@@ -101,7 +105,7 @@ PEERS = {"mask2former-r50": mask2former_r50, "maskformer-r50": maskformer_r50, "
 
 
 def create(model: str, engine: str | None = None) -> tuple[Any, Any]:
-    """A model of random weights, in eval mode, and its image processor."""
+    """Create a model with random weights, in eval mode, and its image processor."""
     torch.manual_seed(0)
     if model in PEERS:
         network, processor = PEERS[model]()
@@ -113,7 +117,7 @@ def create(model: str, engine: str | None = None) -> tuple[Any, Any]:
 
 
 def spread_offsets(model: nn.Module):
-    """Gives the deformable convolutions of a fresh model offsets of about `OFFSET_PIXELS`."""
+    """Give the deformable convolutions of an untrained model offsets of about `OFFSET_PIXELS`."""
 
     def rescale(offset: nn.Module, arguments: tuple, output: torch.Tensor) -> torch.Tensor:
         factor = OFFSET_PIXELS / output.detach().std()
@@ -126,8 +130,8 @@ def spread_offsets(model: nn.Module):
             nn.init.normal_(layer.offset.weight)
             hooks.append(layer.offset.register_forward_hook(rescale))
     if hooks:
-        # Not in inference mode, where MaSSFormer may compute its maps in bands; but nothing is kept for a backward
-        # pass, which would count in the peak of what is measured.
+        # Not in inference mode, where MaSSFormer may compute its maps in bands. Without gradients, because the
+        # activations for a backward pass would count in the measured peak.
         model.requires_grad_(False)
         model(pixel_values=torch.randn(1, 3, 512, 512))
         model.requires_grad_(True)
@@ -136,7 +140,7 @@ def spread_offsets(model: nn.Module):
 
 
 def build(contestant: Contestant, device: str) -> tuple[Any, Any]:
-    """The model as the contestant describes it, in float32 on the device, and its image processor."""
+    """Create the contestant's model, in float32 on the device, and its image processor."""
     model, processor = create(contestant.model, contestant.engine)
     spread_offsets(model)
     if contestant.fuse:
@@ -146,25 +150,20 @@ def build(contestant: Contestant, device: str) -> tuple[Any, Any]:
     return model.to(device), processor
 
 
-def synchronize(device: str):
-    if device != "cpu":
-        torch.accelerator.synchronize()
-
-
 def run_times(step: Callable[[], object], device: str) -> list[float]:
-    """Seconds of each run of a step."""
+    """Measure the seconds of each run of a step."""
     seconds: list[float] = []
     while not seconds or (len(seconds) < MAX_RUNS and sum(seconds) < MIN_SECONDS):
-        synchronize(device)
+        synchronize(torch.device(device))
         start = time.perf_counter()
         step()
-        synchronize(device)
+        synchronize(torch.device(device))
         seconds.append(time.perf_counter() - start)
     return seconds
 
 
 def time_and_memory(step: Callable[[], object], device: str) -> dict[str, float]:
-    """Median time of a step, and the peak memory within its runs."""
+    """Measure the median time of a step and the peak memory during its runs."""
     with PeakMemory(device) as memory:
         seconds = run_times(step, device)
     values = {"seconds": statistics.median(seconds)}
@@ -174,14 +173,14 @@ def time_and_memory(step: Callable[[], object], device: str) -> dict[str, float]
 
 
 def warm_up_size(size: list[int], device: str, compiled: bool = False) -> list[int]:
-    """Kernels and memory of a CPU need no larger image; what is tuned or compiled for a size needs that size."""
+    """Limit the image for the warm-up on a CPU; tuned or compiled kernels need the actual size."""
     if compiled or device != "cpu":
         return size
     return [min(side, WARM_UP_SIDE) for side in size]
 
 
 def inference(key: dict[str, Any], device: str) -> dict[str, float]:
-    """From pixel values on the device to the label map at the image's own size."""
+    """Measure inference, from pixel values on the device to the label map at the image's own size."""
     contestant = Contestant(**key["contestant"])
     dtype = getattr(torch, contestant.dtype)
     model, processor = build(contestant, device)
@@ -198,7 +197,7 @@ def inference(key: dict[str, Any], device: str) -> dict[str, float]:
 
 
 def training_inputs(model: str, batch_size: int, size: list[int], device: str) -> dict[str, Any]:
-    """Crops, and labels in squares of 32 pixels, in the form that the model takes."""
+    """Create random crops and labels in squares of 32 pixels, as the model's keyword arguments."""
     rows, columns = size[0] // 32, size[1] // 32
     squares = torch.arange(rows * columns).view(1, rows, columns) % len(MASS13K_LABELS)
     labels = squares.repeat_interleave(32, 1).repeat_interleave(32, 2).expand(batch_size, -1, -1).to(device)
@@ -213,7 +212,7 @@ def training_inputs(model: str, batch_size: int, size: list[int], device: str) -
 
 
 def training(key: dict[str, Any], device: str) -> dict[str, float]:
-    """Forward, loss, backward and a step of AdamW, on crops on the device."""
+    """Measure forward pass, loss, backward pass and one AdamW step, on crops on the device."""
     contestant = Contestant(**key["contestant"])
     dtype = getattr(torch, contestant.dtype)
     model, _ = build(contestant, device)
@@ -233,7 +232,7 @@ def training(key: dict[str, Any], device: str) -> dict[str, float]:
 
 
 def flops(key: dict[str, Any], device: str) -> dict[str, float]:
-    """Operations of one forward, see `count_operations`."""
+    """Count the operations of one forward pass, see `count_operations`."""
     with FakeTensorMode():
         model, _ = create(key["model"])
     return {"flops": count_operations(model, {"pixel_values": torch.Size([1, 3, *key["size"]])})}
@@ -241,8 +240,8 @@ def flops(key: dict[str, Any], device: str) -> dict[str, float]:
 
 def deformable_function(engine: str, weight: nn.Parameter) -> Callable[..., torch.Tensor]:
     """
-    A deformable convolution as a function of its input, offsets and modulation: torchvision's operator itself, in
-    float32 as the release calls it, deformops' replacement of that, or this package's layer with the engine.
+    Return a deformable convolution as a function of input, offsets and modulation: torchvision's operator in float32,
+    as the release calls it, deformops' replacement for it, or this package's layer with the engine.
     """
     out_channels, in_channels, kernel_size, _ = weight.shape
     padding = (kernel_size // 2, kernel_size // 2)
@@ -259,7 +258,7 @@ def deformable_function(engine: str, weight: nn.Parameter) -> Callable[..., torc
 
 
 def deformable(key: dict[str, Any], device: str) -> dict[str, float]:
-    """One deformable convolution of MaSSFormer-R50 by itself, at the size that its map has for an image."""
+    """Measure one deformable convolution of MaSSFormer-R50 on a feature map of the size that the image gives."""
     torch.manual_seed(0)
     in_channels, out_channels, kernel_size, stride = DEFORMABLE_LAYERS[key["layer"]]
     height, width = (side // stride for side in key["size"])
@@ -287,18 +286,18 @@ def deformable(key: dict[str, Any], device: str) -> dict[str, float]:
 
 
 def shares(key: dict[str, Any], device: str) -> dict[str, float]:
-    """How much of a forward of MaSSFormer-R50 is spent in its deformable convolutions, not those for offsets."""
+    """Measure the share of MaSSFormer-R50's forward pass in deformable convolutions, excluding offset prediction."""
     dtype = getattr(torch, key["dtype"])
     model, _ = build(Contestant("massformer-r50", fuse=True, engine=key["engine"]), device)
     model.to(dtype)
     spent: list[float] = []
 
     def start(*ignored):
-        synchronize(device)
+        synchronize(torch.device(device))
         spent.append(-time.perf_counter())
 
     def stop(*ignored):
-        synchronize(device)
+        synchronize(torch.device(device))
         spent[-1] += time.perf_counter()
 
     for layer in model.modules():
@@ -312,15 +311,15 @@ def shares(key: dict[str, Any], device: str) -> dict[str, float]:
 
     forward(warm_up_size(key["size"], device))
     spent.clear()
-    synchronize(device)
+    synchronize(torch.device(device))
     beginning = time.perf_counter()
     forward(key["size"])
-    synchronize(device)
+    synchronize(torch.device(device))
     return {"seconds": time.perf_counter() - beginning, "deformable_seconds": sum(spent)}
 
 
 def ceilings(key: dict[str, Any], device: str) -> dict[str, float]:
-    """What the machine can do at best: a large matrix product in some type, or a copy from memory to memory."""
+    """Measure a peak rate of the machine: a large matrix product in a dtype, or a copy from memory to memory."""
     if key["ceiling"] == "copy":
         source = torch.zeros(COPIED_BYTES, dtype=torch.uint8, device=device)
         target = torch.empty_like(source)
@@ -344,14 +343,14 @@ SECTIONS: dict[str, Callable[[dict[str, Any], str], dict[str, float]]] = {
 
 
 def failure(message: str) -> dict[str, str]:
-    """What is recorded of a measurement that ended with an error."""
-    if any(words in message.lower() for words in OUT_OF_MEMORY):
+    """Classify a failed measurement by its error message."""
+    if any(words in message.lower() for words in OUT_OF_MEMORY_MESSAGES):
         return {"status": "does not fit"}
     return {"status": "failed", "detail": message.strip().splitlines()[-1] if message.strip() else "no message"}
 
 
 def run_job(job: dict[str, Any]) -> list[dict[str, Any]]:
-    """Measures every key of a job; prints and returns what came out."""
+    """Measure every key of a job; prints and returns the measurements."""
     measurements = []
     for key in job["keys"]:
         try:
@@ -364,6 +363,7 @@ def run_job(job: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def main():
+    """Limit this process's memory and run the job given as JSON."""
     job = json.loads(sys.argv[1])
     if job["memory_limit"] is not None:
         resource.setrlimit(resource.RLIMIT_DATA, (job["memory_limit"], job["memory_limit"]))

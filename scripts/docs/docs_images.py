@@ -1,6 +1,5 @@
 """
-Draws the pictures of docs/editing.md: mattes and cut-outs of the demo checkpoint, and bokeh, of drawn scenes whose
-true alpha is known.
+Draw the pictures of docs/editing.md: mattes, cut-outs and bokeh with the demo checkpoint, on scenes with exact alpha.
 """
 
 from pathlib import Path
@@ -18,33 +17,33 @@ from transformers_massformer.inference.segmenter import Segmenter
 from transformers_massformer.scenes import Scene, render_scene
 
 
-# Scenes of a seed that the checkpoint has not seen, and what is shown of them: left, top and side in pixels.
+# Scenes of a seed that the checkpoint has not seen: index, class, and windows as left, top and side in pixels.
 SEED = 77
 BRANCHES = (3, "vegetation", [(440, 120, 420), (900, 60, 420)])
 HAIR = (4, "human", [(2680, 2180, 420)])
 BOKEH = (4, "human", (2300, 2000, 1072))
 SIZE = (4096, 3072)
 CELL, GAP = 420, 8
-# Backdrop of cut-outs.
+# Colour behind cut-outs.
 BACKDROP = (225, 60, 165)
-# Around what is shown, so that its edges are as in the whole photograph.
+# Pixels around a window, so that its mattes and blur equal those of the complete photo.
 MARGIN = 256
 BOKEH_STRENGTH = 0.012
 
 
 class Example:
-    """A scene, and the demo checkpoint's mattes of it."""
+    """Scene with the demo checkpoint's mattes."""
 
     def __init__(self, segmenter: Segmenter, index: int):
         self.scene: Scene = render_scene(SEED, index, SIZE)
         self.photo = PIL.Image.fromarray(self.scene.image)
         mattes = segmenter(self.photo).mattes
         if mattes is None:
-            raise ValueError("The segmenter was made without mattes.")
+            raise ValueError("The segmenter makes no mattes. Create it with mattes=True.")
         self.mattes = mattes
 
     def around(self, label: str, left: int, top: int, side: int) -> tuple[PIL.Image.Image, np.ndarray, np.ndarray]:
-        """The photograph, the class's matte, and its true alpha, with a margin around what is shown."""
+        """Crop photo, matte and exact alpha of a class to a window with a margin."""
         x, y = max(left - MARGIN, 0), max(top - MARGIN, 0)
         right, bottom = min(left + side + MARGIN, SIZE[0]), min(top + side + MARGIN, SIZE[1])
         index, place = MASS13K_LABELS.index(label), (slice(y, bottom), slice(x, right))
@@ -52,12 +51,12 @@ class Example:
 
 
 def on_backdrop(cut: PIL.Image.Image) -> PIL.Image.Image:
-    """A cut-out on a colour that scenes do not have."""
+    """Place a cut-out on a colour that scenes do not contain."""
     return PIL.Image.alpha_composite(PIL.Image.new("RGBA", cut.size, (*BACKDROP, 255)), cut).convert("RGB")
 
 
 def shown(picture: PIL.Image.Image | np.ndarray, left: int, top: int, side: int) -> PIL.Image.Image:
-    """What is shown of a picture that has a margin, in a cell."""
+    """Crop the window out of a picture with a margin, at the size of a cell."""
     if isinstance(picture, np.ndarray):
         picture = PIL.Image.fromarray(picture)
     x, y = min(left, MARGIN), min(top, MARGIN)
@@ -65,7 +64,7 @@ def shown(picture: PIL.Image.Image | np.ndarray, left: int, top: int, side: int)
 
 
 def sheet(rows: list[list[PIL.Image.Image]]) -> PIL.Image.Image:
-    """Cells beside and below each other, on white."""
+    """Arrange cells in rows and columns on white."""
     width, height = len(rows[0]) * (CELL + GAP) - GAP, len(rows) * (CELL + GAP) - GAP
     picture = PIL.Image.new("RGB", (width, height), "white")
     for row, cells in enumerate(rows):
@@ -75,7 +74,7 @@ def sheet(rows: list[list[PIL.Image.Image]]) -> PIL.Image.Image:
 
 
 def matte_row(example: Example, label: str, window: tuple[int, int, int]) -> list[PIL.Image.Image]:
-    """Photograph, matte, refined matte, true alpha, and the cut-out on a backdrop."""
+    """Draw photo, matte, refined matte, exact alpha, and the cut-out on a backdrop."""
     photo, matte, alpha = example.around(label, *window)
     refined = refine_matte(photo, matte)
     cells = (photo, matte, refined, alpha, on_backdrop(cut_out(photo, refined)))
@@ -83,16 +82,16 @@ def matte_row(example: Example, label: str, window: tuple[int, int, int]) -> lis
 
 
 def bokeh_row(example: Example, label: str, window: tuple[int, int, int]) -> list[PIL.Image.Image]:
-    """Photograph, bokeh by the checkpoint's matte, by the refined one, and by the true alpha."""
+    """Draw the photo, and its bokeh with the checkpoint's matte, the refined matte and the exact alpha."""
     photo, matte, alpha = example.around(label, *window)
     mattes = (firm_matte(matte), refine_matte(photo, matte), alpha)
-    # As strong as in the whole photograph.
+    # The strength is relative to the diagonal of the complete photo.
     strength = BOKEH_STRENGTH * np.hypot(*SIZE) / np.hypot(*photo.size)
     return [shown(photo, *window), *(shown(bokeh(photo, each, strength), *window) for each in mattes)]
 
 
 def main(
-    output: Annotated[Path, typer.Option(help="Folder of the pictures.")] = Path("docs/images"),
+    output: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("docs/images"),
     model: Annotated[str, typer.Option(help="Folder of the model.")] = "hub/massformer-demo",
 ):
     segmenter = Segmenter(model, "cpu", torch.float32, mattes=True)

@@ -1,7 +1,7 @@
 """
-Draws docs/images/readme.jpg: the scene of `make demo`, which the demo checkpoint has never seen, under its label map,
-and the part of it with the longest boundary of vegetation at its own pixels, beside the exact label map. The part is
-chosen by the exact label map, not by the model's.
+Draw docs/images/readme.jpg from the pictures of `make demo`: the scene under its label map, and beside it the window
+with the longest vegetation boundary at full resolution: photo, label map and exact label map. The window is chosen by
+the exact label map alone.
 """
 
 from pathlib import Path
@@ -12,23 +12,19 @@ import PIL.Image
 import PIL.ImageDraw
 import PIL.ImageFont
 import typer
-from demo import CHECKPOINT, SEED
 from scipy import ndimage
 
 from transformers_massformer import MASS13K_LABELS
-from transformers_massformer.cli.options import parse_size
 from transformers_massformer.editing import label_map_image, overlay_image, with_legend
-from transformers_massformer.inference.segmenter import Segmenter
-from transformers_massformer.scenes import render_scene
 
 
-# Of the picture, in pixels: its height without the legend, the width of each part, the gap between them, the letters.
+# In pixels: height of the picture without the legend, width of each window, gap between them, font size.
 HEIGHT, PART_WIDTH, GAP, TITLE_SIZE = 600, 390, 8, 30
 OPACITY, JPEG_QUALITY = 0.5, 85
 
 
 def busiest_part(label_map: np.ndarray, label: int, width: int, height: int) -> tuple[int, int]:
-    """Left and top of the window with the longest boundary of a class, to a quarter of its size."""
+    """Find left and top of the window with the longest boundary of a class, to a quarter of the window's size."""
     inside = label_map == label
     boundary = inside & ~ndimage.binary_erosion(inside, border_value=1)
     sums = np.pad(boundary.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
@@ -39,7 +35,7 @@ def busiest_part(label_map: np.ndarray, label: int, width: int, height: int) -> 
 
 
 def titled(picture: PIL.Image.Image, title: str) -> PIL.Image.Image:
-    """With a title in a dark corner."""
+    """Draw a title into a dark corner of a picture."""
     draw = PIL.ImageDraw.Draw(picture)
     font = PIL.ImageFont.load_default(TITLE_SIZE)
     draw.rectangle((0, 0, font.getlength(title) + TITLE_SIZE, 3 * TITLE_SIZE // 2), fill="black")
@@ -47,12 +43,11 @@ def titled(picture: PIL.Image.Image, title: str) -> PIL.Image.Image:
     return picture
 
 
-def compose(
-    photo: PIL.Image.Image, label_map: np.ndarray, truth: np.ndarray, part: tuple[int, int]
-) -> PIL.Image.Image:
-    """The overview with the part's frame, and the part three times: photograph, model, exact."""
+def compose(photo: PIL.Image.Image, label_map: np.ndarray, truth: np.ndarray) -> PIL.Image.Image:
+    """Compose the overview with the framed window, and the window's photo, label map and exact label map."""
     num_labels = len(MASS13K_LABELS)
-    box = (*part, part[0] + PART_WIDTH, part[1] + HEIGHT)
+    left, top = busiest_part(truth, MASS13K_LABELS.index("vegetation"), PART_WIDTH, HEIGHT)
+    box = (left, top, left + PART_WIDTH, top + HEIGHT)
     overview = overlay_image(photo, label_map, num_labels, OPACITY)
     PIL.ImageDraw.Draw(overview).rectangle(box, outline="white", width=16)
     overview = overview.resize((photo.width * HEIGHT // photo.height, HEIGHT), PIL.Image.Resampling.LANCZOS)
@@ -69,16 +64,14 @@ def compose(
 
 
 def main(
-    output: Annotated[Path, typer.Option(help="The picture.")] = Path("docs/images/readme.jpg"),
-    size: Annotated[str, typer.Option(help="WIDTHxHEIGHT of the scene in pixels.")] = "4096x3072",
-    seed: Annotated[int, typer.Option(help="Another seed draws another scene.")] = SEED,
-    checkpoint: Annotated[Path, typer.Option(help="Folder of the model.")] = CHECKPOINT,
+    demo: Annotated[Path, typer.Option(help="Folder that `make demo` wrote.")] = Path("demo"),
+    output: Annotated[Path, typer.Option(help="Picture to write.")] = Path("docs/images/readme.jpg"),
 ):
-    scene = render_scene(seed, 0, parse_size(size))
-    photo = PIL.Image.fromarray(scene.image)
-    label_map = Segmenter(str(checkpoint), "cpu")(photo).label_map
-    part = busiest_part(scene.label, MASS13K_LABELS.index("vegetation"), PART_WIDTH, HEIGHT)
-    compose(photo, label_map, scene.label, part).save(output, quality=JPEG_QUALITY)
+    if not (demo / "truth.png").exists():
+        raise typer.BadParameter(f"{demo} has no pictures. Run `make demo` first.")
+    photo = PIL.Image.open(demo / "scene.jpg").convert("RGB")
+    label_map, truth = (np.asarray(PIL.Image.open(demo / f"{name}.png")) for name in ("label_map", "truth"))
+    compose(photo, label_map, truth).save(output, quality=JPEG_QUALITY)
 
 
 if __name__ == "__main__":

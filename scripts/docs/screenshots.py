@@ -1,8 +1,7 @@
-"""Pictures of the web page for the documentation: a drawn 4K scene in a real browser, on a desk and on a phone."""
+"""Take the screenshots of the web page for the documentation: a drawn 4K scene on a desktop and on a phone."""
 
 import io
 import shutil
-import socket
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,22 +18,16 @@ from transformers_massformer.scenes import SceneFiles, render_scene
 
 ROOT = Path(__file__).parents[2]
 CHECKPOINT = ROOT / "hub" / "massformer-demo"
-# One of the scenes that the checkpoint's card has scores of, which it has not seen.
+# One of the held-out scenes that the checkpoint's card scores.
 SEED, INDEX, SIZE = 7, 1, (4096, 3072)
-# A phone of medium size: pixels of its page, and of its screen for each of them.
+# A phone of medium size: CSS pixels of its page, and device pixels per CSS pixel.
 PHONE, PHONE_RATIO = ViewportSize(width=390, height=844), 3
 DESK = ViewportSize(width=1280, height=900)
 JPEG_QUALITY, TIMEOUT = 85, 600_000
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
 def drop(page: Page, address: str, photo: Path):
-    """Opens the page and sends it a photograph."""
+    """Open the page and upload a photo."""
     page.set_default_timeout(TIMEOUT)
     page.goto(address)
     page.set_input_files("#upload input[type=file]", photo)
@@ -43,7 +36,7 @@ def drop(page: Page, address: str, photo: Path):
 
 
 def move_divider(page: Page, percent: int):
-    """By keys, in steps of 5 %."""
+    """Move the divider with the keyboard, in steps of 5 %."""
     page.focus(".viewer-divider")
     page.keyboard.press("Home")
     for _ in range(percent // 5):
@@ -51,7 +44,7 @@ def move_divider(page: Page, percent: int):
 
 
 def zoom_to(page: Page, x: float, y: float, turns: int):
-    """Zooms in at a point of the viewer, given as shares of its width and height."""
+    """Zoom in at a point of the viewer, given as fractions of its width and height."""
     box: Any = page.locator(".viewer-canvas").bounding_box()
     page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"])
     for _ in range(turns):
@@ -59,8 +52,8 @@ def zoom_to(page: Page, x: float, y: float, turns: int):
 
 
 def save(page: Page, path: Path, part: str | None = None, width: int | None = None, whole: bool = False):
-    """A screenshot as JPEG: of the window, a part of the page, or the whole page; of a given width."""
-    # What is moving comes to rest, and neither pointer nor focus are in the way.
+    """Save a screenshot of the window, of a part or of the complete page as JPEG, optionally at a given width."""
+    # Wait for animations, without hover or focus styles.
     page.mouse.move(0, 0)
     page.evaluate("document.activeElement.blur()")
     page.wait_for_timeout(1500)
@@ -73,6 +66,7 @@ def save(page: Page, path: Path, part: str | None = None, width: int | None = No
 
 
 def desk(page: Page, address: str, photo: Path, output: Path):
+    """Take the screenshots of the desktop page: complete, zoomed in, and with a cut-out."""
     drop(page, address, photo)
     move_divider(page, 35)
     save(page, output / "web_demo.jpg", whole=True)
@@ -88,6 +82,7 @@ def desk(page: Page, address: str, photo: Path, output: Path):
 
 
 def phone(page: Page, address: str, photo: Path, output: Path):
+    """Take the screenshot of the page on a phone."""
     drop(page, address, photo)
     move_divider(page, 40)
     page.evaluate("scrollTo(0, document.querySelector('#scene').getBoundingClientRect().top + scrollY - 16)")
@@ -96,15 +91,15 @@ def phone(page: Page, address: str, photo: Path, output: Path):
 
 def main(
     output: Annotated[Path, typer.Option(help="Folder for the pictures.")] = ROOT / "docs" / "images",
-    chromium: Annotated[str | None, typer.Option(help="The browser; by default the one that is found.")] = None,
+    chromium: Annotated[str | None, typer.Option(help="Browser; by default `chromium` on the PATH.")] = None,
 ):
     logging.disable_progress_bar()
     browser_path = chromium or shutil.which("chromium")
     if browser_path is None:
-        typer.echo("There is no chromium here; install it, or name one with --chromium.", err=True)
+        typer.echo("No chromium on the PATH. Install it or pass --chromium.", err=True)
         raise typer.Exit(1)
     segmenter = Segmenter(CHECKPOINT, "cpu", mattes=True)
-    with tempfile.TemporaryDirectory() as folder, serving(segmenter, CHECKPOINT.name, port=free_port()) as address:
+    with tempfile.TemporaryDirectory() as folder, serving(segmenter, CHECKPOINT.name) as address:
         scene = SceneFiles(Path(folder), "val", SEED, INDEX, with_alpha=False)
         scene.write(render_scene(SEED, INDEX, SIZE))
         with sync_playwright() as driver:

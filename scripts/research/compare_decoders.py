@@ -22,14 +22,14 @@ import yaml
 
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
-from benchmark_model import console, describe_run, write_whole
-from benchmark_report import Results, add_measurement, render
+from benchmark_record import Record, describe_run, write_whole
 from decoders import DECODERS, FORMULATIONS, build_decoder, starts_from_nothing
 from rich.progress import track
 from transformers import set_seed
 from transformers.utils import logging
 
 from transformers_massformer import MaSSFormerConfig, MaSSFormerImageProcessor
+from transformers_massformer.cli.console import error_console as console
 from transformers_massformer.data.headers import read_header
 from transformers_massformer.data.layout import Pair, find_splits
 from transformers_massformer.data.training_set import TrainingSet
@@ -198,9 +198,9 @@ def main(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    results: Results = json.loads(results_file.read_text()) if results_file.exists() else {}
+    record = Record(results_file, output)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    source = describe_run(device, seeds, None, 0, Path(__file__).name)
+    source = describe_run(__file__, device, seeds)
     splits = find_splits(data)
     images = {name: len(splits[name].pairs) for name in ("train", "validation")}
     width, height = read_header(splits["train"].pairs[0].image).upright_size
@@ -208,9 +208,8 @@ def main(
     for (decoder, _), each in zip(jobs, runs, strict=True):
         key = {"decoder": decoder, **{name: value for name, value in conditions.items() if value is not None}}
         values = json.loads(each.result().read_text())
-        add_measurement(results, device, section, source, {"key": key, "status": "ok", "values": values})
-    write_whole(results_file, json.dumps(results, indent=1) + "\n")
-    write_whole(output, render(results, results_file.name))
+        record.add(device, section, source, {"key": key, "status": "ok", "values": values})
+    record.write_document()
 
 
 if __name__ == "__main__":

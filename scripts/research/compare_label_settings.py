@@ -23,13 +23,13 @@ import yaml
 
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
-from benchmark_model import console, describe_run, write_whole
-from benchmark_report import Results, add_measurement, render
+from benchmark_record import Record, describe_run
 from compare_decoders import check_work
 from rich.progress import track
 from scipy import ndimage
 
 from transformers_massformer import MASS13K_LABELS
+from transformers_massformer.cli.console import error_console as console
 from transformers_massformer.data.layout import find_splits
 from transformers_massformer.data.pseudo_labels import PseudoLabelFiles
 from transformers_massformer.data.reading import read_label
@@ -286,9 +286,9 @@ def main(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    results: Results = json.loads(results_file.read_text()) if results_file.exists() else {}
+    record = Record(results_file, output)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    source = describe_run(device, seeds, None, 0, Path(__file__).name)
+    source = describe_run(__file__, device, seeds)
     conditions = {name: value for name, value in options.items() if name != "model"}
     conditions["train_count"] = len(find_splits(work / "chosen")["train"].pairs)
     labels = {"tool": True, "merged": False}
@@ -298,9 +298,8 @@ def main(
         rows.append((setting, {name: found.get(f"eval_{name}_{NAME}", 0.0) for name in SCORES}))
     for setting, values in rows:
         measurement = {"key": {"setting": setting, **conditions}, "status": "ok", "values": values}
-        add_measurement(results, device, "new_classes", source, measurement)
-    write_whole(results_file, json.dumps(results, indent=1) + "\n")
-    write_whole(output, render(results, results_file.name))
+        record.add(device, "new_classes", source, measurement)
+    record.write_document()
     write_pictures(data, work, output.parent / "images")
 
 

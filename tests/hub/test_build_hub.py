@@ -6,18 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from build_hub import add_remote_code, render_card
 from support.hub import ROOT, build_hub
 from support.tiny import tiny_model, tiny_semask
 from transformers import AutoConfig
 
 from transformers_massformer import MaSSFormerImageProcessor, SeMaskImageProcessor
 
-
-sys.path.insert(0, str(ROOT / "scripts"))
-try:
-    from build_hub import add_remote_code, render_card
-finally:
-    sys.path.pop(0)
 
 MASSFORMER = {
     "README.md",
@@ -49,7 +44,7 @@ FILES = {
     **{f"massformer-{variant}": MASSFORMER for variant in ("r50", "r18-lite", "swin-t", "swin-b")},
     "massformer-demo": MASSFORMER | {"model.safetensors"},
     **{f"semask-fpn-swin-{size}": SEMASK for size in "tsbl"},
-    "mass13k": {"README.md", "id2label.json", "mass13k.py", "palette.json"},
+    "mass13k": {"README.md", "headers.py", "id2label.json", "layout.py", "mass13k.py", "palette.json"},
     "boundary_segmentation": {
         "README.md",
         "app.py",

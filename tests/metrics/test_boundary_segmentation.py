@@ -1,6 +1,5 @@
 import json
 import math
-import multiprocessing
 import os
 import re
 import subprocess
@@ -10,6 +9,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from support.processes import CONTEXT
 
 from transformers_massformer.metrics import CountSettings, count_image, count_images, score
 
@@ -62,7 +62,7 @@ def assert_same(result, expected):
         )
 
 
-def test_it_keeps_counts_and_gives_the_package_s_scores(load):
+def test_scores_equal_those_of_the_package(load):
     metric = load()
     for prediction, label in pairs():
         metric.add_batch(predictions=[prediction], references=[torch.from_numpy(label)])
@@ -73,7 +73,7 @@ def test_it_keeps_counts_and_gives_the_package_s_scores(load):
     assert math.isnan(result["per_category_bf1"][4])
 
 
-def test_batched_single_and_at_once_are_the_same(load):
+def test_adding_batches_single_maps_or_all_at_once_is_the_same(load):
     metric = load(keep_in_memory=True)
     predictions, labels = zip(*pairs(), strict=True)
     at_once = metric.compute(predictions=predictions, references=[label.tolist() for label in labels])
@@ -117,37 +117,28 @@ def test_settings_cannot_change_after_counting(load):
         (lambda m, p, r: m.compute(predictions=[p], references=[r], num_labels=2), "a class 3, but"),
     ],
 )
-def test_bad_input_is_named(load, call, words):
+def test_invalid_input_raises(load, call, words):
     with pytest.raises(ValueError, match=words):
         call(load(), *next(pairs()))
 
 
-def count_in_process(folder, cache, process_id, queue):
+def count_every_other_pair(folder, cache, process_id):
     metric = evaluate.load(
         str(folder), cache_dir=str(cache), num_process=2, process_id=process_id, experiment_id="two-processes"
     )
     for index, (prediction, label) in enumerate(pairs()):
         if index % 2 == process_id:
             metric.add_batch(predictions=[prediction], references=[label])
-    result = metric.compute(num_labels=5)
-    if process_id == 0:
-        queue.put(result)
+    return metric.compute(num_labels=5)
 
 
 def test_two_processes_give_the_same_numbers(folder, load, tmp_path):
     load()
-    context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    processes = [
-        context.Process(target=count_in_process, args=(folder, tmp_path / "metrics", index, queue))
-        for index in range(2)
-    ]
-    for process in processes:
-        process.start()
-    result = queue.get(timeout=120)
-    for process in processes:
-        process.join(60)
-        assert process.exitcode == 0
+    other = CONTEXT.Process(target=count_every_other_pair, args=(folder, tmp_path / "metrics", 1))
+    other.start()
+    result = count_every_other_pair(folder, tmp_path / "metrics", 0)
+    other.join(60)
+    assert other.exitcode == 0
     assert_same(result, expected())
 
 

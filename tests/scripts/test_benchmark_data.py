@@ -1,6 +1,6 @@
-import sys
-from pathlib import Path
+"""The implementations of training samples that are compared, and their document."""
 
+import benchmark_data
 import cv2
 import numpy as np
 import PIL.Image
@@ -13,12 +13,6 @@ from transformers_massformer.data import transforms
 from transformers_massformer.data.transforms import IMAGE_STD, Distortion, TrainingTransform
 
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "scripts" / "benchmarks"))
-try:
-    import benchmark_data
-finally:
-    sys.path.pop(0)
-
 TRANSFORM = TrainingTransform(crop_size=64, short_sides=(50, 80, 97, 150))
 
 
@@ -28,7 +22,7 @@ def pair(tmp_path_factory):
 
 
 def samples(pair, seed):
-    """One of each contestant, with the same random numbers."""
+    """Make one sample with each contestant, with the same random numbers."""
     return [
         entry.make(*entry.decode(*pair), TRANSFORM, np.random.default_rng(seed))
         for entry in benchmark_data.contestants()
@@ -48,7 +42,7 @@ def test_contestants_make_the_same_samples(pair, seed):
     by_window, by_torchvision, by_opencv = samples(pair, seed)
     assert torch.equal(by_window["labels"], by_opencv["labels"])
     difference = (by_window["pixel_values"] - by_opencv["pixel_values"]).abs()
-    # The release rounds after each step; a step of a value is 0.017 here.
+    # The release rounds after each step; one step of a value is 0.017 here.
     assert difference.mean() < 0.06
     for sample in (by_torchvision, by_opencv):
         assert sample["pixel_values"].shape == (3, 64, 64)
@@ -61,10 +55,10 @@ def test_contestants_are_alike_but_for_torchvisions_colours(pair, seed, monkeypa
     for module in (benchmark_data, transforms):
         monkeypatch.setattr(module, "draw_distortion", lambda rng: Distortion())
     by_window, by_torchvision, by_opencv = samples(pair, seed)
-    # Its nearest neighbours are rounded otherwise.
+    # torchvision rounds nearest neighbours differently.
     assert (by_window["labels"] != by_torchvision["labels"]).float().mean() < 0.05
     for sample in (by_torchvision, by_opencv):
-        # Rounded to whole numbers.
+        # Rounded to integers.
         assert (by_window["pixel_values"] - sample["pixel_values"]).abs().max() < 1.5 / min(IMAGE_STD)
 
 
@@ -95,9 +89,3 @@ def test_document(tmp_path):
     text = output.read_text()
     assert "2 random draws: 1 photographs of 64 x 48 pixels, 2 rounds; samples of 32 x 32 pixels" in text
     assert text.count(" ms |") == 6
-
-
-@pytest.mark.parametrize("size", ["64", "64x", "0x5", "axb", "3x4x5"])
-def test_size_that_is_none(size):
-    with pytest.raises(typer.BadParameter, match="WIDTHxHEIGHT"):
-        benchmark_data.parse_size(size)

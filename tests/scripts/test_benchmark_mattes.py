@@ -7,18 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmark_mattes import errors
+from benchmark_report import render
 from support.tiny import tiny_model
 
 from transformers_massformer import MaSSFormerImageProcessor
 
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "scripts" / "benchmarks"))
-try:
-    from benchmark_mattes import errors
-    from benchmark_report import render
-finally:
-    sys.path.pop(0)
 
 
 def test_errors_of_a_matte():

@@ -1,7 +1,11 @@
-import json
-import sys
-from pathlib import Path
+"""The benchmark of models: its contestants, its processes, and the tables of its figures."""
 
+import json
+
+import benchmark_model
+import benchmark_record
+import benchmark_report
+import benchmark_worker
 import pytest
 import torch
 import typer
@@ -10,14 +14,6 @@ from transformers_massformer import MaSSFormerForSemanticSegmentation
 from transformers_massformer.conversion import variant_config
 from transformers_massformer.models.deform_conv import ModulatedDeformConv2d
 
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "scripts" / "benchmarks"))
-try:
-    import benchmark_model
-    import benchmark_report
-    import benchmark_worker
-finally:
-    sys.path.pop(0)
 
 SOURCE = {
     "machine": "a machine",
@@ -42,7 +38,7 @@ def results_of(*measurements):
     results = {}
     for section, key, values in measurements:
         result = {"status": "ok", "values": values} if isinstance(values, dict) else {"status": values}
-        benchmark_report.add_measurement(results, "cpu", section, SOURCE, {"key": key, **result})
+        benchmark_record.add_measurement(results, "cpu", section, SOURCE, {"key": key, **result})
     return results
 
 
@@ -71,7 +67,7 @@ def test_a_new_run_replaces_its_sections_only():
     key = inference_key("segformer-b2", 64)
     results = results_of(("inference", key, {"seconds": 1.0}), ("training", key, {"seconds": 1.0}))
     measurement = {"key": key, "status": "ok", "values": {"seconds": 7.0}}
-    benchmark_report.add_measurement(results, "cpu", "inference", {**SOURCE, "date": "later"}, measurement)
+    benchmark_record.add_measurement(results, "cpu", "inference", {**SOURCE, "date": "later"}, measurement)
     assert results["cpu"]["inference"]["rows"][0]["values"] == {"seconds": [7.0]}
     assert results["cpu"]["training"]["rows"][0]["values"] == {"seconds": [1.0]}
 
@@ -106,7 +102,7 @@ def test_document_of_figures():
 
 def test_document_without_figures_says_so():
     document = benchmark_report.render({}, "benchmarks.json")
-    for section in ("## Inference\n", "## Training step\n", "## Deformable convolutions\n", "## What the machine"):
+    for section in ("## Inference\n", "## Training step\n", "## Deformable convolutions\n", "## Peak rates"):
         assert "Not measured." in document.split(section)[1].split("\n## ")[0]
 
 
@@ -206,7 +202,7 @@ def test_interrupted_run_keeps_what_it_measured(tmp_path, monkeypatch):
     assert jobs[-1].section == "training"
     assert "MaSSFormer r18-lite, fused | 500 ms |" in output.read_text()
 
-    # The figures alone are enough to write the document again.
+    # The figures alone reproduce the document.
     document = output.read_text()
     output.unlink()
     benchmark_model.main(output=output, render_only=True)

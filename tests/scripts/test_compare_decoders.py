@@ -97,7 +97,7 @@ def test_a_comparison_from_data_to_table(tmp_path):
     assert row["values"].keys() == {*scores, "seconds", "peak_bytes", "parameters"}
     document = (tmp_path / "all.md").read_text()
     assert document == render(results, "all.json")
-    assert "2 scenes of 96 x 80 pixels to train on and 1 others to evaluate, 1 steps of 2 crops" in document
+    assert "on 2 scenes of 96 x 80 pixels, evaluation on 1 held-out scenes; 1 steps of 2 crops" in document
     assert "| SegFormer |" in document
     # What is done is kept, and not mixed with other options.
     records = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").glob("segformer-*.json")}

@@ -1,3 +1,5 @@
+"""`make demo`, and the checkpoint that it runs."""
+
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +27,7 @@ def run_demo(folder, *arguments):
 
 
 def mean_scores(printed: str) -> list[float]:
-    """mIoU, BIoU and BF1 in the row of means."""
+    """Parse mIoU, BIoU and BF1 from the row of means."""
     (line,) = [line for line in printed.splitlines() if "mean" in line]
     return [float(cell) for cell in line.replace("│", " ").split()[1:]]
 
@@ -38,7 +40,7 @@ def test_demo_goes_all_the_way(tmp_path):
         with PIL.Image.open(tmp_path / name) as picture:
             assert (picture.size, picture.mode) == ((640, 480), mode)
     mattes = [np.asarray(PIL.Image.open(tmp_path / "mattes" / f"{label}.png")) for label in MASS13K_LABELS]
-    # Each is rounded by itself.
+    # Each matte is rounded separately.
     assert np.abs(np.sum(mattes, axis=0, dtype=int) - 255).max() <= 4
 
 
@@ -46,7 +48,7 @@ def test_the_checkpoint_is_small_and_loads_in_single_precision():
     weights = CHECKPOINT / "model.safetensors"
     assert weights.stat().st_size <= 15_000_000
     with safe_open(weights, "pt") as file:
-        stored = {file.get_tensor(name).dtype for name in file.keys()}  # noqa: SIM118 (it is no dictionary)
+        stored = {file.get_tensor(name).dtype for name in file.keys()}  # noqa: SIM118 (not a dictionary)
     assert stored == {torch.float16, torch.int64}
     model = AutoModelForSemanticSegmentation.from_pretrained(CHECKPOINT)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}

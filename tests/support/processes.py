@@ -11,12 +11,15 @@ from unittest import mock
 
 # Processes fork from a server that has imported everything and started no threads, so they start at once.
 CONTEXT = multiprocessing.get_context("forkserver")
-PRELOADED = [
-    "transformers_massformer.cli",
-    "transformers_massformer.hq_sam",
-    "transformers_massformer.evaluation.run",
-    "transformers_massformer.training.session",
-]
+CONTEXT.set_forkserver_preload(
+    [
+        "transformers_massformer.cli",
+        "transformers_massformer.evaluation.run",
+        "transformers_massformer.hq_sam",
+        "transformers_massformer.metrics.boundary_segmentation",
+        "transformers_massformer.training.session",
+    ]
+)
 TIMEOUT = 300
 
 
@@ -60,7 +63,6 @@ def run_in_processes(function: Callable, arguments: tuple, folder: Path, process
         processes (`int`): Number of processes.
         code (`int`): Expected exit code.
     """
-    CONTEXT.set_forkserver_preload([__name__, *PRELOADED])
     logs = [folder / f"log_{rank}.txt" for rank in range(processes)]
     with mock.patch.dict(os.environ, {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}):
         started = [

@@ -43,8 +43,8 @@ def is_prediction_folder(model: str) -> bool:
 
 def running_scores(total: Counts | None) -> str:
     """Format the scores of the images counted so far."""
-    from ..evaluation.report import SCORES, format_score
     from ..metrics import class_scores
+    from ..metrics.tables import SCORES, format_score
 
     if total is None:
         return ""
@@ -106,7 +106,8 @@ def write_panels(evaluator: Evaluator, pairs: list[Pair], records: list[ImageRec
 def write_profile(predictor: ModelPredictor, title: str, size: tuple[int, int], scores: dict[str, Any], output: Path):
     """Write the model's row of a table like the paper's Table 2."""
     from ..evaluation.profiling import backbone_name, cost_cells, cost_note, profile
-    from ..evaluation.report import SCORES, format_score, write_json
+    from ..evaluation.report import write_json
+    from ..metrics.tables import SCORES, format_score
     from ..utils.files import written_whole
     from ..utils.text import markdown_table
 
@@ -195,11 +196,12 @@ def evaluate(
     from ..data.layout import LABELS, check_faults
     from ..evaluation.label_spaces import read_label_map_file
     from ..evaluation.records import begin
-    from ..evaluation.report import results, score_rows, write_report
+    from ..evaluation.report import results, write_report
     from ..evaluation.run import Evaluator, describe
     from ..inference.loading import default_device
     from ..inference.predictor import ModelPredictor
     from ..metrics import CountSettings
+    from ..metrics.tables import score_rows
 
     logging.disable_progress_bar()
     try:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..metrics import Counts, class_scores
-from .report import SCORES, format_score
+from ..metrics.tables import SCORES, format_score
 
 
 # Number of bootstrap samples computed at a time.

@@ -10,7 +10,7 @@ import torch
 import transformers
 from huggingface_hub import ModelCard, ModelCardData
 
-from ..evaluation.report import SCORES, score_rows
+from ..metrics.tables import SCORES, score_rows
 from ..utils.text import markdown_table
 from .arguments import DataArguments, MaSSFormerTrainingArguments, ModelArguments
 
