@@ -1,6 +1,5 @@
 import csv
 import json
-import os
 import re
 import shutil
 import signal
@@ -14,6 +13,7 @@ import PIL.Image
 import PIL.ImageOps
 import pytest
 import torch
+from support.processes import run_command
 from support.replica import write_pair
 from support.tiny_data import photo
 from typer.testing import CliRunner
@@ -211,9 +211,9 @@ def test_an_evaluation_resumes_where_it_stopped(peers, data, tmp_path):
     records.write_text(lines[0] + lines[1][:40])
     (tmp_path / "cut" / "results.json").unlink()
     result = evaluate(peers("segformer"), root, tmp_path / "cut")
-    assert "1 of 3 are in" in result.output
+    assert "1 of 3 images are in" in result.output
     assert (tmp_path / "cut" / "results.json").read_bytes() == whole
-    assert "3 of 3 are in" in evaluate(peers("segformer"), root, tmp_path / "cut").output
+    assert "3 of 3 images are in" in evaluate(peers("segformer"), root, tmp_path / "cut").output
 
 
 def test_another_evaluation_is_not_mixed_in(peers, data, tmp_path):
@@ -226,22 +226,12 @@ def test_another_evaluation_is_not_mixed_in(peers, data, tmp_path):
     assert json.loads((tmp_path / "results.json").read_text())["scores"]["settings"]["bf1_tolerance"] == 3
 
 
-def launch(model, data, output, processes):
-    """Start `massformer evaluate` in several processes."""
-    # As `accelerate launch` does on machines with GPUs.
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    command += ["-m", "transformers_massformer.cli", "evaluate", "--model", str(model), "--data", str(data)]
-    command += ["--output", str(output), "--split", "val", "--device", "cpu", "--profile-size", "0", "--worst", "0"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
 def test_two_processes_give_the_same_results(peers, data, tmp_path):
     root, _ = data
     assert evaluate(peers("massformer"), root, tmp_path / "one").exit_code == 0
-    process = launch(peers("massformer"), root, tmp_path / "two", 2)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
+    options = ["--model", str(peers("massformer")), "--data", str(root), "--output", str(tmp_path / "two")]
+    options += ["--split", "val", "--device", "cpu", "--profile-size", "0", "--worst", "0"]
+    run_command(["evaluate", *options], tmp_path)
     assert len(list((tmp_path / "two" / "records").glob("*.jsonl"))) == 2
     assert (tmp_path / "two" / "results.json").read_bytes() == (tmp_path / "one" / "results.json").read_bytes()
 

@@ -1,28 +1,20 @@
 """Train a tiny model with `MaSSFormerTrainer` in fresh processes and collect what happened."""
 
 import json
-import multiprocessing
 import os
 import signal
-import socket
-import sys
 from pathlib import Path
-from unittest import mock
 
 import torch
 from transformers import TrainerCallback, set_seed
 
+from support.processes import run_in_processes
 from support.tiny import RepeatablePoints, tiny_model
 from support.tiny_trainer import arguments, items_of, training_set
 from transformers_massformer import MaSSFormerImageProcessor
 from transformers_massformer.data.training_set import TrainingSet
 from transformers_massformer.training import MaSSFormerTrainer
 from transformers_massformer.training.checkpoints import last_checkpoint
-
-
-# The server has imported everything and started no threads: processes forked from it start at once.
-CONTEXT = multiprocessing.get_context("forkserver")
-TIMEOUT = 300
 
 
 class Killer(TrainerCallback):
@@ -64,16 +56,9 @@ def native_threads() -> list[str]:
     return [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
 
 
-def job(data: Path, output: Path, environment: dict, options: dict):
-    """Train in this process, and write results, gradients and log to the output folder."""
-    os.environ.update(environment)
-    rank = int(environment.get("RANK", 0))
-    with (output / f"log_{rank}.txt").open("w") as log:
-        os.dup2(log.fileno(), sys.stdout.fileno())
-        os.dup2(log.fileno(), sys.stderr.fileno())
-    # Workers of data loaders start as in a process of the user's.
-    multiprocessing.set_start_method("fork", force=True)
-    torch.set_num_threads(1)
+def job(data: Path, output: Path, options: dict):
+    """Train in this process, and write results and gradients to the output folder."""
+    rank = int(os.environ.get("RANK", 0))
     if options.pop("repeatable", False):
         torch.rand = RepeatablePoints()
     evaluate, kill_at = options.pop("evaluate", False), options.pop("kill_at", None)
@@ -100,21 +85,6 @@ def job(data: Path, output: Path, environment: dict, options: dict):
     (output / f"result_{rank}.json").write_text(json.dumps(result))
 
 
-def free_port() -> int:
-    """Return a port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        return probe.getsockname()[1]
-
-
-def process_environments(processes: int) -> list[dict[str, str]]:
-    """Return the variables that a launcher sets for each of several processes."""
-    if processes == 1:
-        return [{}]
-    group = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(processes)}
-    return [{**group, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
-
-
 def run_job(data: Path, output: Path, processes: int = 1, code: int = 0, **options) -> list[dict]:
     """
     Run a job in fresh processes and return the results of each.
@@ -128,21 +98,5 @@ def run_job(data: Path, output: Path, processes: int = 1, code: int = 0, **optio
             per process), or training arguments.
     """
     output.mkdir(parents=True, exist_ok=True)
-    CONTEXT.set_forkserver_preload([__name__])
-    with mock.patch.dict(os.environ, {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}):
-        started = [
-            CONTEXT.Process(target=job, args=(data, output, environment, options))
-            for environment in process_environments(processes)
-        ]
-        for process in started:
-            process.start()
-    try:
-        for process in started:
-            process.join(TIMEOUT)
-    finally:
-        for process in started:
-            process.kill()
-            process.join()
-    logs = "\n".join(path.read_text() for path in sorted(output.glob("log_*.txt")))
-    assert [process.exitcode for process in started] == [code] * processes, logs
+    run_in_processes(job, (data, output, options), output, processes, code)
     return [json.loads(path.read_text()) for path in sorted(output.glob("result_*.json"))]
