@@ -1,4 +1,4 @@
-"""Folders of label maps that something else has made, looked up by the name of the photograph."""
+"""Look up label maps made elsewhere by the names of their photographs."""
 
 from pathlib import Path
 
@@ -10,13 +10,13 @@ from .reading import read_label
 
 class LabelMapFolder:
     """
-    Finds and reads label maps: PNGs of class ids or JSON in COCO's format, named like the photographs.
+    Folder of label maps: PNG files of class ids or JSON in COCO format, named like the photographs.
 
     Args:
-        folder (`str` or `Path`): The folder; its subfolders are searched too.
+        folder (`str` or `Path`): The folder, which is searched recursively.
 
     Raises:
-        FileNotFoundError: If it holds no label maps.
+        FileNotFoundError: If the folder contains no label maps.
     """
 
     def __init__(self, folder: str | Path):

@@ -8,7 +8,8 @@ import torch
 from torchvision import tv_tensors
 
 from ..images import ImageSource, opened, read_photo, stored_orientation
-from .annotations import AnnotationFormat, read_coco_annotation
+from .annotations import read_coco_annotation
+from .formats import AnnotationFormat
 from .headers import QUARTER_TURNS, Header, label_orientation
 
 
