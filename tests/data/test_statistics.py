@@ -197,7 +197,7 @@ def test_the_command_writes_and_resumes(tmp_path):
     assert sorted(first) == ["distributions.png", "images.csv", "statistics.json"]
     assert json.loads(first["statistics.json"])["all"]["images"] == 5
     again = run(tmp_path / "data", "--output", tmp_path / "out", "--threads", 2)
-    assert "5 of 5 are in" in again.output
+    assert "5 of 5 images are in" in again.output
     other = run(tmp_path / "data", "--output", tmp_path / "other", "--threads", 2)
     assert other.exit_code == again.exit_code == 0
     for folder in ("out", "other"):
