@@ -195,6 +195,18 @@ def scores_by_hand(model, data: Path, **options) -> dict:
     return score(Counts.stack(counts))
 
 
+def test_after_mixed_precision_the_trainer_scores_what_the_saved_model_segments(data, tmp_path):
+    trainer = trainer_for(data, tmp_path, max_steps=1, bf16=True)
+    trainer.train()
+    trainer.save_model(tmp_path / "saved")
+    photo = PIL.Image.open(items_of(data, "val")[0]["image"])
+    expected = ModelPredictor.load(tmp_path / "saved", "cpu").predict(photo, mattes=True)
+    found = trainer.predictor().predict(photo, mattes=True)
+    assert np.array_equal(found.mattes, expected.mattes)
+    # The model itself still trains in mixed precision.
+    assert hasattr(trainer.model, "_original_forward")
+
+
 @pytest.mark.parametrize("tile", [None, 64])
 def test_evaluation_is_that_of_the_benchmark(data, tmp_path, tile):
     trainer = trainer_for(data, tmp_path, eval_tile=tile, per_device_eval_batch_size=2)

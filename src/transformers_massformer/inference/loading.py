@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import extract_model_from_parallel
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -76,11 +77,10 @@ def load_model(model: str | Path) -> tuple[PreTrainedModel, Any]:
 
 def inference_copy(model: PreTrainedModel) -> PreTrainedModel:
     """
-    Return a model in training as [`load_model`] would load it: a fused copy in eval mode. Models that cannot be fused,
-    and those with adapters, whose layers take part in fusing, are returned themselves.
+    Copy a model in training to what [`load_model`] would load: fused, in eval mode, and computing in the type of its
+    weights, not in the mixed precision of the training. Layers with adapters are not fused.
     """
-    if not hasattr(model, "fuse") or getattr(model, "_hf_peft_config_loaded", False):
-        return model
-    twin: Any = copy.deepcopy(model).eval()
-    twin.fuse()
+    twin: Any = extract_model_from_parallel(copy.deepcopy(model), keep_fp32_wrapper=False).eval()
+    if hasattr(twin, "fuse") and not getattr(twin, "_hf_peft_config_loaded", False):
+        twin.fuse()
     return twin

@@ -48,8 +48,8 @@ class MaSSFormerTrainer(EpochTrainer):
 
     Evaluation segments photos at their own size and gathers counts, never logits. `eval_mean_iou`,
     `eval_mean_boundary_iou`, `eval_mean_bf1` and the scores per class (such as `eval_iou_sky`) equal those of
-    `massformer evaluate`. With `bf16` or `fp16`, evaluation runs in mixed precision too, and scores differ slightly.
-    Every model supported by [`ModelPredictor`] can be trained; all of them receive photos at their own size.
+    `massformer evaluate`: a copy of the model is evaluated, in the type of its weights, also with `bf16` or
+    `fp16`. Every model supported by [`ModelPredictor`] can be trained; all of them receive photos at their own size.
 
     Args:
         model (`PreTrainedModel`): The model; its backbone is frozen as set in the arguments.
