@@ -1,5 +1,5 @@
-import builtins
 import json
+import sys
 
 import numpy as np
 import PIL.Image
@@ -258,7 +258,7 @@ def test_what_cannot_be_exported(model_folder, tmp_path):
     [
         (["--output", "model.pt"], "must end in .onnx"),
         (["--output", "there.onnx"], "exists. Choose another --output, or replace it with --overwrite"),
-        (["--output", "m.onnx", "--dynamic", "--size", "64x64"], "--dynamic takes photographs of any size"),
+        (["--output", "m.onnx", "--dynamic", "--size", "64x64"], "--dynamic accepts photographs of any size"),
         (["--output", "m.onnx", "--size", "64"], "'64' is not a size"),
         (["--output", "m.onnx", "--model", "nowhere/at/all"], "There is no model folder nowhere/at/all"),
         (["--output", "m.onnx", "--photo", "none.jpg"], "There is no image file at none.jpg"),
@@ -289,14 +289,7 @@ def test_processors_that_the_graph_does_not_follow(model_folder, settings, messa
     ("library", "needed_by"), [("onnx", "export"), ("onnxscript", "export"), ("onnxruntime", "segment")]
 )
 def test_a_missing_library_is_named(model_folder, dynamic, tmp_path, monkeypatch, library, needed_by):
-    original = builtins.__import__
-
-    def without(name, *arguments, **keywords):
-        if name.split(".")[0] == library:
-            raise ImportError(name)
-        return original(name, *arguments, **keywords)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, library, None)
     photo(8, 8).save(tmp_path / "a.png")
     if needed_by == "export":
         result = run("export", "--model", model_folder, "--output", tmp_path / "m.onnx")
