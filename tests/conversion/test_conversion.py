@@ -20,7 +20,7 @@ from transformers_massformer.conversion.massformer import convert_massformer_sta
 
 @pytest.fixture
 def release_lite():
-    """Weights of the Lite variant by the release's names, zeros throughout."""
+    """Create weights of the Lite variant by the release's names, all zeros."""
     keys = json.loads((DATA / "official_keys_r18lite.json").read_text())
     return {name: torch.zeros(shape, dtype=torch.int64 if "tracked" in name else None) for name, shape in keys}
 
@@ -39,7 +39,7 @@ def test_plain_nested_and_safetensors_files_are_the_same(tmp_path):
 
 @pytest.fixture
 def foreign_checkpoint(tmp_path):
-    """A file as mmengine's runner writes it, made without mmengine: its history buffers, numpy arrays, meta data."""
+    """Write a file like mmengine's runner does, without mmengine: history buffers, numpy arrays, metadata."""
     name = "mmengine.logging.history_buffer"
     module = types.ModuleType(name)
     packages = {"mmengine": types.ModuleType("mmengine"), "mmengine.logging": types.ModuleType("mmengine.logging")}
@@ -114,7 +114,7 @@ def test_files_that_are_no_checkpoints(tmp_path):
     with pytest.raises(ValueError, match="contains no weights"):
         load_checkpoint(tmp_path / "list.pth")
     torch.save({"epoch": 3}, tmp_path / "numbers.pth")
-    with pytest.raises(ValueError, match=r"no tensors among its weights: \['epoch'\]"):
+    with pytest.raises(ValueError, match=r"other than tensors among its weights: \['epoch'\]"):
         load_checkpoint(tmp_path / "numbers.pth")
     (tmp_path / "pickle.pth").write_bytes(pickle.dumps({"a": 1}))
     with pytest.raises(ValueError, match="pickle.pth"):
@@ -154,7 +154,7 @@ def test_the_wrong_variant_and_a_full_folder_are_refused(release_lite, tmp_path)
     torch.save(release_lite, tmp_path / "x.pth")
     with pytest.raises(ValueError, match="Is it the right variant"):
         convert_massformer_checkpoint(tmp_path / "x.pth", "r50", tmp_path / "out")
-    with pytest.raises(ValueError, match="no variant 'r101'; choose one of r50"):
+    with pytest.raises(ValueError, match="Unknown variant 'r101'; choose one of r50"):
         convert_massformer_checkpoint(tmp_path / "x.pth", "r101", tmp_path / "out")
     convert_massformer_checkpoint(tmp_path / "x.pth", "r18-lite", tmp_path / "out")
     with pytest.raises(FileExistsError, match="already holds a model"):
@@ -172,7 +172,7 @@ def test_other_numbers_of_classes_follow_the_weights(release_lite, tmp_path):
 
 
 def release_swin_names(model) -> dict[str, torch.Tensor]:
-    """A model's Swin weights by mmdetection's names, written out independently of the converter."""
+    """Write a model's Swin weights by mmdetection's names, independently of the converter."""
     state = model.model.backbone.state_dict()
     release = {
         "patch_embed.projection.weight": state["swin.embeddings.patch_embeddings.projection.weight"],
@@ -220,7 +220,7 @@ def test_swin_weights_by_mmdetection_s_names(window_size):
 
 
 def test_patch_merging_against_unfold():
-    """mmdetection merges with `unfold`; the reordered weights do the same in transformers."""
+    """Check that reordered weights give in transformers what mmdetection computes with `unfold`."""
     channels, height, width = 3, 4, 6
     gamma, beta, reduction = torch.randn(12), torch.randn(12), torch.randn(6, 12)
     feature_map = torch.randn(2, channels, height, width)

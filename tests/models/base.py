@@ -1,4 +1,4 @@
-"""Tests that every model class passes, in the manner of segmentation_models.pytorch."""
+"""Tests shared by all model classes."""
 
 import copy
 
@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 
-# Guards that older compilers make for the library's decorators fail.
+# Guards that older compilers create for the library's decorators fail.
 needs_torch_2_8 = pytest.mark.skipif(Version(torch.__version__) < Version("2.8"), reason="needs PyTorch 2.8")
 
 
@@ -32,11 +32,12 @@ def assert_close(actual: ModelOutput, expected: ModelOutput, tolerance: float = 
 
 class ModelTests:
     """
-    Subclasses define `auto_class`, `build`, and where they differ from the defaults:
+    Tests of any model. Subclasses define `auto_class` and `build`, and override the other attributes if needed:
 
     * sizes: heights and widths of images,
-    * num_hidden_states, num_attentions: how many are returned on request (0: the model has none),
-    * tolerance, half_tolerance: differences between attention implementations, and relative ones of half precision.
+    * num_hidden_states, num_attentions: numbers returned on request (0 if the model has none),
+    * tolerance: accepted difference between attention implementations,
+    * half_tolerance: accepted relative difference of half precision.
     """
 
     auto_class: type
@@ -110,7 +111,7 @@ class ModelTests:
         expected = model(pixel_values)
         actual = model.to(dtype)(pixel_values.to(dtype))
         assert tensors(actual)[0].dtype == dtype
-        # The last output is not steered by masks, which half precision may turn over.
+        # The last output does not depend on attention masks, which half precision may flip.
         first, second = tensors(actual)[-1].float(), tensors(expected)[-1]
         assert (first - second).abs().mean() < self.half_tolerance * second.abs().mean()
 
@@ -157,7 +158,7 @@ class ModelTests:
 
 
 class SegmentationTests(ModelTests):
-    """The tests of models that take labels."""
+    """Tests of models that take labels, in addition to those of any model."""
 
     has_loss = True
 
@@ -189,7 +190,7 @@ class SegmentationTests(ModelTests):
 
 
 class ExportTests:
-    """Beside `ModelTests`; they take seconds each."""
+    """Tests of `torch.export`, which takes seconds per model."""
 
     @needs_torch_2_8
     @torch.no_grad()

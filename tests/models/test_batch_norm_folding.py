@@ -8,7 +8,7 @@ from transformers_massformer.models.batch_norm_folding import fold_batch_norms, 
 
 
 def randomize_statistics(model):
-    """Statistics and affine parameters as training leaves them, not the identity they start as."""
+    """Give batch normalizations statistics and parameters that differ from the identity."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.2)
@@ -45,7 +45,7 @@ def test_folding_keeps_the_activation_of_timm_s_normalisations():
 
 
 class Awkward(nn.Module):
-    """Layers that must not be folded, or not work in place."""
+    """Layers that must not be folded or must not run in place."""
 
     def __init__(self):
         super().__init__()

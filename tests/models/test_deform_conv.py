@@ -19,7 +19,7 @@ from transformers_massformer.models.deform_conv import (
 
 
 def naive_deform_conv(hidden_states, offsets, modulation, weight):
-    """The definition, one output value at a time, for one image."""
+    """Compute one image by the definition, one output value at a time."""
     _, height, width = hidden_states.shape
     out_channels, _, side, _ = weight.shape
     output = np.zeros((out_channels, height, width))
@@ -166,7 +166,7 @@ def test_the_engine_is_chosen_by_device_and_request(monkeypatch):
     monkeypatch.setenv("MASSFORMER_DEFORM_CONV_ENGINE", "")
     assert ModulatedDeformConv2d(2, 2, 3).engine is None
     monkeypatch.setenv("MASSFORMER_DEFORM_CONV_ENGINE", "fastest")
-    with pytest.raises(ValueError, match="no engine 'fastest'.*banded.*MASSFORMER_DEFORM_CONV_ENGINE"):
+    with pytest.raises(ValueError, match="Unknown engine 'fastest'.*banded.*MASSFORMER_DEFORM_CONV_ENGINE"):
         ModulatedDeformConv2d(2, 2, 3)
 
 
@@ -174,7 +174,7 @@ def test_the_configuration_s_engine_reaches_every_layer():
     model = tiny_model(deform_conv_engine="torchvision")
     layers = [x for x in model.modules() if isinstance(x, ModulatedDeformConv2d)]
     assert {x.engine for x in layers} == {"torchvision"}
-    with pytest.raises(ValueError, match="no engine 'quick'"):
+    with pytest.raises(ValueError, match="Unknown engine 'quick'"):
         tiny_model(deform_conv_engine="quick")
 
 
@@ -192,7 +192,7 @@ def test_traced_programs_have_torchvision_s_operator(engine):
     *inputs, weight = (x.float() for x in random_inputs(1, 4, 3, 6, 8, 3))
     module.weight.data = weight
     program = torch.export.export(module, tuple(inputs))
-    # Autocast is switched off around it, which makes a graph of its own.
+    # Autocast is disabled around it, which creates a separate graph.
     graphs = [x.graph for x in program.graph_module.modules() if isinstance(x, torch.fx.GraphModule)]
     assert any("torchvision.deform_conv2d" in str(node.target) for graph in graphs for node in graph.nodes)
     torch.testing.assert_close(program.module()(*inputs), module(*inputs))

@@ -21,7 +21,7 @@ NAMES = ("output", "hidden_states", "offsets", "modulation", "weight")
 
 
 def load_engine(name):
-    """A second copy of the module, as remote code brings one."""
+    """Load a second copy of the module, like remote code does."""
     spec = importlib.util.spec_from_file_location(name, deform_conv_triton.__file__)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -36,7 +36,7 @@ def interpreted_engine():
 
 
 def dot_of_any_float(builder, a, b, total, *_):
-    """Triton's interpreter holds bfloat16 as integers and multiplies these."""
+    """Multiply bfloat16 correctly; Triton's interpreter stores it as integers and multiplies these."""
     a, b = (
         (x.data.astype(np.uint32) << 16).view(np.float32) if x.dtype == triton.language.bfloat16 else x.data
         for x in (a, b)
@@ -47,14 +47,14 @@ def dot_of_any_float(builder, a, b, total, *_):
 
 @pytest.fixture
 def engine(interpreted_engine, monkeypatch):
-    """The kernels on the CPU, under Triton's interpreter."""
-    # Triton's own functions were compiled ones, if it was imported before the variable was set.
+    """Run the kernels on the CPU with Triton's interpreter."""
+    # Triton's own functions are compiled if it was imported before the variable was set.
     for module in (triton.language, triton.language.standard):
         for name, function in vars(module).copy().items():
             if isinstance(function, triton.JITFunction):
                 monkeypatch.setattr(module, name, interpreter.InterpretedFunction(function.fn))
     monkeypatch.setattr(interpreter.InterpreterBuilder, "create_dot", dot_of_any_float)
-    # Each call of a function would replace the whole language again, which takes most of the time and is never undone.
+    # Otherwise each call replaces the complete language again, which takes most of the time and is never undone.
     monkeypatch.setattr(interpreter.InterpretedFunction, "__call__", lambda x, *args, **kw: x.rewrite()(*args, **kw))
     replaced = interpreter._patch_lang(triton.language.sum.fn)
     yield interpreted_engine
@@ -215,7 +215,7 @@ def test_a_gradient_alone(engine, needed):
 
 
 def test_maps_of_more_than_2_to_the_31_values(engine, monkeypatch):
-    # The interpreter would write every argument back, and so take up the memory of pages that nobody wrote to.
+    # The interpreter writes every argument back, which would allocate memory pages that are otherwise untouched.
     monkeypatch.setattr(interpreter.GridExecutor, "_restore_args_dev", lambda *_: None)
     height, width, channels = 2**24, 17, 8
     positions = torch.from_numpy(np.zeros((1, height, width, channels), dtype=np.float16))
@@ -228,7 +228,7 @@ def test_maps_of_more_than_2_to_the_31_values(engine, monkeypatch):
         (actual, positions.permute(0, 3, 1, 2), height - 4),
         (expected, map_end, 4),
     ):
-        # Among so many rows float32 holds whole positions only.
+        # With this many rows, float32 only holds integer positions.
         leaves = [x.clone().requires_grad_() for x in (offsets.clamp(-2, 2).round(), modulation, weight)]
         output = engine.triton_deform_conv2d(hidden_states, *leaves, first_row)
         results.extend((output, *torch.autograd.grad(output, leaves, upstream)))
@@ -310,7 +310,7 @@ def test_compiled_kernels_refuse_the_cpu(compiled_engine):
 
 
 def compile_ahead(engine, name, capability, dtype, in_channels, index_type="i32"):
-    """A kernel for a GPU that need not be there: its code and what it takes of the processor."""
+    """Compile a kernel for a GPU that may be absent; return its code and resource use."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
@@ -352,9 +352,9 @@ def test_kernels_compile_for_gpus(
 ):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     compiled = compile_ahead(compiled_engine, name, capability, dtype, in_channels, index_type)
-    # The largest that a program may have without asking for more, so that several share a processor.
+    # The most that a program gets without requesting more, so that several share a processor.
     assert compiled.metadata.shared <= 48 * 1024
-    # Samples are read in vectors of 16 bytes, also where the channels of a position do not fill them.
+    # Samples are read in vectors of 16 bytes, even if the channels of a position do not fill them.
     assert "ld.global.v4.b32" in compiled.asm["ptx"]
     if dtype != torch.float32:
         assert ("wgmma" if capability == 90 else "mma.sync") in compiled.asm["ptx"]
@@ -362,7 +362,7 @@ def test_kernels_compile_for_gpus(
 
 @pytest.fixture
 def model_engine(engine, monkeypatch):
-    """The engine, where the model's layers look for it."""
+    """Make the engine available to the model's layers."""
     monkeypatch.setattr(deform_conv, "triton_deform_conv2d", engine.triton_deform_conv2d)
     monkeypatch.setenv("MASSFORMER_DEFORM_CONV_ENGINE", "triton")
 

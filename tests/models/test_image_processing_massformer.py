@@ -178,7 +178,7 @@ def test_post_processing_sizes_and_scores():
 
 
 def test_post_processing_undoes_the_resize():
-    """A constant-slope mask read back at the original size lies where it was, whatever size the model saw."""
+    """Check that a mask of constant slope is read at its original position, whatever size the model saw."""
     processor = MaSSFormerImageProcessor()
     size = {"shortest_edge": 60, "longest_edge": 90}
     # (height, width) = (40, 60) becomes (60, 90), padded to (64, 96); half resolution (32, 48).

@@ -1,4 +1,4 @@
-"""The loss over several processes: their mean is the loss of the whole batch, and none waits for another in vain."""
+"""Loss over several processes: their mean is the loss of the complete batch, and no process waits forever."""
 
 import tempfile
 
@@ -23,7 +23,7 @@ def predictions(config, batch_size):
 
 
 def uneven_labels(batch_size):
-    """Images of many classes, of one, and of none, so that the processes' normalisers differ."""
+    """Create images with many classes, one and none, so that the processes' normalizers differ."""
     torch.manual_seed(0)
     labels = block_labels(batch_size, 32, 32)
     labels[-1], labels[-2] = 255, 3

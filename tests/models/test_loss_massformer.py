@@ -38,7 +38,7 @@ def golden_targets():
 
 
 class FixedRandom:
-    """Replaces `torch.rand` by given draws, and checks the shapes asked for."""
+    """Replacement for `torch.rand` that returns given draws and checks the requested shapes."""
 
     def __init__(self, *draws):
         self.draws = list(draws)
@@ -67,7 +67,7 @@ def test_weight_maps_are_the_release_s(golden, golden_targets):
 
 def test_points_and_mask_losses_are_the_release_s(golden, golden_targets, monkeypatch):
     _, _, masks = golden_targets
-    # float64, as the golden values: points are ordered by scores of which some nearly tie.
+    # float64 like the golden values: points are ordered by scores, some of which nearly tie.
     logits, masks = torch.from_numpy(4 * uniform(104, 7 * 32 * 48)).reshape(7, 32, 48), masks.double()
     monkeypatch.setattr(torch, "rand", FixedRandom(golden_draw(105, 7, 768, 2), golden_draw(106, 7, 64, 2)))
     weights = boundary_weights(masks, 5)
@@ -133,7 +133,7 @@ def test_pairwise_costs_against_one_by_one():
 
 
 def naive_loss(criterion, class_logits, mask_embeddings, mask_features, edge_logits, labels):
-    """The loss with every mask dense and every image by itself; draws random numbers in the same order."""
+    """Compute the loss with dense masks, image by image, drawing random numbers in the same order."""
     config = criterion.config
     classes, masks = semantic_targets(labels, criterion.num_labels)
     total = 0
@@ -204,7 +204,7 @@ def test_with_fixed_matching_every_class_has_its_query():
     )
     assert queries.tolist() == [0, 2, 5]
     assert classes[1][matched].tolist() == [0, 2, 5]
-    # The classes of the queries are then those of the image, and "no object" for all others.
+    # The queries then have the classes of the image, and the rest "no object".
     targets = torch.full((2, 7), 7)
     for image, present in enumerate(classes):
         targets[image, present] = present
@@ -222,7 +222,7 @@ def test_with_fixed_matching_every_class_has_its_query():
     st.integers(0, 2**16),
 )
 def test_new_classes_are_weighted_as_in_a_literal_loop(pseudo_classes, lambda_1, lambda_2, seed):
-    """Eq. 7, point by point, without matching: as many predictions as masks, in their order."""
+    """Compute Eq. 7 point by point without matching: one prediction per mask, in their order."""
     config = tiny_config(num_labels=4, lambda_1=lambda_1, lambda_2=lambda_2, pseudo_label_classes=pseudo_classes)
     criterion = MaSSFormerLoss(config)
     torch.manual_seed(seed)
@@ -351,7 +351,7 @@ def test_bad_labels_are_refused_with_their_values():
     model = tiny_model()
     labels = torch.zeros(1, 64, 64, dtype=torch.long)
     labels[0, 3, 4:6] = torch.tensor([7, 200])
-    with pytest.raises(ValueError, match=r"\[7, 200\].*labels are 0 to 6, or 255"):
+    with pytest.raises(ValueError, match=r"\[7, 200\].*labels must be 0 to 6, or 255"):
         model(torch.randn(1, 3, 64, 64), labels=labels)
     with pytest.raises(ValueError, match=r"shape \(1, 64, 64\).*got torch.int64 of shape \(1, 32, 32\)"):
         model(torch.randn(1, 3, 64, 64), labels=labels[:, ::2, ::2])

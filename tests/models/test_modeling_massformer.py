@@ -40,7 +40,7 @@ def converted_r50(tmp_path_factory):
     return folder / "converted"
 
 
-# Name in the golden file -> module whose output it is (its input for names that end in "input").
+# Name in the golden file -> module whose output it is.
 INNER_FEATURES = {
     "conv_avg": "cross_semantic_transmission.context_projection",
     **{f"proj_{i}": f"lateral_projections.{i}" for i in range(4)},
@@ -209,7 +209,7 @@ def test_inner_masks_equal_those_made_densely():
     assert (everywhere == 0).all()
 
 
-# ---------------------------------------------------------------- the model as a whole
+# ---------------------------------------------------------------- the complete model
 
 
 def test_auxiliary_logits_come_with_labels_or_on_request():
@@ -291,11 +291,11 @@ def test_no_wide_map_at_half_resolution_is_ever_whole(monkeypatch):
     pixel_values = torch.randn(1, 3, 256, 64)
     with torch.no_grad():
         model(pixel_values)
-        # Mask features have twice the channels, and are made twice.
+        # Mask features have twice the channels and are computed twice.
         assert heights.pop("mask_projection") == [8] * 32
         assert list(heights.values()) == [[16] * 8, [16] * 8]
         assert model.model(pixel_values).mask_features.shape[2] == 128
-    # Gradients need everything anyway.
+    # Gradients need the complete maps.
     model(pixel_values)
     assert all(seen[8:] == [128, 128] for seen in heights.values())
 
@@ -421,7 +421,7 @@ def test_variants_survive_saving(variant, tmp_path):
     assert all(torch.equal(value, base.state_dict()[name]) for name, value in model.model.state_dict().items())
 
 
-# Guards that older compilers make for the library's decorators fail.
+# Guards that older compilers create for the library's decorators fail.
 needs_torch_2_8 = pytest.mark.skipif(Version(torch.__version__) < Version("2.8"), reason="needs PyTorch 2.8")
 
 

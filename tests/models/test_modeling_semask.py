@@ -60,7 +60,7 @@ def converted(tmp_path_factory):
 
 
 def stored(golden, name: str, value: torch.Tensor) -> np.ndarray:
-    """The part of a tensor that the golden file has."""
+    """Select the part of a tensor that the golden file stores."""
     if golden[name].shape == tuple(value.shape):
         return value.detach().numpy()
     for limit in (2048, 4096, 8192, 16384):
@@ -132,7 +132,7 @@ def test_golden_losses_and_gradients(golden, converted):
     gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
     gammas = [value.item() for name, value in gradients.items() if name.endswith("gamma")]
     assert np.allclose(gammas, golden["grad_gamma"], rtol=2e-3)
-    # Norms by the release's names: each of its tensors has one of ours, or three.
+    # Norms by the release's names; each of its tensors corresponds to one or three here.
     release = semask_golden_state_dict()
     names = {name: convert_semask_state_dict({name: value}) for name, value in release.items()}
     keys = [name for name, norm in zip(all_keys(), golden["grad_norm"], strict=True) if not math.isnan(norm)]
@@ -150,7 +150,7 @@ def all_keys() -> list[str]:
 
 
 def literal_attention(block, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """SeMask attention over one sequence, token by token (Eq. 1 and 2)."""
+    """Compute SeMask attention over one sequence, token by token (Eq. 1 and 2)."""
     queries, keys, values = block.q_proj(tokens), block.k_proj(tokens), block.v_proj(tokens)
     attended = []
     for query in queries:
@@ -161,7 +161,7 @@ def literal_attention(block, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.
 
 
 def literal_layer(layer, tokens: torch.Tensor, height: int, width: int, window: int | None):
-    """The semantic layer on one image, window by window."""
+    """Compute the semantic layer on one image, window by window."""
     tokens = layer.layernorm(tokens).reshape(height, width, -1)
     if window is None:
         flat = tokens.flatten(0, 1)
@@ -253,7 +253,7 @@ def test_without_gamma_it_is_swin(tmp_path):
     plain = swin.swin(
         pixel_values, always_partition=True, output_hidden_states_before_downsampling=True, output_hidden_states=True
     )
-    # Before the first semantic layer both are the same; its output is that, normalised.
+    # Both are equal before the first semantic layer, which returns the normalized tokens.
     blocks = plain.reshaped_hidden_states[1].movedim(1, -1)
     normalised = F.layer_norm(blocks, blocks.shape[-1:], eps=1e-5).movedim(-1, 1)
     semantic = backbone(pixel_values, output_hidden_states=True).hidden_states[1]

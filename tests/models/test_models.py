@@ -1,4 +1,4 @@
-"""Every model class, through the shared tests."""
+"""Run the shared tests on every model class, and train on a table of backbones."""
 
 import pytest
 import torch
@@ -91,7 +91,7 @@ class SeMaskTests(ModelTests):
     auto_class = AutoModel
     sizes = ((32, 32), (33, 70), (4, 5), (97, 61))
     num_attentions = 5
-    # The weights that make semantic layers matter amplify rounding.
+    # The large weights of the semantic layers amplify rounding.
     tolerance, half_tolerance = 5e-3, 0.25
 
 
@@ -131,7 +131,7 @@ PLAIN = {
     "intermediate_size": 16,
     "patch_size": 16,
 }
-# Backbones of the library that MaSSFormer can have, beside those above.
+# Backbones of the library that MaSSFormer supports, besides those above.
 HIERARCHICAL = {
     "convnextv2": SIZES,
     "dinov3_convnext": SIZES,
@@ -165,7 +165,7 @@ def test_backbones_with_four_strides_are_trained(kind):
     pixel_values = torch.randn(2, 3, 64, 64)
     model(pixel_values, labels=block_labels(2, 64, 64), output_hidden_states=True).loss.backward()
     assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
-    # Capturing outputs leaves nothing behind.
+    # Capturing outputs has no effect on later calls.
     assert model(pixel_values).hidden_states is None
 
 

@@ -17,7 +17,7 @@ from transformers_massformer.models.semantic_readout import (
 
 
 def dense_scores(class_logits, mask_logits, target_size, valid_size):
-    """Every query at the target size, by the formula of the docstring, in float64."""
+    """Compute every query at the target size in float64 by the formula of the docstring."""
     class_logits, mask_logits = class_logits.double(), mask_logits.double()
     resized = mask_logits
     for axis, (target, valid) in enumerate(zip(target_size, valid_size, strict=True), start=1):
@@ -35,7 +35,7 @@ def dense_scores(class_logits, mask_logits, target_size, valid_size):
 
 
 def assert_same_map(label_map, scores, expected):
-    """Equal wherever the best two classes differ by more than rounding."""
+    """Check that maps are equal where the best two classes differ by more than rounding."""
     torch.testing.assert_close(scores.double(), expected, rtol=0, atol=1e-5)
     best = expected.topk(2, dim=0).values
     clear = best[0] - best[1] > 1e-5
@@ -93,7 +93,7 @@ def test_half_precision_logits_are_read_in_float32():
 
 
 def test_a_whole_photo_needs_little_memory_and_equals_the_dense_computation():
-    """100 queries to 4096 x 3072 in a process of its own: peak above the inputs, and one strip against all at once."""
+    """Check 100 queries at 4096 x 3072 in a separate process: peak above the inputs, one strip against all at once."""
     code = """
 import resource, torch
 from transformers_massformer.models.semantic_readout import read_semantic_map, semantic_scores

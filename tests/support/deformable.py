@@ -1,4 +1,4 @@
-"""Inputs of deformable convolutions, and what they are compared with."""
+"""Inputs of deformable convolutions, and their reference."""
 
 import torch
 from torchvision.ops import deform_conv2d
@@ -7,7 +7,7 @@ from torchvision.ops import deform_conv2d
 def random_inputs(
     batch_size, in_channels, out_channels, height, width, side, spread=2.0, seed=0, dtype=torch.float64
 ) -> tuple[torch.Tensor, ...]:
-    """Hidden states, offsets of that standard deviation in pixels, modulation and weight."""
+    """Create hidden states, offsets with standard deviation `spread` in pixels, modulation and weight."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape):
@@ -22,6 +22,6 @@ def random_inputs(
 
 
 def reference(hidden_states, offsets, modulation, weight):
-    """torchvision's operator."""
+    """Compute the convolution with torchvision's operator."""
     padding = (weight.shape[-1] // 2,) * 2
     return deform_conv2d(hidden_states, offsets, weight, padding=padding, mask=modulation)

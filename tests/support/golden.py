@@ -1,4 +1,4 @@
-"""Weights and inputs as a function of names and shapes alone, for comparison with the authors' code."""
+"""Weights and inputs computed from names and shapes alone, for comparison with the authors' code."""
 
 import json
 import re
@@ -13,7 +13,7 @@ DATA = Path(__file__).parents[1] / "data"
 MEAN = np.array([123.675, 116.28, 103.53])
 STD = np.array([58.395, 57.12, 57.375])
 
-# (pattern of the name, gain): the last that matches decides. Weights of rank 2 and above.
+# (pattern of the name, gain) for weights of rank 2 and above; the last match decides.
 GAINS = [
     (r"downsample\.0", 0.8),
     (r"dcn_offset", 0.7),
@@ -29,7 +29,7 @@ GAINS = [
 
 
 def hash24(seed: int, count: int) -> np.ndarray:
-    """`count` integers below 2 ** 24 (splitmix64's finaliser over a counter)."""
+    """Compute `count` integers below 2 ** 24 (splitmix64's finalizer over a counter)."""
     with np.errstate(over="ignore"):
         counter = np.uint64(seed << 32) + np.arange(1, count + 1, dtype=np.uint64)
         z = counter * np.uint64(0x9E3779B97F4A7C15)
@@ -40,7 +40,7 @@ def hash24(seed: int, count: int) -> np.ndarray:
 
 
 def uniform(seed: int, count: int) -> np.ndarray:
-    """float64 in (-1, 1), exact in float32."""
+    """Compute float64 values in (-1, 1) that are exact in float32."""
     return (2 * hash24(seed, count) + 1 - 2**24) / 2.0**24
 
 
@@ -76,13 +76,13 @@ def golden_tensor(name: str, shape: list[int], last_norm: str) -> torch.Tensor:
 
 
 def golden_state_dict(variant: str) -> dict[str, torch.Tensor]:
-    """Weights under the authors' names, for "r50" or "r18lite"."""
+    """Create weights under the authors' names, for "r50" or "r18lite"."""
     keys = json.loads((DATA / f"official_keys_{variant}.json").read_text())
     last_norm = {"r50": "bn3", "r18lite": "bn2"}[variant]
     return {name: golden_tensor(name, shape, last_norm) for name, shape in keys}
 
 
-# (end of the name, gain): the first that matches decides. SeMask's weights of rank 2 and above.
+# (end of the name, gain) for SeMask's weights of rank 2 and above; the first match decides.
 SEMASK_GAINS = [
     ("attn.qkv.weight", 1.3),
     ("mlp.fc2.weight", 0.8),
@@ -110,7 +110,7 @@ def semask_offset_and_scale(name: str, shape: tuple[int, ...]) -> tuple[float, f
 
 
 def semask_golden_state_dict() -> dict[str, torch.Tensor]:
-    """Weights of a SeMask-T FPN for seven classes, under its authors' names; constant buffers are left out."""
+    """Create weights of a SeMask-T FPN for seven classes under its authors' names, without constant buffers."""
     weights = {}
     for name, shape in json.loads((DATA / "semask_keys_tiny7.json").read_text()):
         if name.endswith("num_batches_tracked"):
@@ -123,7 +123,7 @@ def semask_golden_state_dict() -> dict[str, torch.Tensor]:
 
 
 def golden_image(height: int, width: int, seed: int) -> np.ndarray:
-    """uint8 RGB of blocks of 32 and 8 pixels and noise."""
+    """Create a uint8 RGB image of blocks of 32 and 8 pixels and noise."""
     y, x = np.arange(height)[:, None], np.arange(width)[None, :]
 
     def plane(block: int, plane_seed: int, levels: int) -> np.ndarray:
@@ -141,7 +141,7 @@ def golden_pixel_values(height: int, width: int, seeds: list[int]) -> torch.Tens
 
 
 def golden_labels(height: int, width: int, seed: int, block: int) -> np.ndarray:
-    """uint8 labels 0 to 6 in square blocks, about one in sixteen of them 255."""
+    """Create uint8 labels 0 to 6 in square blocks, about one in sixteen of them 255."""
     rows, columns = -(-height // block), -(-width // block)
     values = hash24(seed, rows * columns)
     labels = np.where(values % 16 == 0, 255, values * 7 >> 24).reshape(rows, columns)
@@ -150,6 +150,6 @@ def golden_labels(height: int, width: int, seed: int, block: int) -> np.ndarray:
 
 
 def subsample(tensor: torch.Tensor, limit: int = 8192) -> torch.Tensor:
-    """What the golden files store of large tensors: every n-th value."""
+    """Pick every n-th value of a large tensor, as stored in the golden files."""
     step = max(1, tensor.numel() // limit) | 1
     return tensor.reshape(-1)[::step]
