@@ -22,8 +22,8 @@ ALLOWED = {
     "scenes": BASIS | {"data"},
     "editing": BASIS | {"inference.mattes", "inference.tiling", "data.label_images"},
     "conversion": BASIS | {"inference"},
-    # New models start from the authors' configurations and checkpoints; cards show the scores as reports do.
-    "training": BASIS | {"inference", "data", "metrics", "conversion", "evaluation.report"},
+    # New models start from the authors' configurations and checkpoints.
+    "training": BASIS | {"inference", "data", "metrics", "conversion"},
     "evaluation": BASIS | {"inference", "data", "metrics", "editing"},
     "labeling": BASIS | {"inference", "data", "metrics", "editing"},
     "hq_sam": BASIS | {"inference", "data", "metrics", "editing", "labeling.segmentation", "training.epochs"},
