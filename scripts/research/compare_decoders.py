@@ -23,8 +23,9 @@ import yaml
 
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
-from benchmark_record import Record, describe_run, write_whole
-from decoders import DECODERS, FORMULATIONS, build_decoder, starts_from_nothing
+from benchmark_model import check_choices
+from benchmark_record import DOCUMENT, RESULTS_FILE, Document, Record, ResultsFile, describe_run, write_whole
+from decoders import DECODERS, FORMULATIONS, SEMANTIC_LAYERS, build_decoder
 from rich.progress import track
 from transformers import set_seed
 from transformers.utils import logging
@@ -47,39 +48,38 @@ RECIPE = Path(__file__).parents[2] / "src/transformers_massformer/recipes/demo.y
 SCORES = ("mean_iou", "mean_boundary_iou", "mean_bf1", "mean_pq_st")
 # Short sides that training images are resized to, as fractions of their own.
 SCALES = (0.5, 0.75, 1.0, 1.25)
-
-
-def training_arguments(folder: Path, recipe: dict[str, Any], steps: int, batch_size: int, seed: int):
-    """Build the arguments of the demo's recipe with other steps and batch sizes, without evaluation or saving."""
-    names = ("learning_rate", "backbone_learning_rate_factor", "train_backbone_norms")
-    return MaSSFormerTrainingArguments(
-        output_dir=str(folder),
-        **{name: recipe[name] for name in names},
-        max_steps=steps,
-        warmup_steps=steps // 16,
-        per_device_train_batch_size=batch_size,
-        seed=seed,
-        dataloader_num_workers=0,
-        eval_strategy="no",
-        save_strategy="no",
-        load_best_model_at_end=False,
-        logging_steps=10,
-        report_to="none",
-        disable_tqdm=True,
-        use_cpu=not torch.cuda.is_available(),
-    )
+# Training without evaluation, checkpoints or logs.
+PLAIN_TRAINING = {
+    "dataloader_num_workers": 0,
+    "eval_strategy": "no",
+    "save_strategy": "no",
+    "load_best_model_at_end": False,
+    "report_to": "none",
+    "disable_tqdm": True,
+    "use_cpu": not torch.cuda.is_available(),
+}
 
 
 def run(decoder: str, seed: int, options: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Train and evaluate one model in this process."""
+    """Train one model with the learning rates of the demo's recipe, and evaluate it, in this process."""
     torch.set_num_threads(options["threads"])
     logging.disable_progress_bar()
     recipe = yaml.safe_load(RECIPE.read_text())
-    args = training_arguments(folder, recipe, options["steps"], options["batch_size"], seed)
+    rates = ("learning_rate", "backbone_learning_rate_factor", "train_backbone_norms")
+    args = MaSSFormerTrainingArguments(
+        output_dir=str(folder),
+        **{name: recipe[name] for name in rates},
+        max_steps=options["steps"],
+        warmup_steps=options["steps"] // 16,
+        per_device_train_batch_size=options["batch_size"],
+        seed=seed,
+        logging_steps=10,
+        **PLAIN_TRAINING,
+    )
     set_seed(seed)
     config = MaSSFormerConfig(**{**recipe["model_config"], "train_num_points": options["points"]})
     model = build_decoder(decoder, config)
-    if not starts_from_nothing(decoder):
+    if decoder not in SEMANTIC_LAYERS:
         load_backbone_weights(model, options["backbone_weights"])
     splits = find_splits(options["data"])
     train_pairs, eval_pairs = (read_pairs(splits, name) for name in ("train", "validation"))
@@ -152,12 +152,7 @@ def run_all(function: Callable[[str, int], Path], jobs: Sequence[tuple[str, int]
 
 
 def check_work(work: Path, options: dict[str, Any]):
-    """
-    Record the options of the runs in a folder.
-
-    Raises:
-        ValueError: If the folder contains runs with other options.
-    """
+    """Record the options of the runs in a folder; raises a ValueError if it contains runs with other options."""
     path = work / "options.json"
     if path.exists() and json.loads(path.read_text()) != options:
         raise ValueError(f"{work} contains runs with other options. Choose another --work.")
@@ -180,8 +175,8 @@ def main(
     decoders: Annotated[list[str] | None, typer.Option("--decoder", help="Decoder to train; repeatable.")] = None,
     processes: Annotated[int, typer.Option(help="Runs at a time.", min=1)] = 1,
     threads: Annotated[int, typer.Option(help="Threads per run.", min=1)] = 2,
-    results_file: Annotated[Path, typer.Option(help="File of all benchmark results.")] = Path("docs/benchmarks.json"),
-    output: Annotated[Path, typer.Option(help="Document to write.")] = Path("docs/benchmarks.md"),
+    results_file: ResultsFile = RESULTS_FILE,
+    output: Document = DOCUMENT,
     job: Annotated[str | None, typer.Option(help="A single run as JSON; used internally.", hidden=True)] = None,
 ):
     if job is not None:
@@ -191,19 +186,10 @@ def main(
     if data is None or not backbone_weights:
         raise typer.BadParameter("--data and --backbone-weights are required.")
     known, section = (FORMULATIONS, "formulations") if formulations else (DECODERS, "decoders")
-    chosen = decoders or known
-    unknown = [name for name in chosen if name not in known]
-    if unknown:
-        raise typer.BadParameter(f"Unknown decoder {', '.join(unknown)}; choose from {'; '.join(known)}.")
-    options = {
-        "data": str(data),
-        "backbone_weights": backbone_weights,
-        "steps": steps,
-        "crop_size": crop_size,
-        "batch_size": batch_size,
-        "points": points,
-        "threads": threads,
-    }
+    chosen = check_choices(decoders or list(known), known, "--decoder")
+    conditions: dict[str, Any] = {"steps": steps, "crop_size": crop_size, "batch_size": batch_size, "points": points}
+    conditions["threads"] = threads
+    options = {"data": str(data), "backbone_weights": backbone_weights, **conditions}
     check_work(work, options)
     jobs = [(decoder, seed) for seed in range(seeds) for decoder in chosen]
     files = run_all(lambda decoder, seed: run_apart(decoder, seed, options, work), jobs, processes)
@@ -211,13 +197,16 @@ def main(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     source = describe_run(__file__, device, seeds)
     splits = find_splits(data)
-    images = {name: len(splits[name].pairs) for name in ("train", "validation")}
     width, height = read_header(splits["train"].pairs[0].image).upright_size
-    conditions = {**options, "data": None, "backbone_weights": None, "size": [height, width], **images}
+    conditions["size"] = [height, width]
+    conditions |= {name: len(splits[name].pairs) for name in ("train", "validation")}
     for (decoder, _), file in zip(jobs, files, strict=True):
-        key = {"decoder": decoder, **{name: value for name, value in conditions.items() if value is not None}}
-        values = json.loads(file.read_text())
-        record.add(device, section, source, {"key": key, "status": "ok", "values": values})
+        measurement = {
+            "key": {"decoder": decoder, **conditions},
+            "status": "ok",
+            "values": json.loads(file.read_text()),
+        }
+        record.add(device, section, source, measurement)
     record.write_document()
 
 
