@@ -91,13 +91,8 @@ def publish(source: Path):
 
 def write_card(stages: list[Path], results: dict[str, Any], peer: dict[str, Any] | None = None, **fields: Any):
     """
-    Write README.md of the checkpoint.
-
-    Args:
-        stages (`list[Path]`): Folders of the training stages.
-        results (`dict`): Contents of the evaluation's results.json.
-        peer (`dict`, *optional*): The same for the Mask2Former.
-        fields: Other fields of the card: counts and size of the scenes.
+    Write README.md of the checkpoint from the folders of the training stages, the contents of results.json (and the
+    Mask2Former's), and other fields of the card: counts and size of the scenes.
     """
     labels, scores = results["labels"], results["scores"]
     if peer is not None:

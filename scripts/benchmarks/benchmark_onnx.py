@@ -22,7 +22,7 @@ from benchmark_worker import create, spread_offsets
 from transformers.utils import logging
 
 from transformers_massformer.cli.console import error_console as console
-from transformers_massformer.cli.scenes import parse_size
+from transformers_massformer.cli.options import parse_size
 from transformers_massformer.export import ExportOptions
 from transformers_massformer.export.check import measure
 from transformers_massformer.export.job import build_graphs

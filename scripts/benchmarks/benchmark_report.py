@@ -190,15 +190,8 @@ def device_table(
     corner: str = "model",
 ) -> str:
     """
-    Format a table with the devices side by side.
-
-    Args:
-        results (`Results`): All figures.
-        section (`str`): Section whose rows the cells come from.
-        columns (`Sequence[str]`): Titles of one device's columns; `{}` stands for the device.
-        lines (`Iterable[tuple[str, Any]]`): Title and subject of each line.
-        cells (`Callable`): Formats the cells of a subject from one device's rows.
-        corner (`str`, *optional*, defaults to `"model"`): Title of the first column.
+    Format a table with the devices side by side: `lines` are the title and subject of each line, and `cells` formats
+    the cells of a subject from one device's rows of the section. `{}` in the titles of columns stands for the device.
     """
     header = [corner, *(column.format(DEVICES[device]) for device in DEVICES for column in columns)]
     rows = {device: section_rows(results, device, section) for device in DEVICES}

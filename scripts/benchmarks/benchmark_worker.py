@@ -55,20 +55,15 @@ MATRIX_SIDE, COPIED_BYTES = {"cpu": 4096, "cuda": 16384}, 2**29
 
 @dataclasses.dataclass(frozen=True)
 class Contestant:
-    """
-    A model and how it is run.
+    """A model and how it is run."""
 
-    Attributes:
-        model (`str`): A key of `PEERS`, or `"massformer-"` and a variant.
-        dtype (`str`): Dtype of the weights; in training, of autocast.
-        fuse (`bool`): Whether to fold batch normalisations into convolutions, as the command line does.
-        engine (`str`, *optional*): Engine of deformable convolutions; by default the model's own choice.
-        compile (`bool`): Whether to compile the model.
-    """
-
+    # A key of `PEERS`, or "massformer-" and a variant.
     model: str
+    # Of the weights; in training, of autocast.
     dtype: str = "float32"
+    # Whether to fold batch normalisations into convolutions, as the command line does.
     fuse: bool = False
+    # Engine of deformable convolutions; by default the model's own choice.
     engine: str | None = None
     compile: bool = False
 

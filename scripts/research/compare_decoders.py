@@ -9,7 +9,6 @@ be interrupted. The table is written to docs/benchmarks.md.
 import json
 import os
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -24,7 +23,7 @@ import yaml
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 from benchmark_model import check_choices
-from benchmark_record import DOCUMENT, RESULTS_FILE, Document, Record, ResultsFile, describe_run, write_whole
+from benchmark_record import DOCUMENT, RESULTS_FILE, Document, Record, ResultsFile, apart, describe_run, write_whole
 from decoders import DECODERS, FORMULATIONS, SEMANTIC_LAYERS, build_decoder
 from rich.progress import track
 from transformers import set_seed
@@ -127,14 +126,7 @@ def run_apart(decoder: str, seed: int, options: dict[str, Any], work: Path) -> P
     name = file_name(decoder)
     record = work / f"{name}-{seed}.json"
     if not record.exists():
-        job = json.dumps({"decoder": decoder, "seed": seed, "options": options, "folder": str(work / name)})
-        environment = {**os.environ, "OMP_NUM_THREADS": str(options["threads"])}
-        result = subprocess.run(
-            [sys.executable, __file__, "--job", job], capture_output=True, text=True, check=False, env=environment
-        )
-        if result.returncode:
-            raise RuntimeError(f"{decoder}, seed {seed}, failed:\n{result.stderr[-2000:]}")
-        write_whole(record, result.stdout.splitlines()[-1] + "\n")
+        write_whole(record, json.dumps(apart(run, decoder, seed, options, work / name)) + "\n")
     return record
 
 
@@ -161,8 +153,8 @@ def check_work(work: Path, options: dict[str, Any]):
 
 
 def main(
-    data: Annotated[Path | None, typer.Option(help="Scenes in the layout of MaSS13K, splits train and val.")] = None,
-    backbone_weights: Annotated[str, typer.Option(help="ImageNet weights of EfficientNet-Lite0.")] = "",
+    data: Annotated[Path, typer.Option(help="Scenes in the layout of MaSS13K, splits train and val.")],
+    backbone_weights: Annotated[str, typer.Option(help="ImageNet weights of EfficientNet-Lite0.")],
     work: Annotated[Path, typer.Option(help="Folder of runs, kept until all are finished.")] = Path("compare"),
     steps: Annotated[int, typer.Option(help="Optimizer steps of each run.")] = 150,
     crop_size: Annotated[int, typer.Option(help="Side of the training crops in pixels.")] = 256,
@@ -177,20 +169,15 @@ def main(
     threads: Annotated[int, typer.Option(help="Threads per run.", min=1)] = 2,
     results_file: ResultsFile = RESULTS_FILE,
     output: Document = DOCUMENT,
-    job: Annotated[str | None, typer.Option(help="A single run as JSON; used internally.", hidden=True)] = None,
 ):
-    if job is not None:
-        fields = json.loads(job)
-        print(json.dumps(run(fields["decoder"], fields["seed"], fields["options"], Path(fields["folder"]))))
-        return
-    if data is None or not backbone_weights:
-        raise typer.BadParameter("--data and --backbone-weights are required.")
     known, section = (FORMULATIONS, "formulations") if formulations else (DECODERS, "decoders")
     chosen = check_choices(decoders or list(known), known, "--decoder")
     conditions: dict[str, Any] = {"steps": steps, "crop_size": crop_size, "batch_size": batch_size, "points": points}
     conditions["threads"] = threads
     options = {"data": str(data), "backbone_weights": backbone_weights, **conditions}
     check_work(work, options)
+    # Inherited by the processes of the runs.
+    os.environ["OMP_NUM_THREADS"] = str(threads)
     jobs = [(decoder, seed) for seed in range(seeds) for decoder in chosen]
     files = run_all(lambda decoder, seed: run_apart(decoder, seed, options, work), jobs, processes)
     record = Record(results_file, output)

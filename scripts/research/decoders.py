@@ -146,7 +146,8 @@ def build_formulation(name: str, config: MaSSFormerConfig) -> PreTrainedModel:
 def build_ablation(name: str, config: MaSSFormerConfig) -> PreTrainedModel:
     """Build one of `ABLATION`; only the full MaSSFormer, the last row of the table, learns edges."""
     fields: dict[str, Any] = {**config.to_dict(), "model_type": AblationConfig.model_type, "edge_weight": 0.0}
-    return AblatedMaSSFormer(AblationConfig(**fields | {switch: switch in ABLATION[name] for switch in SWITCHES}))
+    fields |= {switch: switch in ABLATION[name] for switch in SWITCHES}
+    return AblatedMaSSFormer(AblationConfig(**fields))
 
 
 def build_decoder(name: str, config: MaSSFormerConfig) -> PreTrainedModel:
