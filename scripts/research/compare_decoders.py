@@ -12,7 +12,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -133,14 +133,8 @@ def run_apart(decoder: str, seed: int, options: dict[str, Any], work: Path) -> P
 def run_all(function: Callable[[str, int], Path], jobs: Sequence[tuple[str, int]], processes: int) -> list[Path]:
     """Call a function for all jobs, several at a time, and return its results in their order; stop at an error."""
     with ThreadPoolExecutor(processes) as pool:
-        runs = [pool.submit(function, *job) for job in jobs]
-        try:
-            for run in track(as_completed(runs), "training", len(runs), console=console):
-                run.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    return [run.result() for run in runs]
+        results = pool.map(lambda job: function(*job), jobs)
+        return list(track(results, "training", len(jobs), console=console))
 
 
 def check_work(work: Path, options: dict[str, Any]):
@@ -162,7 +156,7 @@ def main(
     points: Annotated[int, typer.Option(help="Points per mask in the loss.")] = 2048,
     seeds: Annotated[int, typer.Option(help="Runs of each decoder.", min=1)] = 3,
     formulations: Annotated[
-        bool, typer.Option("--formulations", help="Compare semantic layers, and masks with pixels.")
+        bool, typer.Option("--formulations", help="Compare semantic layers, masks, pixels.")
     ] = False,
     decoders: Annotated[list[str] | None, typer.Option("--decoder", help="Decoder to train; repeatable.")] = None,
     processes: Annotated[int, typer.Option(help="Runs at a time.", min=1)] = 1,
@@ -188,12 +182,8 @@ def main(
     conditions["size"] = [height, width]
     conditions |= {name: len(splits[name].pairs) for name in ("train", "validation")}
     for (decoder, _), file in zip(jobs, files, strict=True):
-        measurement = {
-            "key": {"decoder": decoder, **conditions},
-            "status": "ok",
-            "values": json.loads(file.read_text()),
-        }
-        record.add(device, section, source, measurement)
+        key, values = {"decoder": decoder, **conditions}, json.loads(file.read_text())
+        record.add(device, section, source, {"key": key, "status": "ok", "values": values})
     record.write_document()
 
 

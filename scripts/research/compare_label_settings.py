@@ -69,8 +69,7 @@ def exact_mask(data: Path, split: str, image_id: str) -> np.ndarray:
 def write_exact_labels(data: Path):
     """Add the bicycles to the label maps of the held-out scenes, in pixels of "others"."""
     for path in sorted((data / "annotations" / "val").glob("*.png")):
-        with PIL.Image.open(path) as image:
-            label_map = np.array(image)
+        label_map = read_label(path, str(path))[0].numpy()
         hidden = exact_mask(data, "val", path.stem) & (label_map == 0)
         if hidden.any():
             label_map[hidden] = CLASS_ID
@@ -130,8 +129,8 @@ def write_pseudo_labels(data: Path, output: Path, split: str):
         for index, photo in enumerate(photos):
             if photo.key in done:
                 continue
-            with PIL.Image.open(photo.pair.label) as image:
-                label_map = np.where(np.asarray(image) == CLASS_ID, 0, np.asarray(image)).astype(np.uint8)
+            label_map = read_label(photo.pair.label, str(photo.pair.label))[0].numpy()
+            label_map[label_map == CLASS_ID] = 0
             exact = exact_mask(data, folder, photo.pair.image_id)
             instances = stand_in(exact, np.random.default_rng([TRAIN_SEED, index]))
             job.write(photo, label_map, instances, writer)
@@ -215,11 +214,9 @@ def draw_example(data: Path, work: Path) -> PIL.Image.Image:
     top, left = max(rows[0] - MARGIN, 0), max(columns[0] - MARGIN, 0)
     window = slice(top, rows[-1] + MARGIN), slice(left, min(columns[-1] + MARGIN, left + PANEL_WIDTH))
     pixels = np.asarray(photo)[window]
-    panels = [pixels]
-    for mask in (exact, tool == CLASS_ID, found == CLASS_ID):
-        panels.append(tinted(pixels, mask[window], opacity=0.7))
-    half = [np.concatenate(panels[index : index + 2], axis=1) for index in (0, 2)]
-    return PIL.Image.fromarray(np.concatenate(half, axis=0))
+    by_tool, by_model = (tinted(pixels, mask[window], opacity=0.7) for mask in (tool == CLASS_ID, found == CLASS_ID))
+    upper, lower = np.hstack([pixels, tinted(pixels, exact[window], opacity=0.7)]), np.hstack([by_tool, by_model])
+    return PIL.Image.fromarray(np.vstack([upper, lower]))
 
 
 def write_pictures(data: Path, work: Path, folder: Path):
