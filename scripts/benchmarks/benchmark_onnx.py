@@ -30,11 +30,7 @@ from transformers_massformer.scenes import render_scene
 
 
 DEMO, SCENE_SEED = "demo", 91
-GRAPHS = {
-    "fp32": ExportOptions(),
-    "plain": ExportOptions(plain_operators=True),
-    "fp16": ExportOptions(half=True),
-}
+GRAPHS = {"fp32": ExportOptions(), "plain": ExportOptions(plain_operators=True), "fp16": ExportOptions(half=True)}
 EAGER = """
 import json, sys
 import numpy as np, PIL.Image

@@ -18,11 +18,7 @@ BASELINE, BASELINE_TITLE = "mask2former-r50", "Mask2Former-R50"
 NOT_MEASURED = "not measured"
 # Every table shows both, measured or not.
 DEVICES = {"cpu": "CPU", "cuda": "CUDA"}
-MODEL_TITLES = {
-    BASELINE: BASELINE_TITLE,
-    "maskformer-r50": "MaskFormer-R50",
-    "segformer-b2": "SegFormer-B2",
-}
+MODEL_TITLES = {BASELINE: BASELINE_TITLE, "maskformer-r50": "MaskFormer-R50", "segformer-b2": "SegFormer-B2"}
 SECTION_TITLES = {
     "inference": "inference",
     "training": "training step",
@@ -258,11 +254,9 @@ def share_table(results: Results, device: str) -> str:
 
 def scaling_cells(rows: list[Row], contestant: dict[str, Any]) -> list[str]:
     """Format the exponent over all sizes, and the ratio of the times at 4096 x 4096 and 2048 x 2048."""
-    measured = {}
-    for row in rows:
-        seconds = value(row, "seconds")
-        if row["key"]["contestant"] == contestant and seconds is not None:
-            measured[tuple(row["key"]["size"])] = seconds
+    own = [row for row in rows if row["key"]["contestant"] == contestant]
+    found = {tuple(row["key"]["size"]): value(row, "seconds") for row in own}
+    measured = {size: seconds for size, seconds in found.items() if seconds is not None}
     slope = log_log_slope([math.prod(size) for size in measured], list(measured.values()))
     times = ratio(measured.get((4096, 4096)), measured.get((2048, 2048)))
     return [number_cell(number, "{:.2f}".format, None) for number in (slope, times)]
@@ -330,16 +324,11 @@ def metric_table(results: Results) -> str:
 
 def decoder_table(rows: list[Row], scores: dict[str, str]) -> str:
     """Format size, scores and training costs of models that were trained alike."""
-    lines = [
-        [
-            row["key"]["decoder"],
-            f"{row['values']['parameters'][0] / 1e6:.2f} M",
-            *(spread_cell(row, name) for name in scores.values()),
-            cell(row, "seconds", seconds_text),
-            format_bytes(max(row["values"]["peak_bytes"])),
-        ]
-        for row in rows
-    ]
+    lines = []
+    for row in rows:
+        size = f"{row['values']['parameters'][0] / 1e6:.2f} M"
+        costs = [cell(row, "seconds", seconds_text), format_bytes(max(row["values"]["peak_bytes"]))]
+        lines.append([row["key"]["decoder"], size, *(spread_cell(row, name) for name in scores.values()), *costs])
     return table(["model", "parameters", *scores, "training", "peak memory"], lines)
 
 
@@ -374,14 +363,12 @@ def trained_entry(results: Results, device: str, section: str) -> dict[str, Any]
 
 def matte_table(results: Results, device: str) -> str:
     """Format the errors of mattes against the exact alpha."""
-    lines = [
-        [
-            *(str(row["key"][name]) for name in ("class", "matte", "scenes")),
-            *(cell(row, name, "{:.2f}".format) for name in ("sad", "mse", "gradient")),
-            cell(row, "seconds", "{:.1f} s".format) if value(row, "seconds") else "-",
-        ]
-        for row in section_rows(results, device, "mattes")
-    ]
+    lines = []
+    for row in section_rows(results, device, "mattes"):
+        subject = [str(row["key"][name]) for name in ("class", "matte", "scenes")]
+        errors = [cell(row, name, "{:.2f}".format) for name in ("sad", "mse", "gradient")]
+        refinement = cell(row, "seconds", "{:.1f} s".format) if value(row, "seconds") else "-"
+        lines.append([*subject, *errors, refinement])
     header = ["class", "matte", "scenes", "SAD / 10^3", "MSE x 10^3", "gradient / 10^3", "refinement"]
     return table(header, lines)
 

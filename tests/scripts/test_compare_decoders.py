@@ -8,6 +8,10 @@ from pathlib import Path
 import PIL.Image
 import pytest
 import torch
+from ablation import AblatedMaSSFormer, AblationConfig
+from benchmark_report import render
+from compare_decoders import file_name
+from decoders import ABLATION, DECODERS, FORMULATIONS, SWITCHES, build_decoder
 from support.tiny import block_labels, tiny_config, tiny_model
 from support.tiny_data import write_pair
 
@@ -18,15 +22,6 @@ from transformers_massformer.training.collation import collate_for
 
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = [str(ROOT / "scripts" / name) for name in ("research", "benchmarks")]
-sys.path[:0] = FOLDERS
-try:
-    from ablation import AblatedMaSSFormer, AblationConfig
-    from benchmark_report import render
-    from compare_decoders import file_name
-    from decoders import ABLATION, DECODERS, FORMULATIONS, SWITCHES, build_decoder
-finally:
-    del sys.path[:2]
 
 
 def samples():

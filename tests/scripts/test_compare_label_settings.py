@@ -9,6 +9,7 @@ import numpy as np
 import PIL.Image
 import PIL.ImageDraw
 import pytest
+from compare_label_settings import CLASS_ID, FALSE_POSITIVES, score_labels, stand_in, write_pseudo_labels
 
 from transformers_massformer.data.pseudo_labels import PseudoLabelFiles
 from transformers_massformer.data.reading import read_label
@@ -16,12 +17,6 @@ from transformers_massformer.labeling import pseudo_label_map
 
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = [str(ROOT / "scripts" / name) for name in ("research", "benchmarks")]
-sys.path[:0] = FOLDERS
-try:
-    from compare_label_settings import CLASS_ID, FALSE_POSITIVES, score_labels, stand_in, write_pseudo_labels
-finally:
-    del sys.path[:2]
 
 
 def wheel(size=(512, 384), centre=(200, 200), radius=80, spokes=12) -> np.ndarray:
