@@ -95,7 +95,7 @@ def check(programs: Path, folder: Path):
 
 
 def main():
-    """Build, install and check the package, and print what it took."""
+    """Build, install and check the package, and print the time of each step."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         start = time.perf_counter()

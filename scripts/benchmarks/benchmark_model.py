@@ -192,21 +192,17 @@ def main(
     deformable: Annotated[bool, typer.Option(help="Measure single deformable convolutions.")] = True,
     crop_size: Annotated[str, typer.Option(help="Size of training crops, HEIGHTxWIDTH.")] = "1024x1024",
     batch_size: Annotated[int, typer.Option(help="Batch size of training; MaSSFormer needs at least two.", min=2)] = 2,
-    deformable_size: Annotated[
-        str, typer.Option(help="Image size of single convolutions, HEIGHTxWIDTH.")
-    ] = "2048x2048",
+    deformable_size: Annotated[str, typer.Option(help="Image size of single convolutions.")] = "2048x2048",
     large_models: Annotated[str, typer.Option(help="Models to run above 2048x2048, e.g. r50; by default all.")] = "",
     rounds: Annotated[int, typer.Option(help="Measurements of each figure.", min=1)] = 3,
     long: Annotated[float, typer.Option(help="Measure what takes longer in one round only, in seconds.")] = 600,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; by default the fastest.")] = None,
     memory_limit: Annotated[
-        float | None, typer.Option(help="GiB of a CPU process; by default 90% of what is free.")
+        float | None, typer.Option(help="GiB per CPU process; by default 90% of free RAM.")
     ] = None,
     time_limit: Annotated[float, typer.Option(help="Time limit of a process in seconds.")] = 1800,
     output: Document = DOCUMENT,
-    results: Annotated[
-        Path | None, typer.Option(help="JSON file of the figures; by default beside the document.")
-    ] = None,
+    results: Annotated[Path | None, typer.Option(help="JSON file; by default beside the document.")] = None,
     render_only: Annotated[bool, typer.Option("--render-only", help="Render the document without measuring.")] = False,
 ):
     record = Record(results or output.with_suffix(".json"), output)

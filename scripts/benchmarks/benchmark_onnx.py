@@ -73,9 +73,7 @@ def measurement(name: str, engine: str, photo: PIL.Image.Image, took: dict[str, 
 
 
 def main(
-    models: Annotated[
-        str, typer.Option(help="demo, and variants, which get random weights; comma-separated.")
-    ] = "demo,r18-lite,r50",
+    models: Annotated[str, typer.Option(help="demo, and variants with random weights, ...")] = "demo,r18-lite,r50",
     graphs: Annotated[str, typer.Option(help=f"Among {', '.join(GRAPHS)}; comma-separated.")] = ",".join(GRAPHS),
     sizes: Annotated[str, typer.Option(help="Photo sizes, WIDTHxHEIGHT, ...")] = "2048x1536,4096x3072",
     rounds: Annotated[int, typer.Option(help="Measurements of each figure.", min=1)] = 2,

@@ -72,7 +72,7 @@ def run(decoder: str, seed: int, options: dict[str, Any], folder: Path) -> dict[
         warmup_steps=options["steps"] // 16,
         per_device_train_batch_size=options["batch_size"],
         seed=seed,
-        logging_steps=10,
+        logging_strategy="no",
         **PLAIN_TRAINING,
     )
     set_seed(seed)
