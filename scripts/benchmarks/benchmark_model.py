@@ -197,9 +197,7 @@ def main(
     rounds: Annotated[int, typer.Option(help="Measurements of each figure.", min=1)] = 3,
     long: Annotated[float, typer.Option(help="Measure what takes longer in one round only, in seconds.")] = 600,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; by default the fastest.")] = None,
-    memory_limit: Annotated[
-        float | None, typer.Option(help="GiB per CPU process; by default 90% of free RAM.")
-    ] = None,
+    memory_limit: Annotated[float | None, typer.Option(help="GiB per CPU process; default 90% of free RAM.")] = None,
     time_limit: Annotated[float, typer.Option(help="Time limit of a process in seconds.")] = 1800,
     output: Document = DOCUMENT,
     results: Annotated[Path | None, typer.Option(help="JSON file; by default beside the document.")] = None,
