@@ -1,11 +1,10 @@
-import subprocess
-import sys
-
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.commands import run_python
+from support.resizing import resized_densely
 
 from transformers_massformer.models import semantic_readout
 from transformers_massformer.models.semantic_readout import (
@@ -18,20 +17,9 @@ from transformers_massformer.models.semantic_readout import (
 
 def dense_scores(class_logits, mask_logits, target_size, valid_size):
     """Compute every query at the target size in float64 by the formula of the docstring."""
-    class_logits, mask_logits = class_logits.double(), mask_logits.double()
-    resized = mask_logits
-    for axis, (target, valid) in enumerate(zip(target_size, valid_size, strict=True), start=1):
-        size = mask_logits.shape[axis]
-        rows = []
-        for y in range(target):
-            position = min(max((y + 0.5) * valid / target / 2 - 0.5, 0), size - 1)
-            low = int(position)
-            high = min(low + 1, size - 1)
-            rows.append(
-                resized.select(axis, low) * (1 - position + low) + resized.select(axis, high) * (position - low)
-            )
-        resized = torch.stack(rows, dim=axis)
-    return torch.einsum("qc,qhw->chw", class_logits.softmax(-1)[:, :-1], resized.sigmoid())
+    input_size = [2 * side for side in mask_logits.shape[1:]]
+    resized = resized_densely(mask_logits, input_size, valid_size, target_size)
+    return torch.einsum("qc,qhw->chw", class_logits.double().softmax(-1)[:, :-1], resized.sigmoid())
 
 
 def assert_same_map(label_map, scores, expected):
@@ -110,9 +98,7 @@ clear = best[0] - best[1] > 1e-5
 assert torch.equal(label_map[1216:1344][clear], scores.argmax(0)[clear]), "label maps differ"
 assert clear.float().mean() > 0.99
 """
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    assert int(result.stdout) < 600
+    assert int(run_python("-c", code).stdout) < 600
 
 
 @settings(max_examples=30, deadline=None)

@@ -9,7 +9,7 @@ import psutil
 import pytest
 import torch
 import transformers
-from support.tiny import TINY_RESNET, TINY_TIMM, block_labels, tiny_config, tiny_model
+from support.tiny import TINY_RESNET, TINY_TIMM, tiny_config, tiny_model
 from support.tiny_data import write_pair
 from support.tiny_trainer import arguments, items_of, losses, trainer_for, training_set, write_data
 from torch import nn
@@ -49,11 +49,8 @@ def test_scale_and_shift_of_the_backbones_norms_stay_but_its_statistics_move(dat
     model = MaSSFormerForSemanticSegmentation(tiny_config(backbone_config=backbone))
     before = {name: value.clone() for name, value in model.model.backbone.state_dict().items()}
     trainer_for(data, tmp_path, model).train()
-    norms = [
-        name
-        for name, layer in model.model.backbone.named_modules()
-        if isinstance(layer, nn.modules.batchnorm._BatchNorm)
-    ]
+    layers = model.model.backbone.named_modules()
+    norms = [name for name, layer in layers if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
     after = model.model.backbone.state_dict()
     assert norms
     for name in norms:
@@ -143,31 +140,6 @@ def test_mixed_precision_trains(data, tmp_path, precision):
     trainer = trainer_for(data, tmp_path, **{precision: True})
     trainer.train()
     assert all(np.isfinite(losses(trainer)))
-
-
-EXTREMES = {
-    "huge": (lambda image: image * 1e4, lambda labels: labels),
-    "black": (torch.zeros_like, torch.zeros_like),
-    "ignored": (lambda image: image, lambda labels: torch.full_like(labels, 255)),
-}
-
-
-@pytest.mark.parametrize("extreme", EXTREMES)
-@pytest.mark.parametrize("autocast", [True, False])
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_loss_and_gradients_stay_finite_in_half_precision(dtype, autocast, extreme):
-    torch.manual_seed(0)
-    image, labels = torch.randn(2, 3, 64, 64), block_labels(2, 64, 64)
-    change_image, change_labels = EXTREMES[extreme]
-    model = tiny_model().train().to(torch.float32 if autocast else dtype)
-    with torch.autocast("cpu", dtype=dtype, enabled=autocast):
-        outputs = model(change_image(image), labels=change_labels(labels))
-    outputs.loss.backward()
-    assert outputs.loss.dtype == torch.float32
-    assert torch.isfinite(outputs.loss)
-    assert all(torch.isfinite(value) for value in outputs.loss_dict.values())
-    for name, parameter in model.named_parameters():
-        assert torch.isfinite(parameter.grad).all(), name
 
 
 # Logging
