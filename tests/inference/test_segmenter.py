@@ -62,21 +62,6 @@ def test_segmenter_runs_the_fused_model(model_folder):
     assert segmenter.predictor.model.dtype == torch.bfloat16
 
 
-def test_tiles_are_segmented_one_by_one(model_folder, photo):
-    whole, tiles = Segmenter(model_folder, device="cpu"), Segmenter(model_folder, device="cpu", tile=64)
-    expected = whole(photo.crop((0, 0, 64, 45))).label_map
-    label_map = tiles(photo).label_map
-    assert label_map.shape == (45, 70)
-    # The overlap of the two tiles is cut in its middle: 6 + (64 - 6) / 2.
-    assert np.array_equal(label_map[:, :35], expected[:, :35])
-    expected = whole(photo.crop((6, 0, 70, 45))).label_map
-    assert np.array_equal(label_map[:, 35:], expected[:, 29:])
-    # One tile is the whole image.
-    assert np.array_equal(tiles(photo.crop((0, 0, 64, 40))).label_map, whole(photo.crop((0, 0, 64, 40))).label_map)
-    with pytest.raises(ValueError, match="64 pixels or more, got 63"):
-        Segmenter(model_folder, tile=63)
-
-
 def test_the_least_memory_is_less_than_what_is_used(model_folder):
     # In a process of its own, which has no memory left over from other tests to use again.
     code = f"""
