@@ -3,6 +3,7 @@ import PIL.Image
 import pytest
 import torch
 from support.commands import run_python
+from support.tiny_data import smooth_photo
 
 from transformers_massformer import MaSSFormerForSemanticSegmentation, MaSSFormerImageProcessor, open_image
 from transformers_massformer.inference import predictor
@@ -23,18 +24,12 @@ def test_peak_memory_is_that_of_the_block():
 
 
 @pytest.fixture
-def photo():
-    """Smooth colours, so that no rounding decides a pixel's class."""
-    small = np.random.default_rng(0).integers(0, 256, (3, 4, 3), dtype=np.uint8)
-    return PIL.Image.fromarray(small).resize((70, 45), PIL.Image.Resampling.BICUBIC)
-
-
-@pytest.fixture
 def model_folder(peers):
     return peers("massformer")
 
 
-def test_segmenter_gives_the_processor_s_label_map(model_folder, tmp_path, photo):
+def test_segmenter_gives_the_processor_s_label_map(model_folder, tmp_path):
+    photo = smooth_photo(70, 45)
     model = MaSSFormerForSemanticSegmentation.from_pretrained(model_folder)
     processor = MaSSFormerImageProcessor.from_pretrained(model_folder)
     photo.save(tmp_path / "photo.png")
