@@ -117,10 +117,10 @@ FAULTS = {
     "unknown category": (
         ("annotations", 1, "category_id"),
         lambda _: 9,
-        "annotation 1 has category 9, which is missing from its `categories`, 0, 1, 2, 3, 4, 5, 6. Add it",
+        "annotation 1 has category 9, which is missing from its `categories`, 0, 1, 2, 3, 4, 5, 6, 255. Add it",
     ),
     "category 255": (
-        ("categories", 1, "id"),
+        ("annotations", 1, "category_id"),
         lambda _: 255,
         "annotation 1 has category 255. Ids are class indices, from 0 to 254",
     ),
@@ -158,6 +158,7 @@ def test_faults_are_named_with_the_file_and_the_remedy(tmp_path, fault):
     label_map = np.zeros((10, 6), np.uint8)
     label_map[5:] = 1
     content = coco_annotation(label_map, LABELS, "a.jpg")
+    content["categories"].append({"id": 255, "name": "none"})
     (*parents, name), change, text = FAULTS[fault]
     place = content
     for each in parents:
