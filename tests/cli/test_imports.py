@@ -12,7 +12,8 @@ from pathlib import Path
 import PIL.Image
 import pytest
 import typer
-from support.commands import ROOT, run_python
+from support import ROOT
+from support.commands import run_python
 from support.tiny_data import write_pair
 
 from transformers_massformer.cli import app

@@ -566,8 +566,7 @@ def test_seed_epoch_and_index_make_samples_differ(pairs):
         {"num_workers": 2},
         {"num_workers": 2, "persistent_workers": True},
         pytest.param(
-            {"num_workers": 2, "persistent_workers": True, "multiprocessing_context": "spawn"},
-            marks=pytest.mark.skipif(not os.environ.get("RUN_SLOW"), reason="starts Python anew; set RUN_SLOW=1"),
+            {"num_workers": 2, "persistent_workers": True, "multiprocessing_context": "spawn"}, marks=pytest.mark.slow
         ),
     ],
 )

@@ -23,7 +23,8 @@ import PIL.ImageFile
 import psutil
 import pytest
 import torch
-from support.commands import ROOT, run, run_python
+from support import ROOT
+from support.commands import run, run_python
 from support.processes import free_port
 from torch import nn
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 from build_hub import add_remote_code, render_card
+from support import ROOT
 from support.commands import run_python
-from support.hub import ROOT, build_hub
+from support.hub import build_hub
 from support.tiny import tiny_model, tiny_semask
 from transformers import AutoConfig
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.golden import DATA, golden_labels, uniform
-from support.tiny import block_labels, tiny_config, tiny_model
+from support.tiny import block_labels, random_predictions, tiny_config, tiny_model
 
 from transformers_massformer.models import loss_massformer
 from transformers_massformer.models.loss_massformer import (
@@ -175,16 +175,6 @@ def naive_loss(criterion, class_logits, mask_embeddings, mask_features, edge_log
     return total + 10 * F.binary_cross_entropy_with_logits(resized, semantic_edges(labels, 2))
 
 
-def random_predictions(config, batch_size, height, width, scale=1.0):
-    steps = config.num_hidden_layers + 1
-    return (
-        [scale * torch.randn(batch_size, config.num_queries, config.num_labels + 1) for _ in range(steps)],
-        [scale * torch.randn(batch_size, config.num_queries, config.hidden_size) for _ in range(steps)],
-        torch.randn(batch_size, config.hidden_size, height // 2, width // 2).abs(),
-        scale * torch.randn(batch_size, 1, height // 2, width // 2),
-    )
-
-
 @pytest.mark.parametrize("pseudo_classes", [[], [0, 2]], ids=str)
 def test_loss_equals_the_dense_computation(pseudo_classes):
     fields = {"num_queries": 6, "num_labels": 3, "num_hidden_layers": 2, "lambda_2": 1.5}
@@ -258,7 +248,6 @@ def test_new_classes_are_weighted_as_in_a_literal_loop(pseudo_classes, lambda_1,
 
 
 def test_without_new_classes_the_weights_are_those_of_section_4_2_to_the_bit(monkeypatch):
-    torch.manual_seed(0)
     criterion = MaSSFormerLoss(tiny_config(lambda_2=3.0))
     classes, masks = semantic_targets(block_labels(1, 32, 32), 7)
     weights, matches = [boundary_weights(masks[0], 5)], [(torch.arange(len(masks[0])),) * 2]

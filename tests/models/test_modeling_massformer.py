@@ -33,8 +33,7 @@ def golden():
 def converted_r50(tmp_path_factory):
     folder = tmp_path_factory.mktemp("golden")
     torch.save({"state_dict": golden_state_dict("r50"), "meta": {"iter": 80000}}, folder / "release.pth")
-    convert_massformer_checkpoint(folder / "release.pth", "r50", folder / "converted")
-    return folder / "converted"
+    return convert_massformer_checkpoint(folder / "release.pth", "r50", folder / "converted")
 
 
 # Name in the golden file -> module whose output it is.
@@ -129,15 +128,6 @@ def test_golden_parity_of_every_way_to_compute(golden, converted_r50, monkeypatc
         outputs = model(pixel_values)
     for name, actual in final_outputs(outputs).items():
         assert_golden(golden, name, actual)
-
-
-def test_lite_has_the_release_s_weights(tmp_path):
-    torch.save(golden_state_dict("r18lite"), tmp_path / "release.pth")
-    convert_massformer_checkpoint(tmp_path / "release.pth", "r18-lite", tmp_path / "converted")
-    model = AutoModelForSemanticSegmentation.from_pretrained(tmp_path / "converted").eval()
-    with torch.no_grad():
-        outputs = model(golden_pixel_values(64, 96, [45]))
-    assert outputs.masks_queries_logits.shape == (1, 100, 32, 48)
 
 
 # ---------------------------------------------------------------- parts, against independent computations
@@ -358,7 +348,6 @@ def test_weights_that_a_checkpoint_lacks_are_initialised(tmp_path):
 
 
 def test_initialisation_is_the_release_s():
-    torch.manual_seed(0)
     model = MaSSFormerForSemanticSegmentation(tiny_config(hidden_size=128, pixel_decoder_hidden_size=64)).model
     decoder, layer = model.pixel_decoder, model.transformer_decoder.layers[0]
     cst = decoder.cross_semantic_transmission

@@ -181,7 +181,6 @@ def literal_layer(layer, tokens: torch.Tensor, height: int, width: int, window: 
 @pytest.mark.parametrize("is_global", [False, True], ids=["window", "global"])
 @pytest.mark.parametrize("size", [(5, 7), (4, 4), (2, 9)])
 def test_the_semantic_layer_is_the_paper_s(num_labels, depth, is_global, size):
-    torch.manual_seed(0)
     config = SeMaskSwinConfig(num_semantic_labels=num_labels, semantic_window_size=4)
     layer = SeMaskSwinSemanticLayer(config, 8, depth, is_global).double().eval()
     for name, parameter in layer.named_parameters():
@@ -195,7 +194,6 @@ def test_the_semantic_layer_is_the_paper_s(num_labels, depth, is_global, size):
 
 
 def test_the_loss_counts_ignored_pixels_as_nothing():
-    torch.manual_seed(0)
     logits, labels = torch.randn(2, 3, 2, 2, dtype=torch.float64), torch.randint(0, 3, (2, 4, 4))
     labels[0, 0] = 255
     enlarged = F.interpolate(logits, size=(4, 4), mode="bilinear", align_corners=False)
@@ -215,7 +213,6 @@ def test_the_loss_counts_ignored_pixels_as_nothing():
 
 
 def test_semantic_maps_are_doubled_and_summed():
-    torch.manual_seed(0)
     maps = [torch.randn(1, 2, *size) for size in ((13, 9), (7, 5), (4, 3), (2, 2))]
     expected = maps[0].clone()
     for times, each in enumerate(maps[1:], start=1):
@@ -230,7 +227,6 @@ def test_semantic_maps_are_doubled_and_summed():
 
 @torch.no_grad()
 def test_without_gamma_it_is_swin(tmp_path):
-    torch.manual_seed(0)
     swin = AutoBackbone.from_config(AutoConfig.for_model(**TINY_SWIN)).eval()
     for parameter in swin.parameters():
         torch.nn.init.normal_(parameter, std=0.4)
@@ -253,7 +249,6 @@ def test_without_gamma_it_is_swin(tmp_path):
 
 
 def test_both_branches_of_a_block_are_dropped():
-    torch.manual_seed(0)
     model = tiny_semask({"drop_path_rate": 0.999999}).train()
     layer = model.backbone.swin.encoder.layers[3].blocks[0]
     tokens = torch.randn(3, 16, 64)
@@ -376,7 +371,6 @@ def test_semantic_maps_have_the_model_s_classes_unless_told():
 
 
 def test_massformer_learns_the_semantic_maps_of_its_backbone():
-    torch.manual_seed(0)
     model = tiny_model(backbone_config=TINY_SEMASK)
     labels, pixel_values = block_labels(2, 64, 64), torch.randn(2, 3, 64, 64)
     outputs = model(pixel_values, labels=labels)

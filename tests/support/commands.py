@@ -2,15 +2,12 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 from click.testing import Result
 from typer.testing import CliRunner
 
+from support import ROOT
 from transformers_massformer.cli import app
-
-
-ROOT = Path(__file__).parents[2]
 
 
 def run(*arguments, code: int = 0) -> Result:

@@ -11,7 +11,8 @@ import PIL.Image
 import pytest
 import torch
 import yaml
-from support.commands import ROOT, run, run_python
+from support import ROOT
+from support.commands import run, run_python
 from support.tiny import TINY_SEMASK
 from support.tiny_data import write_pair
 from support.tiny_peers import FIELDS, write_peer

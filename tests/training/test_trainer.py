@@ -11,7 +11,7 @@ import torch
 import transformers
 from support.tiny import TINY_RESNET, TINY_TIMM, tiny_config, tiny_model
 from support.tiny_data import write_pair
-from support.tiny_trainer import arguments, items_of, losses, trainer_for, training_set, write_data
+from support.tiny_trainer import arguments, items_of, losses, trainer_for, write_data
 from torch import nn
 from transformers import TrainerCallback
 
@@ -237,21 +237,9 @@ def test_the_best_checkpoint_is_kept_by_boundary_iou(data, tmp_path):
         def scores(self, prediction):
             return {**super().scores(prediction), "mean_boundary_iou": next(values)}
 
-    options = {
-        "eval_strategy": "steps",
-        "eval_steps": 1,
-        "save_strategy": "steps",
-        "save_steps": 1,
-        "save_total_limit": 1,
-        "load_best_model_at_end": True,
-    }
-    trainer = Scripted(
-        model=tiny_model(),
-        args=arguments(tmp_path, **options),
-        train_dataset=training_set(data),
-        eval_dataset=items_of(data, "val"),
-        processing_class=MaSSFormerImageProcessor(),
-    )
+    steps = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}
+    options = {**steps, "save_total_limit": 1, "load_best_model_at_end": True}
+    trainer = trainer_for(data, tmp_path, kind=Scripted, **options)
     trainer.train()
     assert trainer.state.best_global_step == 2
     best = MaSSFormerForSemanticSegmentation.from_pretrained(tmp_path / "checkpoint-2")
@@ -273,16 +261,8 @@ def test_the_plain_trainer_works(data, tmp_path):
     datasets = pytest.importorskip("datasets")
     dataset = datasets.Dataset.from_dict(columns)
     dataset = dataset.cast_column("image", datasets.Image()).cast_column("label", datasets.Image())
-    args = transformers.TrainingArguments(
-        output_dir=str(tmp_path),
-        use_cpu=True,
-        disable_tqdm=True,
-        report_to="none",
-        max_steps=2,
-        logging_steps=1,
-        per_device_train_batch_size=2,
-        remove_unused_columns=False,
-    )
+    options = {"max_steps": 2, "logging_steps": 1, "per_device_train_batch_size": 2, "remove_unused_columns": False}
+    args = transformers.TrainingArguments(str(tmp_path), use_cpu=True, disable_tqdm=True, report_to="none", **options)
     trainer = transformers.Trainer(model=tiny_model(), args=args, train_dataset=dataset.with_transform(encode))
     trainer.train()
     trainer.save_model()
