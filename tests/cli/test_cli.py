@@ -1,14 +1,11 @@
 import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import PIL.Image
 import pytest
 import torch
 import torch.nn.functional as F
-from support.commands import run, run_python
+from support.commands import run, run_python, run_until
 from support.golden import golden_state_dict, semask_golden_state_dict
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 
@@ -198,18 +195,9 @@ def test_an_interrupted_run_can_be_resumed(model_folder, tmp_path):
     for i in range(40):
         PIL.Image.new("RGB", (500, 500), (i, i, i)).save(tmp_path / "photos" / f"{i:02}.png")
     output = tmp_path / "out"
-    # Processes started in the background inherit that the signal is ignored; a terminal's do not.
-    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    code += "from _massformer import main; main()"
-    command = [sys.executable, "-c", code, "segment"]
-    command += [str(tmp_path / "photos"), "--model", str(model_folder), "--output", str(output)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    deadline = time.monotonic() + 60
-    while not list(output.glob("*.png")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    printed, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, printed
+    command = ("segment", tmp_path / "photos", "--model", model_folder, "--output", output)
+    code, printed = run_until(lambda: any(output.glob("*.png")), signal.SIGINT, *command)
+    assert code == 130, printed
     assert "interrupted" in printed
     assert "Traceback" not in printed
     finished = written(output)

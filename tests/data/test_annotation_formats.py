@@ -296,26 +296,26 @@ def test_formats_can_be_mixed(both):
     assert not split.faults
 
 
-@pytest.mark.parametrize("fault", ["size", "stored size", "category", "damaged"])
-def test_a_data_set_s_faults_are_found(both, fault):
+SHIFTED = [{"id": index + 1, "name": name} for index, name in enumerate(LABELS)]
+ANOTHER_SIZE = "1 x label of another size than its image"
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "text"),
+    [
+        ("plain", lambda content: content["images"][0].update(width=49), ANOTHER_SIZE),
+        # An annotation describes the upright photograph and is never turned.
+        ("turned", lambda content: content["images"][0].update(width=48, height=36), ANOTHER_SIZE),
+        ("plain", lambda content: content.update(categories=SHIFTED), "human is 2, the class 1"),
+        ("plain", dict.clear, "1 x unreadable file"),
+    ],
+    ids=["size", "stored size", "category", "damaged"],
+)
+def test_a_data_set_s_faults_are_found(both, name, change, text):
     _, coco, _ = both
-    name = "turned" if fault == "stored size" else "plain"
     path = coco / "annotations" / "train" / f"{name}.json"
     content = json.loads(path.read_text())
-    if fault == "size":
-        content["images"][0]["width"] += 1
-        text = "1 x label of another size than its image"
-    elif fault == "stored size":
-        # An annotation describes the upright photograph and is never turned.
-        image = content["images"][0]
-        image["width"], image["height"] = image["height"], image["width"]
-        text = "1 x label of another size than its image"
-    elif fault == "category":
-        content["categories"] = [{"id": each["id"] + 1, "name": each["name"]} for each in content["categories"]]
-        text = "human is 2, the class 1"
-    else:
-        content = {}
-        text = "1 x unreadable file"
+    change(content)
     path.write_text(json.dumps(content))
     result = run("stats", coco, code=1)
     shown = " ".join(result.output.split())

@@ -4,9 +4,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +11,7 @@ import PIL.Image
 import PIL.ImageOps
 import pytest
 import torch
-from support.commands import run
+from support.commands import run, run_until
 from support.processes import run_command
 from support.replica import write_pair
 from support.tiny_data import photo
@@ -40,10 +37,12 @@ def data(tmp_path_factory):
     return root, labels
 
 
+ON_CPU = ("--split", "val", "--device", "cpu", "--profile-size", "0", "--worst", "1")
+
+
 def evaluate(model, data, output, *more, code=0):
     """Run `massformer evaluate` on the CPU, without a profile."""
-    options = ("--split", "val", "--device", "cpu", "--profile-size", "0", "--worst", "1")
-    return run("evaluate", "--model", model, "--data", data, "--output", output, *options, *more, code=code)
+    return run("evaluate", "--model", model, "--data", data, "--output", output, *ON_CPU, *more, code=code)
 
 
 def scores_in(output):
@@ -187,8 +186,7 @@ def test_another_evaluation_is_not_mixed_in(peers, data, tmp_path):
 def test_two_processes_give_the_same_results(peers, data, tmp_path):
     root, _ = data
     evaluate(peers("massformer"), root, tmp_path / "one")
-    options = ["--model", str(peers("massformer")), "--data", str(root), "--output", str(tmp_path / "two")]
-    options += ["--split", "val", "--device", "cpu", "--profile-size", "0", "--worst", "0"]
+    options = ["--model", str(peers("massformer")), "--data", str(root), "--output", str(tmp_path / "two"), *ON_CPU]
     run_command(["evaluate", *options], tmp_path)
     assert len(list((tmp_path / "two" / "records").glob("*.jsonl"))) == 2
     assert (tmp_path / "two" / "results.json").read_bytes() == (tmp_path / "one" / "results.json").read_bytes()
@@ -196,16 +194,9 @@ def test_two_processes_give_the_same_results(peers, data, tmp_path):
 
 def test_a_killed_evaluation_gives_the_same_results(peers, data, tmp_path):
     root, _ = data
-    code = "from transformers_massformer.cli import app; app()"
-    command = [sys.executable, "-c", code, "evaluate", "--model", str(peers("massformer")), "--data", str(root)]
-    command += ["--output", str(tmp_path / "killed"), "--split", "val", "--device", "cpu", "--profile-size", "0"]
-    process = subprocess.Popen([*command, "--worst", "0"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     records = tmp_path / "killed" / "records" / "0.jsonl"
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and not (records.exists() and records.read_text().count("\n")):
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    command = ("evaluate", "--model", peers("massformer"), "--data", root, "--output", tmp_path / "killed", *ON_CPU)
+    run_until(lambda: records.exists() and "\n" in records.read_text(), signal.SIGKILL, *command)
     assert records.read_text().count("\n") >= 1
     for name in ("killed", "whole"):
         evaluate(peers("massformer"), root, tmp_path / name)

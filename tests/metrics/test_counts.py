@@ -177,14 +177,10 @@ def test_band_width_is_a_thousandth_of_the_diagonal():
 @given(pairs_of_label_maps())
 @settings(max_examples=30, deadline=None)
 def test_a_perfect_prediction_scores_one(pair):
-    _, label = pair
-    prediction = np.where(label == 255, 0, label)
-    if (label == 255).all():
-        return
     # Next to ignored pixels, a perfect prediction cannot know its boundary.
-    label = prediction
-    scores = class_scores(count_image(torch.from_numpy(prediction), torch.from_numpy(label), NUM_LABELS))
-    present = torch.from_numpy(np.bincount(label.ravel(), minlength=NUM_LABELS) > 0)
+    label = torch.from_numpy(np.where(pair[1] == 255, 0, pair[1]))
+    scores = class_scores(count_image(label, label, NUM_LABELS))
+    present = label.flatten().bincount(minlength=NUM_LABELS) > 0
     for values in (scores.iou, scores.boundary_iou, scores.bf1, scores.accuracy):
         assert (values[present] == 1).all()
         assert values[~present].isnan().all()

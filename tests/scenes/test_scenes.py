@@ -1,18 +1,15 @@
 """Alphas against an independent rendering, seeds, and the files that the command writes."""
 
 import itertools
-import os
 import signal
-import subprocess
 import sys
-import time
 
 import numpy as np
 import PIL.Image
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.commands import run
+from support.commands import run, run_until
 
 from transformers_massformer.data.layout import LABELS
 from transformers_massformer.data.mass13k import load_mass13k
@@ -296,15 +293,9 @@ def test_command_refuses_a_file_as_folder_other_sizes_and_the_same_scene_in_two_
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 @pytest.mark.parametrize("processes", ["1", pytest.param("2", marks=pytest.mark.slow)])
 def test_interrupted_command_leaves_whole_files(tmp_path, processes):
-    code = "from transformers_massformer.cli import app; app()"
-    arguments = ["scenes", "--output", str(tmp_path), "--count", "500", "--size", "96x64", "--processes", processes]
-    command = subprocess.Popen([sys.executable, "-c", code, *arguments], stderr=subprocess.PIPE, text=True)
-    labels, deadline = tmp_path / "annotations" / "train", time.monotonic() + 60
-    while not (labels.is_dir() and any(labels.iterdir())) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    os.kill(command.pid, signal.SIGINT)
-    _, printed = command.communicate(timeout=60)
-    assert command.returncode == 130
+    command = ("scenes", "--output", tmp_path, "--count", "500", "--size", "96x64", "--processes", processes)
+    code, printed = run_until(lambda: any(tmp_path.glob("annotations/train/*.png")), signal.SIGINT, *command)
+    assert code == 130, printed
     assert "interrupted" in printed
     assert "Traceback" not in printed
     assert not [path for path in tmp_path.rglob("*") if path.name.endswith(".partial")]

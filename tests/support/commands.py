@@ -1,7 +1,10 @@
 """Run commands of `massformer` in this process, and Python in a new one."""
 
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 
 from click.testing import Result
 from typer.testing import CliRunner
@@ -17,6 +20,21 @@ def run(*arguments, code: int = 0) -> Result:
         raise result.exception
     assert result.exit_code == code, result.output
     return result
+
+
+def run_until(is_started: Callable[[], bool], sent: signal.Signals, *arguments) -> tuple[int, str]:
+    """Run a command in a new process, send it a signal once it has started, and return its exit code and output."""
+    # Processes started in the background inherit that the signal is ignored; a terminal's do not.
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code += "from _massformer import main; main()"
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        deadline = time.monotonic() + 120
+        while not is_started() and time.monotonic() < deadline:
+            time.sleep(0.002)
+        process.send_signal(sent)
+        printed, _ = process.communicate(timeout=60)
+    return process.returncode, printed
 
 
 def run_python(*arguments, code: int = 0, **options) -> subprocess.CompletedProcess[str]:
