@@ -79,15 +79,6 @@ def test_pycocotools_reads_the_same(tmp_path_factory, label_map):
         assert isinstance(each["segmentation"]["counts"], str)
 
 
-@pytest.mark.parametrize(("value", "count"), [(0, 1), (6, 1), (255, 0)])
-def test_one_pixel_and_one_class(tmp_path, value, count):
-    for shape in ((1, 1), (1, 9), (9, 1), (5, 4)):
-        label_map = np.full(shape, value, np.uint8)
-        assert len(coco_annotation(label_map, LABELS, "a.jpg")["annotations"]) == count
-        write_label_map(label_map, tmp_path / "a.json", LABELS, "a.jpg")
-        assert np.array_equal(read_coco_annotation(tmp_path / "a.json").numpy(), label_map)
-
-
 def test_as_many_classes_as_there_are_indices(tmp_path):
     label_map = np.arange(256, dtype=np.uint8).reshape(16, 16)
     labels = [f"class {index}" for index in range(255)]

@@ -115,13 +115,6 @@ def test_the_size_limit_is_inclusive(photos):
         read_upload(photos / "wide.jpg", "wide.jpg", 0.07)
 
 
-def test_uploads_are_read_upright(tmp_path):
-    exif = PIL.Image.Exif()
-    exif[0x0112] = 6
-    PIL.Image.new("RGB", (60, 40)).save(tmp_path / "x.jpg", exif=exif)
-    assert read_upload(tmp_path / "x.jpg", "x.jpg", 50).size == (40, 60)
-
-
 # Time limit
 
 
