@@ -229,7 +229,7 @@ def test_a_graph_that_disagrees_is_not_written(model_folder, dynamic, static_que
     monkeypatch.setattr(job, "build_graphs", lambda model, options: graphs)
     photo(70, 45).save(tmp_path / "photo.png")
     path, options = tmp_path / "model.onnx", ExportOptions(size=(70, 45))
-    with pytest.raises(ValueError, match=r"agree on 100.* of the pixels of photo.png \(70 x 45\) only"):
+    with pytest.raises(ValueError, match=r"agree on only 100.* of the pixels of photo.png \(70 x 45\)"):
         export_onnx(model_folder, path, options, [tmp_path / "photo.png"])
     assert sorted(x.name for x in tmp_path.iterdir()) == ["photo.png"]
 
@@ -244,7 +244,7 @@ def test_what_cannot_be_exported(model_folder, tmp_path):
             export_onnx(model_folder, path, options)
     tiny_semask().save_pretrained(tmp_path / "semask")
     MaSSFormerImageProcessor().save_pretrained(tmp_path / "semask")
-    with pytest.raises(ValueError, match=r"Only MaSSFormer is exported to ONNX; this is a model of type semask"):
+    with pytest.raises(ValueError, match=r"Only MaSSFormer can be exported to ONNX, not models of type semask"):
         export_onnx(tmp_path / "semask", path)
     save_model(tmp_path / "other")
     SegformerImageProcessor().save_pretrained(tmp_path / "other")

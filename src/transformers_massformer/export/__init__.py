@@ -1,4 +1,4 @@
-"""MaSSFormer as an ONNX file, for applications without PyTorch; and its use through ONNX Runtime."""
+"""Export MaSSFormer to ONNX, and segment with exported models through ONNX Runtime."""
 
 from .check import Agreement
 from .job import ExportOptions, export_onnx

@@ -1,4 +1,4 @@
-"""From a model's folder to an ONNX file and a report of what it does."""
+"""Export a model's folder to an ONNX file, with a report."""
 
 import json
 import tempfile
@@ -24,32 +24,32 @@ from .photograph import CLASSES, LABEL_MAP, MASKS, photograph_graph
 from .runtime import OnnxPredictor
 
 
-# A float32 graph with less in common with the model is not written.
+# A float32 graph that agrees less with the model is not written.
 LEAST_AGREEMENT = 0.9999
-# Width and height of what time and memory are measured on, and of graphs for one size unless told otherwise.
+# Width and height of the photograph for time and memory, and the default size of graphs for one size.
 SIZE = (4096, 3072)
-# The scene that is drawn for the check where no photographs are given, and its sizes in a graph for any.
+# Without photographs the check uses a drawn scene; its seed, and its sizes for a dynamic graph.
 SCENE_SEED, SCENE_SIZES = 90, ((767, 509), (1024, 768), (2048, 1536))
 
 
-# A photograph and what it is called.
+# The name of a photograph, and the photograph.
 Photo = tuple[str, PIL.Image.Image]
 
 
 @dataclass(frozen=True)
 class ExportOptions:
     """
-    What an ONNX file is to hold.
+    Options of an exported file.
 
     Args:
         opset (`int`, *optional*, defaults to 20): Version of ONNX's operators.
         size (`tuple[int, int]`, *optional*):
-            Width and height of the photographs, where the graph is to take no others. By default any.
-        half (`bool`, *optional*, defaults to `False`): Weights and most computations in float16.
+            Width and height of the photographs, for a graph of one size. By default the graph takes any size.
+        half (`bool`, *optional*, defaults to `False`): Store weights and compute mostly in float16.
         plain_operators (`bool`, *optional*, defaults to `False`):
-            Write deformable convolutions with GridSample, for runtimes that do not know DeformConv.
+            Write deformable convolutions with GridSample, for runtimes without DeformConv.
         queries (`bool`, *optional*, defaults to `False`):
-            Give class and mask logits of all queries, not label maps.
+            Return the class and mask logits of all queries instead of label maps.
     """
 
     opset: int = 20
@@ -72,7 +72,7 @@ def padded(length: int, divisor: int) -> int:
 
 
 def with_metadata(model: Any, labels: list[str], options: ExportOptions) -> Any:
-    """The same model, which says what it is."""
+    """Add a description to the model's metadata."""
     onnx = onnx_exporter()
     described = {"labels": labels, "dtype": str(options.dtype).removeprefix("torch."), "version": __version__}
     onnx.helper.set_model_props(model, {"massformer": json.dumps(described)})
@@ -82,19 +82,19 @@ def with_metadata(model: Any, labels: list[str], options: ExportOptions) -> Any:
 
 def build_graphs(model: str | Path, options: ExportOptions) -> tuple[Any, Any]:
     """
-    The graphs from a photograph to the logits of all queries, and to its label map.
+    Build the graphs from a photograph to the logits of all queries, and to its label map.
 
     Args:
         model (`str` or `Path`): A folder (or Hub name) with a MaSSFormer and its image processor.
-        options ([`ExportOptions`]): What they are to be.
+        options ([`ExportOptions`]): Options of the file.
 
     Returns:
         `tuple(onnx.ModelProto)`
 
     Raises:
-        FileNotFoundError: If there is no such model.
-        ImportError: If the libraries for the export are missing.
-        ValueError: If the model cannot be exported so.
+        FileNotFoundError: If the model does not exist.
+        ImportError: If onnx or onnxscript is not installed.
+        ValueError: If the model cannot be exported with these options.
     """
     network_model, processor = load_model(model)
     if not isinstance(processor, MaSSFormerImageProcessor):
@@ -110,7 +110,7 @@ def build_graphs(model: str | Path, options: ExportOptions) -> tuple[Any, Any]:
 
 
 def drawn_photos(sizes: Sequence[tuple[int, int]]) -> list[Photo]:
-    """A drawn scene at some sizes."""
+    """Draw a scene at the given sizes, width and height."""
     scene = PIL.Image.fromarray(render_scene(SCENE_SEED, 0, max(sizes)).image)
     return [("drawn scene", scene.resize(size, PIL.Image.Resampling.BOX)) for size in sizes]
 
@@ -123,10 +123,10 @@ def check_graphs(
     photos: Sequence[Photo],
 ) -> list[Agreement]:
     """
-    Compares the graphs with the model in float32.
+    Compare the graphs with the model in float32.
 
     Raises:
-        ValueError: If a float32 graph and the model agree on less than 99.99 % of a photograph's pixels.
+        ValueError: If a float32 graph agrees with the model on less than 99.99 % of a photograph's pixels.
     """
     reference = ModelPredictor.load(model, "cpu")
     of_queries = OnnxPredictor(queries)
@@ -136,8 +136,8 @@ def check_graphs(
         found.append(agreement(name, photo, reference, of_queries, label_maps))
         if not options.half and found[-1].argmax_agreement < LEAST_AGREEMENT:
             raise ValueError(
-                f"The exported model and the original agree on {found[-1].argmax_agreement:.4%} of the pixels of "
-                f"{name} ({photo.width} x {photo.height}) only, less than {LEAST_AGREEMENT:.2%}; nothing was written. "
+                f"The exported model and the original agree on only {found[-1].argmax_agreement:.4%} of the pixels of "
+                f"{name} ({photo.width} x {photo.height}), less than {LEAST_AGREEMENT:.2%}; nothing was written. "
                 "Another --opset may help."
             )
     return found
@@ -151,27 +151,28 @@ def export_onnx(
     on_step: Callable[[str], None] = lambda step: None,
 ) -> dict[str, Any]:
     """
-    Writes a MaSSFormer as ONNX: from `image`, an upright RGB photograph as uint8 of shape `(height, width, 3)`, to
-    `label_map`, uint8 of the same height and width; or with `options.queries` to `class_queries_logits`, of shape
-    `(1, num_queries, num_labels + 1)`, and `masks_queries_logits`, of shape `(1, num_queries, rows, columns)` at half
-    the padded photograph's size. Beside it, a report as JSON: how well it agrees with the model, and what a photograph
-    takes on the CPU.
+    Export a MaSSFormer to ONNX. The graph maps `image`, an upright RGB photograph as uint8 of shape
+    `(height, width, 3)`, to `label_map`, uint8 of the same height and width; or with `options.queries` to
+    `class_queries_logits`, of shape `(1, num_queries, num_labels + 1)`, and `masks_queries_logits`, of shape
+    `(1, num_queries, rows, columns)` at half the padded photograph's size. A JSON report beside it records the
+    agreement with the model, and the time and memory of a photograph on the CPU.
 
     Args:
         model (`str` or `Path`): A folder (or Hub name) with the model and its image processor.
-        output (`Path`): The ONNX file. The report is named like it, with .json.
-        options ([`ExportOptions`], *optional*): What it is to hold.
+        output (`Path`): The ONNX file. The report has the same name with .json.
+        options ([`ExportOptions`], *optional*): Options of the file.
         photo_paths (`Sequence[Path]`, *optional*):
-            Photographs to compare the two on; resized where the graph is for one size. By default a drawn scene.
-        on_step (`Callable`, *optional*): Called with a few words before each step.
+            Photographs for the comparison, resized if the graph is for one size. By default a drawn scene.
+        on_step (`Callable`, *optional*): Called with a description before each step.
 
     Returns:
         `dict`: The report.
 
     Raises:
-        FileNotFoundError: If there is no such model.
-        ImportError: If the libraries for the export are missing.
-        ValueError: If the model cannot be exported so, or a float32 export disagrees with it. Then no file is written.
+        FileNotFoundError: If the model does not exist.
+        ImportError: If onnx, onnxscript or ONNX Runtime is not installed.
+        ValueError: If the model cannot be exported with these options, or a float32 export disagrees with it; no file
+            is written then.
     """
     onnx, runtime = onnx_exporter(), onnx_runtime()
     photos = [(path.name, open_image(path)) for path in photo_paths]

@@ -1,4 +1,4 @@
-"""The network as an ONNX graph: normalised pixels in, queries out."""
+"""Export the network as an ONNX graph: normalised pixels in, queries out."""
 
 import contextlib
 import logging
@@ -15,16 +15,16 @@ from ..models.modeling_massformer import MaSSFormerForSemanticSegmentation
 from .libraries import onnx_exporter
 
 
-# ONNX has deformable convolution from 19 on, and ONNX Runtime's CPU kernels are those of 19 and 22.
+# ONNX has deformable convolution since opset 19; ONNX Runtime's CPU kernels are those of opsets 19 and 22.
 OPSETS, PLAIN_OPSETS = range(19, 24), range(18, 24)
-# Sides of the input while it is traced; any other multiples of 32 give the same graph.
+# Sides of the input during tracing; other multiples of 32 give the same graph.
 TRACED_SIZE = (160, 192)
 LARGEST_SIDE = 2**16
 STRIDE = 32
 
 
 class QueryNetwork(nn.Module):
-    """From pixel values to the class and mask logits of all queries, by position."""
+    """Network from pixel values to the class and mask logits of all queries, as a tuple."""
 
     def __init__(self, model: MaSSFormerForSemanticSegmentation):
         super().__init__()
@@ -36,7 +36,7 @@ class QueryNetwork(nn.Module):
 
 
 class FixedPaddingConv2d(nn.Module):
-    """A convolution whose padding, which may be uneven, does not depend on the input's size."""
+    """Convolution with a fixed, possibly uneven padding, independent of the input's size."""
 
     def __init__(self, convolution: nn.Conv2d, padding: tuple[int, int, int, int]):
         super().__init__()
@@ -59,9 +59,9 @@ class FixedPaddingConv2d(nn.Module):
 
 def fix_padding(module: nn.Module):
     """
-    Replaces timm's convolutions that find their padding from the input's size, as TensorFlow does, in place: the sizes
-    in a MaSSFormer backbone are multiples of the strides, and then it is always the same. Left as they are, the sizes
-    in a graph for any size grow into formulas that take hours.
+    Replace, in place, timm's convolutions that derive their padding from the input's size as TensorFlow does. In a
+    MaSSFormer backbone sizes are multiples of the strides, so the padding is constant; left symbolic, the sizes of a
+    dynamic graph grow into expressions that take hours to export.
     """
     try:
         from timm.layers import Conv2dSame
@@ -80,17 +80,17 @@ def fix_padding(module: nn.Module):
 
 
 def use_plain_operators(model: nn.Module):
-    """Deformable convolutions become samplings of a grid, in place."""
+    """Compute deformable convolutions by grid sampling, in place."""
     for module in model.modules():
         if isinstance(module, ModulatedDeformConv2d):
             module.engine = "grid_sample"
 
 
 def deform_conv_translation() -> dict[Any, Any]:
-    """How torchvision's operator is written in ONNX."""
+    """Return the translation of torchvision's operator to ONNX."""
     from onnxscript import opset19 as op
 
-    # The types of the arguments are read from these annotations.
+    # The exporter reads the types of the arguments from these annotations.
     def deform_conv2d(
         hidden_states,
         weight,
@@ -126,7 +126,7 @@ def deform_conv_translation() -> dict[Any, Any]:
 
 @contextlib.contextmanager
 def quietly():
-    """The exporter's warnings are about its own insides."""
+    """Silence the exporter's warnings, which concern its own internals."""
     scripted = logging.getLogger("onnxscript")
     level = scripted.level
     scripted.setLevel(logging.ERROR)
@@ -139,7 +139,7 @@ def quietly():
 
 
 def without_traces(model: Any) -> Any:
-    """The same model without what the exporter notes of the Python code, which is more than the graph."""
+    """Remove the exporter's records of the Python code, which are larger than the graph."""
     for node in model.graph.node:
         del node.metadata_props[:]
         node.doc_string = ""
@@ -149,24 +149,24 @@ def without_traces(model: Any) -> Any:
 
 def export_network(model: PreTrainedModel, opset: int, size: tuple[int, int] | None, plain_operators: bool) -> Any:
     """
-    The network in ONNX, from `pixel_values` of shape `(1, channels, height, width)` to `class_queries_logits` and
-    `masks_queries_logits`, in the model's type.
+    Export the network, from `pixel_values` of shape `(1, channels, height, width)` to `class_queries_logits` and
+    `masks_queries_logits`, in the model's dtype.
 
     Args:
-        model (`PreTrainedModel`): A [`MaSSFormerForSemanticSegmentation`] on the CPU. It is changed for the export.
+        model (`PreTrainedModel`): A [`MaSSFormerForSemanticSegmentation`] on the CPU. It is modified for the export.
         opset (`int`): Version of ONNX's operators.
-        size (`tuple[int, int]`, *optional*): Height and width, multiples of 32. By default any.
-        plain_operators (`bool`): Whether to write deformable convolutions as samplings of a grid.
+        size (`tuple[int, int]`, *optional*): Height and width, multiples of 32. By default the graph is dynamic.
+        plain_operators (`bool`): Whether to write deformable convolutions as grid sampling.
 
     Returns:
         `onnx.ModelProto`
 
     Raises:
-        ImportError: If the libraries for the export are missing.
-        ValueError: If the model is no MaSSFormer, ONNX has no such operators, or the network cannot be written so.
+        ImportError: If onnx or onnxscript is not installed.
+        ValueError: If the model is not a MaSSFormer, the opset lacks its operators, or the export fails.
     """
     if not isinstance(model, MaSSFormerForSemanticSegmentation):
-        raise ValueError(f"Only MaSSFormer is exported to ONNX; this is a model of type {model.config.model_type}.")
+        raise ValueError(f"Only MaSSFormer can be exported to ONNX, not models of type {model.config.model_type}.")
     supported = PLAIN_OPSETS if plain_operators else OPSETS
     if opset not in supported:
         raise ValueError(
@@ -177,7 +177,7 @@ def export_network(model: PreTrainedModel, opset: int, size: tuple[int, int] | N
     fix_padding(model)
     if plain_operators:
         use_plain_operators(model)
-    # Gradients would keep activations from working in place.
+    # With gradients, activations could not work in place.
     model.requires_grad_(False)
     network = QueryNetwork(model).eval()
     height, width = size or TRACED_SIZE
@@ -204,5 +204,5 @@ def export_network(model: PreTrainedModel, opset: int, size: tuple[int, int] | N
             )
     except (RuntimeError, ValueError) as error:
         remedy = "Leave out --dynamic: graphs for one size are simpler." if size is None else "Try another --opset."
-        raise ValueError(f"The network cannot be written as ONNX of opset {opset}: {error} {remedy}") from error
+        raise ValueError(f"The network cannot be exported to ONNX opset {opset}: {error} {remedy}") from error
     return without_traces(program.model_proto)

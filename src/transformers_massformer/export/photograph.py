@@ -1,4 +1,4 @@
-"""What lies before and after the network in the graph: a photograph's bytes, and its label map."""
+"""Write the graph around the network: from a photograph's bytes, and to its label map."""
 
 from typing import Any
 
@@ -8,13 +8,13 @@ from ..models.image_processing_massformer import MaSSFormerImageProcessor
 from .libraries import onnx_exporter
 
 
-# Queries read at once: their masks exist at the photograph's size.
+# Number of queries read at once, whose masks exist at the photograph's size.
 CHUNK = 4
 IMAGE, CLASSES, MASKS, LABEL_MAP = "image", "class_queries_logits", "masks_queries_logits", "label_map"
 
 
 class GraphWriter:
-    """Nodes and constants of a part of an ONNX graph, written one after the other; named as in `onnx.GraphProto`."""
+    """Writer of one part of an ONNX graph, node by node; attributes are named as in `onnx.GraphProto`."""
 
     def __init__(self, name: str):
         self.onnx, self.name = onnx_exporter(), name
@@ -27,7 +27,7 @@ class GraphWriter:
         return name
 
     def __call__(self, operator: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
-        """Adds a node and returns the name of its output."""
+        """Add a node and return the name of its output."""
         output = output or f"{self.name}_{len(self.node)}"
         self.node.append(self.onnx.helper.make_node(operator, list(inputs), [output], name=output, **attributes))
         return output
@@ -35,13 +35,15 @@ class GraphWriter:
 
 def check_processor(processor: MaSSFormerImageProcessor):
     """
+    Check that the graph can prepare photographs as the processor does.
+
     Raises:
-        ValueError: If it does what the graph does not.
+        ValueError: If it cannot.
     """
     if processor.do_resize:
         raise ValueError(
-            "The image processor resizes photographs (`do_resize`), which the graph does not: it takes them at their "
-            "own size. Set `do_resize` to false in preprocessor_config.json."
+            "The image processor resizes photographs (`do_resize`), but the graph takes them at their own size. Set "
+            "`do_resize` to false in preprocessor_config.json."
         )
     if not processor.do_pad or processor.size_divisor % 32:
         raise ValueError(
@@ -52,11 +54,11 @@ def check_processor(processor: MaSSFormerImageProcessor):
 
 def write_preparation(processor: MaSSFormerImageProcessor, dtype: int) -> GraphWriter:
     """
-    What comes before the network: from `image`, uint8 RGB of shape `(height, width, 3)`, to `pixel_values`.
+    Write the nodes before the network: from `image`, uint8 RGB of shape `(height, width, 3)`, to `pixel_values`.
 
     Args:
-        processor ([`MaSSFormerImageProcessor`]): Whose preparation is written.
-        dtype (`int`): ONNX's number of the network's type.
+        processor ([`MaSSFormerImageProcessor`]): The image processor to reproduce.
+        dtype (`int`): The network's type, an `onnx.TensorProto.DataType`.
     """
     add = GraphWriter("preparation")
     scale = processor.rescale_factor if processor.do_rescale else 1.0
@@ -77,13 +79,13 @@ def write_preparation(processor: MaSSFormerImageProcessor, dtype: int) -> GraphW
 
 def write_read_out(num_queries: int, num_labels: int) -> GraphWriter:
     """
-    What comes after the network: from the logits of all queries, and the photograph for its size, to `label_map`,
+    Write the nodes after the network: from the logits of all queries, and the photograph for its size, to `label_map`,
     uint8 of shape `(height, width)`. Scores are summed over a few queries at a time (MaskFormer, section 3.4), whose
-    masks are resized once, bilinearly; all queries never exist at the photograph's size.
+    masks are resized once, bilinearly; the masks of all queries never exist at the photograph's size together.
 
     Args:
         num_queries (`int`): Number of queries.
-        num_labels (`int`): Number of classes, "no object" not counted.
+        num_labels (`int`): Number of classes without "no object".
     """
     add = GraphWriter("read_out")
     to_float = {"to": add.onnx.TensorProto.FLOAT}
@@ -114,19 +116,19 @@ def photograph_graph(
     network: Any, processor: MaSSFormerImageProcessor, size: tuple[int, int] | None, queries: bool
 ) -> Any:
     """
-    The whole graph, from a photograph to its label map or to the logits of all queries.
+    Build the complete graph, from a photograph to its label map or to the logits of all queries.
 
     Args:
         network (`onnx.ModelProto`): From `pixel_values` to class and mask logits, see [`export_network`].
         processor ([`MaSSFormerImageProcessor`]): Prepares photographs for it.
-        size (`tuple[int, int]`, *optional*): Height and width of the photographs. By default any.
-        queries (`bool`): Whether to stop before the read-out.
+        size (`tuple[int, int]`, *optional*): Height and width of the photographs. By default the graph is dynamic.
+        queries (`bool`): Whether to return the logits of the queries instead of label maps.
 
     Returns:
         `onnx.ModelProto`
 
     Raises:
-        ValueError: If the processor does what the graph does not.
+        ValueError: If the graph cannot prepare photographs as the processor does.
     """
     check_processor(processor)
     helper, types = onnx_exporter().helper, onnx_exporter().TensorProto

@@ -90,7 +90,7 @@ class OnnxPredictor(Predictor):
         """
         self.check_size(*image.size)
         try:
-            return self.session.run(None, {IMAGE: np.asarray(image.convert("RGB"))})
+            return self.session.run(None, {IMAGE: np.asarray(image)})
         except Exception as error:  # ONNX Runtime's errors have no other type in common.
             if any(words in str(error).lower() for words in ALLOCATION_FAILED):
                 raise MemoryError(

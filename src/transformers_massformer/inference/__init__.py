@@ -1,1 +1,1 @@
-"""From photographs to label maps: loading, memory, tiles, and the engine for every model."""
+"""Segment photographs with any model: loading, the engine, tiles, memory and mattes."""

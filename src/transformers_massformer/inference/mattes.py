@@ -1,4 +1,4 @@
-"""Soft masks of the classes."""
+"""Mattes: soft masks of the classes."""
 
 from collections.abc import Sequence
 
@@ -7,13 +7,13 @@ import PIL.Image
 import torch
 
 
-# Rows that are worked on together, so that no second copy of all scores is needed.
+# Rows processed together, so that no second copy of all scores is needed.
 BAND_ROWS = 256
 
 
 def matte_values(scores: torch.Tensor) -> np.ndarray:
     """
-    The classes' shares of all scores at each pixel, times 255; see [`class_mattes`].
+    Compute the share of each class in all scores at each pixel, times 255; see [`class_mattes`].
 
     Args:
         scores (`torch.Tensor` of shape `(num_labels, height, width)`): Scores of 0 or more.
@@ -31,7 +31,7 @@ def matte_values(scores: torch.Tensor) -> np.ndarray:
 
 def class_mattes(scores: torch.Tensor) -> list[PIL.Image.Image]:
     """
-    One matte per class: the class's share of all scores at each pixel, times 255.
+    Make one matte per class: the share of the class in all scores at each pixel, times 255.
 
     Args:
         scores (`torch.Tensor` of shape `(num_labels, height, width)`):
@@ -39,23 +39,23 @@ def class_mattes(scores: torch.Tensor) -> list[PIL.Image.Image]:
             [`MaSSFormerImageProcessor.post_process_semantic_segmentation`].
 
     Returns:
-        `list[PIL.Image.Image]`: In mode L, in the order of the classes; black where there are no scores at all.
+        `list[PIL.Image.Image]`: In mode L, in the order of the classes; black where all scores are 0.
     """
     return [PIL.Image.fromarray(matte) for matte in matte_values(scores)]
 
 
 def as_array(picture: PIL.Image.Image | np.ndarray) -> np.ndarray:
-    """A picture's values from 0 to 1, as float32."""
+    """Convert a picture to float32 values from 0 to 1."""
     values = np.asarray(picture)
     return values.astype(np.float32) / 255 if values.dtype == np.uint8 else values.astype(np.float32)
 
 
 def joined_matte(mattes: Sequence[PIL.Image.Image | np.ndarray], size: tuple[int, int]) -> np.ndarray:
     """
-    What several classes cover together.
+    Add up the mattes of several classes.
 
     Args:
-        mattes (`Sequence[PIL.Image.Image | np.ndarray]`): In mode L, or values from 0 to 1; none cover nothing.
+        mattes (`Sequence[PIL.Image.Image | np.ndarray]`): In mode L, or values from 0 to 1; may be empty.
         size (`tuple[int, int]`): Width and height of the photograph, and of every matte.
 
     Returns:
