@@ -18,6 +18,7 @@ from transformers_massformer import MaSSFormerImageProcessor, SeMaskImageProcess
 MASSFORMER = {
     "README.md",
     "batch_norm_folding.py",
+    "batch_norm_statistics.py",
     "config.json",
     "configuration_massformer.py",
     "deform_conv.py",
@@ -31,6 +32,7 @@ MASSFORMER = {
 }
 SEMASK = {
     "README.md",
+    "batch_norm_statistics.py",
     "config.json",
     "configuration_massformer.py",
     "configuration_semask_swin.py",
