@@ -29,11 +29,14 @@ def run_until(is_started: Callable[[], bool], sent: signal.Signals, *arguments) 
     code += "from _massformer import main; main()"
     command = [sys.executable, "-c", code, *map(str, arguments)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        deadline = time.monotonic() + 120
-        while not is_started() and time.monotonic() < deadline:
-            time.sleep(0.002)
-        process.send_signal(sent)
-        printed, _ = process.communicate(timeout=60)
+        try:
+            deadline = time.monotonic() + 120
+            while not is_started() and time.monotonic() < deadline:
+                time.sleep(0.002)
+            process.send_signal(sent)
+            printed, _ = process.communicate(timeout=60)
+        finally:
+            process.kill()
     return process.returncode, printed
 
 
