@@ -35,14 +35,7 @@ ADE20K_LABELS = 150
 
 def render_card(name: str, **fields: Any) -> str:
     """
-    Render a card from its template.
-
-    Args:
-        name (`str`): Name of the template in `hub/cards`, without suffix.
-        fields: Values of the template's fields.
-
-    Returns:
-        `str`: The card, with validated metadata.
+    Render a card, with validated metadata, from its template in `hub/cards`.
 
     Raises:
         ValueError: If a field of the template has no value, or the metadata is invalid.
@@ -74,12 +67,7 @@ def update_json(path: Path, **fields: Any):
 
 
 def add_remote_code(folder: Path):
-    """
-    Make a saved model loadable with `trust_remote_code=True` where the package is not installed.
-
-    Args:
-        folder (`Path`): Folder with config.json and preprocessor_config.json of a model class of the package.
-    """
+    """Make a saved model of the package loadable with `trust_remote_code=True` where the package is not installed."""
     config_class = type(AutoConfig.from_pretrained(folder))
     classes: dict[str, Any] = {
         "AutoConfig": config_class,
@@ -95,15 +83,7 @@ def add_remote_code(folder: Path):
 
 
 def build_model(folder: Path, card: str, variant: str, **fields: Any):
-    """
-    Build the folder of a published model, without weights.
-
-    Args:
-        folder (`Path`): Folder to write.
-        card (`str`): Name of the card's template.
-        variant (`str`): Name of the model in `transformers_massformer.conversion`.
-        fields: Other fields of the card.
-    """
+    """Build the folder of a published model, a variant in `conversion`, without weights."""
     if variant in SEMASK_VARIANTS:
         config = semask_variant_config(variant, ADE20K_LABELS)
         processor = SeMaskImageProcessor(num_labels=ADE20K_LABELS)

@@ -1,5 +1,5 @@
 """
-Builds the package, installs it without extras into a temporary environment, and uses it outside the clone.
+Build the package, install it without extras into a temporary environment, and use it outside the clone.
 
 Checks help, import, pipeline and `massformer segment` with the demo checkpoint, the list of recipes, and the message
 of each command whose extra is missing.
@@ -45,12 +45,7 @@ REFUSED = [
 
 
 def run(*command: str | Path, folder: Path, code: int = 0) -> str:
-    """
-    Run a command offline in a folder and return its output.
-
-    Raises:
-        SystemExit: If its exit code is not the expected one.
-    """
+    """Run a command offline in a folder and return its output; raises SystemExit for any other exit code."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     result = subprocess.run(
         [str(part) for part in command],
@@ -80,28 +75,13 @@ def install(wheel: Path, folder: Path) -> Path:
     """Install a wheel into a new environment and return the folder of its programs."""
     venv.create(folder, with_pip=True)
     programs = folder / ("Scripts" if os.name == "nt" else "bin")
-    constraints = ROOT / "constraints.txt"
-    run(
-        programs / "python",
-        "-m",
-        "pip",
-        "install",
-        "--no-compile",
-        "--constraint",
-        constraints,
-        wheel,
-        folder=wheel.parent,
-    )
+    pip_install = [programs / "python", "-m", "pip", "install", "--no-compile"]
+    run(*pip_install, "--constraint", ROOT / "constraints.txt", wheel, folder=wheel.parent)
     return programs
 
 
 def check(programs: Path, folder: Path):
-    """
-    Use the installed package in a folder outside the clone.
-
-    Raises:
-        SystemExit: If something does not work as it should.
-    """
+    """Use the installed package in a folder outside the clone; raises SystemExit where it does not work."""
     massformer = programs / "massformer"
     run(massformer, "--help", folder=folder)
     run(programs / "python", "-c", PROGRAM, folder=folder)
@@ -115,7 +95,7 @@ def check(programs: Path, folder: Path):
 
 
 def main():
-    """Build, install and check the package, and print what it took."""
+    """Build, install and check the package, and print the time of each step."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         start = time.perf_counter()

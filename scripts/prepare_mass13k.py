@@ -4,14 +4,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import track
 
+from transformers_massformer.cli.console import error_console, fail, fail_interrupted
 from transformers_massformer.data.layout import find_splits
 from transformers_massformer.data.parquet import write_parquet
-
-
-console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def main(
@@ -22,18 +19,14 @@ def main(
     try:
         splits = find_splits(data)
         total = sum(-(-len(split.pairs) // images_per_file) for split in splits.values())
-        files = track(
-            write_parquet(splits, output, images_per_file), total=total, description="writing", console=console
-        )
-        new = [is_new for _, is_new in files]
+        files = write_parquet(splits, output, images_per_file)
+        new = [is_new for _, is_new in track(files, "writing", total, console=error_console)]
     except (OSError, ValueError) as error:
-        console.print(f"error: {error}", style="red", markup=False)
-        raise typer.Exit(1) from None
+        fail(error)
     except KeyboardInterrupt:
-        console.print("interrupted. Finished files are kept; run the same command again to resume.", style="red")
-        raise typer.Exit(130) from None
+        fail_interrupted("Finished files are kept; run the same command again to resume.")
     images = sum(len(split.pairs) for split in splits.values())
-    console.print(
+    error_console.print(
         f"{images:,} images in {len(new)} files in {output}, {sum(new)} of them new. Load them with "
         f'load_dataset("{output}"), or push the folder.',
         markup=False,

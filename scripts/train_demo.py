@@ -26,24 +26,17 @@ from build_hub import HUB, render_card
 from decoders import build_decoder
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
-from transformers import Mask2FormerForUniversalSegmentation, set_seed
 from transformers.utils import logging
 
-from transformers_massformer import MASS13K_LABELS, MaSSFormerConfig, MaSSFormerImageProcessor
-from transformers_massformer.data.layout import find_splits
+from transformers_massformer import MaSSFormerConfig
 from transformers_massformer.data.mass13k import CITATION
-from transformers_massformer.data.training_set import TrainingSet
-from transformers_massformer.data.transforms import TrainingTransform
-from transformers_massformer.metrics.tables import class_table
-from transformers_massformer.training import MaSSFormerTrainer, MaSSFormerTrainingArguments, load_backbone_weights
-from transformers_massformer.training.checkpoints import last_checkpoint
-from transformers_massformer.training.session import items, read_pairs
+from transformers_massformer.metrics.tables import class_table, score_rows
 from transformers_massformer.utils.text import markdown_table
 
 
-SCRIPTS = Path(__file__).parent
 CHECKPOINT = HUB / "massformer-demo"
-RECIPES = SCRIPTS.parent / "src/transformers_massformer/recipes"
+RECIPES = Path(__file__).parent.parent / "src/transformers_massformer/recipes"
+STAGES = [RECIPES / "demo.yaml", RECIPES / "demo-large-crops.yaml"]
 # Equal seeds draw equal scenes; the splits must not share any.
 TRAIN_SEED, EVAL_SEED = 1, 7
 MASSFORMER = [sys.executable, "-m", "transformers_massformer.cli"]
@@ -61,38 +54,19 @@ def training_lines(folder: Path) -> list[str]:
     return [line[2:] for line in text.splitlines() if line.startswith(tuple(f"* {name}:" for name in kept))]
 
 
-def train_peer(start: str | Path, data: Path, recipe_file: Path, output: Path, on_cpu: bool):
-    """
-    Train one stage of a Mask2Former on the same crops.
+def write_peer_recipe(path: Path):
+    """Write the recipe of the first stage with a Mask2Former as wide as the MaSSFormer."""
+    recipe = yaml.safe_load(STAGES[0].read_text())
+    model = build_decoder("Mask2Former", MaSSFormerConfig(**recipe["model_config"]))
+    path.write_text(yaml.safe_dump({**recipe, "model_config": model.config.to_dict()}))
 
-    Args:
-        start (`str` or `Path`): File with the backbone's weights, or folder of the previous stage.
-        data (`Path`): Folder of scenes.
-        recipe_file (`Path`): Recipe of the stage.
-        output (`Path`): Folder to write to.
-        on_cpu (`bool`): Whether to train on the CPU.
-    """
-    if (output / "model.safetensors").exists():
-        return
-    recipe = yaml.safe_load(recipe_file.read_text())
-    fields, crop_size, short_sides = (recipe.pop(name, None) for name in ("model_config", "crop_size", "short_sides"))
-    args = MaSSFormerTrainingArguments(output_dir=str(output), use_cpu=on_cpu, **recipe)
-    set_seed(args.seed)
-    if fields is None:
-        model = Mask2FormerForUniversalSegmentation.from_pretrained(start)
-    else:
-        model = build_decoder("Mask2Former", MaSSFormerConfig(**fields))
-        load_backbone_weights(model, start)
-    transform = TrainingTransform(crop_size=crop_size, short_sides=tuple(short_sides))
-    trainer = MaSSFormerTrainer(
-        model=model,
-        args=args,
-        train_dataset=TrainingSet(items(read_pairs(find_splits(data), "train")), transform, args.seed),
-        processing_class=MaSSFormerImageProcessor(num_labels=len(MASS13K_LABELS)),
-    )
-    checkpoint = last_checkpoint(output, args.world_size)
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    trainer.save_model()
+
+def train_stages(recipe: Path, folders: list[Path], data: Path, backbone_weights: Path, on_cpu: bool):
+    """Train a model with a recipe, and then with larger crops."""
+    first = ["--recipe", recipe, "--backbone_weights", backbone_weights]
+    second = ["--recipe", STAGES[1], "--model", folders[0]]
+    for folder, options in zip(folders, (first, second), strict=True):
+        call("train", "--data", data, "--output", folder, *options, *(["--use_cpu"] if on_cpu else []))
 
 
 def write_weights(source: Path, folder: Path):
@@ -117,19 +91,12 @@ def publish(source: Path):
 
 def write_card(stages: list[Path], results: dict[str, Any], peer: dict[str, Any] | None = None, **fields: Any):
     """
-    Write README.md of the checkpoint.
-
-    Args:
-        stages (`list[Path]`): Folders of the training stages.
-        results (`dict`): Contents of the evaluation's results.json.
-        peer (`dict`, *optional*): The same for the Mask2Former.
-        fields: Other fields of the card: counts and size of the scenes.
+    Write README.md of the checkpoint from the folders of the training stages, the contents of results.json (and the
+    Mask2Former's), and other fields of the card: counts and size of the scenes.
     """
     labels, scores = results["labels"], results["scores"]
-    header, row = class_table("MaSSFormer demo", labels, scores)
-    rows = [["", "mIoU", "BIoU", "BF1"], ["mean", *row[1:4]]]
-    rows += [[label, *row[4 + 3 * index : 7 + 3 * index]] for index, label in enumerate(labels)]
     if peer is not None:
+        header, row = class_table("MaSSFormer demo", labels, scores)
         _, peer_row = class_table("Mask2Former", peer["labels"], peer["scores"])
         fields["comparison"] = markdown_table([header[:4], row[:4], peer_row[:4]]).rstrip()
         fields["better"] = scores["mean_boundary_iou"] > peer["scores"]["mean_boundary_iou"]
@@ -141,7 +108,7 @@ def write_card(stages: list[Path], results: dict[str, Any], peer: dict[str, Any]
         labels=labels,
         train_seed=TRAIN_SEED,
         eval_seed=EVAL_SEED,
-        scores=markdown_table(rows).rstrip(),
+        scores=markdown_table(score_rows(labels, scores)).rstrip(),
         stages=[training_lines(stage) for stage in stages],
         citation=CITATION,
         **{"comparison": None, "better": None} | fields,
@@ -165,20 +132,16 @@ def main(
     call("scenes", "--output", scenes, "--count", count, "--size", size, "--seed", TRAIN_SEED, "--split", "train")
     call("scenes", "--output", held_out, "--count", eval_count, "--size", size, "--seed", EVAL_SEED, "--split", "val")
     stages = [work / "small-crops", work / "large-crops"]
-    on_cpu = ["--use_cpu"] if device == "cpu" else []
-    first = ["--recipe", RECIPES / "demo.yaml", "--backbone_weights", backbone_weights]
-    second = ["--recipe", RECIPES / "demo-large-crops.yaml", "--model", stages[0]]
-    for stage, options in zip(stages, (first, second), strict=True):
-        call("train", "--data", scenes, "--output", stage, *options, *on_cpu)
+    train_stages(STAGES[0], stages, scenes, backbone_weights, device == "cpu")
     publish(stages[1])
     results = work / "results"
     scored = ["--data", held_out, "--device", device, "--profile-size", "0"]
     call("evaluate", "--model", CHECKPOINT, "--output", results, *scored)
     peer_results = work / "mask2former-results"
     if peer:
-        peers = [work / "mask2former-small-crops", work / "mask2former"]
-        train_peer(str(backbone_weights), scenes, RECIPES / "demo.yaml", peers[0], device == "cpu")
-        train_peer(peers[0], scenes, RECIPES / "demo-large-crops.yaml", peers[1], device == "cpu")
+        recipe, peers = work / "mask2former.yaml", [work / "mask2former-small-crops", work / "mask2former"]
+        write_peer_recipe(recipe)
+        train_stages(recipe, peers, scenes, backbone_weights, device == "cpu")
         call("evaluate", "--model", peers[1], "--output", peer_results, "--native-input", *scored)
     scores = [json.loads((folder / "results.json").read_text()) for folder in [results, peer_results][: 1 + peer]]
     write_card(stages, *scores, train_count=count, eval_count=eval_count, size=size)

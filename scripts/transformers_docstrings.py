@@ -27,6 +27,7 @@ REFERENCE = re.compile(r"\[`(?P<hidden>~?)(?P<name>[\w.]+)`\](?![\[(])")
 
 
 def is_indented(line: str) -> bool:
+    """Return whether a line is empty or indented."""
     return not line.strip() or line.startswith(" ")
 
 
@@ -102,7 +103,7 @@ def introduction(obj: griffe.Object) -> str:
 
 
 class TransformersDocstrings(griffe.Extension):
-    """Extension that rewrites every docstring of the package once it is loaded."""
+    """Extension that converts every docstring of the package to Markdown."""
 
     def on_object(self, *, obj: griffe.Object, loader: griffe.GriffeLoader, **kwargs: Any) -> None:
         intro = introduction(obj)
@@ -111,7 +112,7 @@ class TransformersDocstrings(griffe.Extension):
                 obj.docstring = griffe.Docstring(intro, parent=obj)
             return
         text = obj.docstring.value.strip("\n")
-        # With `auto_docstring`, the arguments have no title.
+        # The arguments of a docstring that `auto_docstring` completes have no title.
         if is_completed(obj) and re.match(r"\w+ \(`", text):
             head, *more = re.split(r"\n(?=(?:Example|Returns):)", text, maxsplit=1)
             common = [f"{name} {COMMON[name]}" for name in COMMON if name in getattr(obj, "parameters", ())]

@@ -57,9 +57,8 @@ def make_pair(folder: Path, index: int, size: tuple[int, int]) -> tuple[Path, Pa
         x, y = (float(rng.uniform(0, side)) for side in size)
         radius = float(rng.uniform(0.02, 0.2)) * max(size)
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=int(rng.integers(7)))
-    coarse = PIL.Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)).resize(
-        size, PIL.Image.Resampling.BICUBIC
-    )
+    coarse = PIL.Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8))
+    coarse = coarse.resize(size, PIL.Image.Resampling.BICUBIC)
     colours = rng.integers(-60, 60, (7, 3))
     pixels = np.asarray(coarse) + colours[np.asarray(label)] + rng.normal(0, 4, (size[1], size[0], 1))
     photo, label_map = folder / f"{index}.jpg", folder / f"{index}.png"
@@ -121,7 +120,7 @@ def distort_in_opencv(image: np.ndarray, distortion: Distortion) -> np.ndarray:
 
 
 def opencv_sample(
-    image: np.ndarray, label: np.ndarray, transform: TrainingTransform, rng: np.random.Generator
+    transform: TrainingTransform, image: np.ndarray, label: np.ndarray, rng: np.random.Generator
 ) -> Sample:
     """Make a sample in the plain order, as the release does."""
     size = resized_size(label.shape, transform.short_sides[int(rng.integers(len(transform.short_sides)))])
@@ -155,7 +154,7 @@ def distort_in_torchvision(image: torch.Tensor, distortion: Distortion) -> torch
 
 
 def torchvision_sample(
-    image: torch.Tensor, label: torch.Tensor, transform: TrainingTransform, rng: np.random.Generator
+    transform: TrainingTransform, image: torch.Tensor, label: torch.Tensor, rng: np.random.Generator
 ) -> Sample:
     """Make a sample in the plain order with torchvision's functions."""
     height, width = label.shape
@@ -171,13 +170,6 @@ def torchvision_sample(
     mean, deviation = ([value / 255 for value in values] for values in (IMAGE_MEAN, IMAGE_STD))
     pixels = functional.normalize(functional.to_dtype(pixels, torch.float32, scale=True), mean, deviation)
     return padded(pixels.contiguous(), labels.long(), transform)
-
-
-def window_sample(
-    image: PIL.Image.Image, label: torch.Tensor, transform: TrainingTransform, rng: np.random.Generator
-) -> Sample:
-    """Make a sample with this package's transform, which reads only the window."""
-    return transform(image, label, rng)
 
 
 def decode_in_pillow(photo: Path, label: Path) -> tuple[PIL.Image.Image, torch.Tensor]:
@@ -205,7 +197,7 @@ class Contestant:
 
     title: str
     decode: Callable[[Path, Path], tuple[Any, Any]]
-    make: Callable[[Any, Any, TrainingTransform, np.random.Generator], Sample]
+    make: Callable[[TrainingTransform, Any, Any, np.random.Generator], Sample]
     decode_seconds: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
 
@@ -215,7 +207,7 @@ class Contestant:
         start = time.thread_time()
         image, label = self.decode(*pair)
         decoded = time.thread_time()
-        self.make(image, label, transform, rng)
+        self.make(transform, image, label, rng)
         self.decode_seconds.append(decoded - start)
         self.seconds.append(time.thread_time() - decoded)
 
@@ -228,7 +220,7 @@ class Contestant:
 def contestants() -> list[Contestant]:
     """List the implementations: the window only, then the plain orders."""
     return [
-        Contestant("window only (`TrainingTransform`)", decode_in_pillow, window_sample),
+        Contestant("window only (`TrainingTransform`)", decode_in_pillow, TrainingTransform.__call__),
         Contestant("plain order, torchvision", decode_in_torchvision, torchvision_sample),
         Contestant("plain order, OpenCV (release)", decode_in_opencv, opencv_sample),
     ]
@@ -249,22 +241,14 @@ def measure_all(entries: list[Contestant], pairs: list[tuple[Path, Path]], trans
 
 def result_table(entries: list[Contestant]) -> str:
     """Format times and rates, relative to the first contestant's."""
-    first = entries[0]
-    rows = []
+    first, rows = entries[0], []
+    first_median = statistics.median(first.seconds)
     for entry in entries:
-        after, decode = statistics.median(entry.seconds), statistics.median(entry.decode_seconds)
-        faster = after / statistics.median(first.seconds)
-        whole = first.samples_per_second / entry.samples_per_second
-        rows.append(
-            [
-                entry.title,
-                f"{decode * 1e3:.1f} ms",
-                f"{after * 1e3:.1f} ms",
-                "" if entry is first else f"{faster:.1f}",
-                f"{entry.samples_per_second:.1f}",
-                "" if entry is first else f"{whole:.2f}",
-            ]
-        )
+        decode, after = statistics.median(entry.decode_seconds), statistics.median(entry.seconds)
+        ratios = [f"{after / first_median:.1f}", f"{first.samples_per_second / entry.samples_per_second:.2f}"]
+        faster, more = ratios if entry is not first else ["", ""]
+        times = [f"{decode * 1e3:.1f} ms", f"{after * 1e3:.1f} ms"]
+        rows.append([entry.title, *times, faster, f"{entry.samples_per_second:.1f}", more])
     header = ["", "decoding", "after decoding", "the first is times faster", "samples/s per core", "the first, times"]
     return table(header, rows)
 

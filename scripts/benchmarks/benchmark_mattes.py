@@ -35,9 +35,7 @@ def gradient(alpha: np.ndarray) -> np.ndarray:
 
 
 def errors(found: np.ndarray, alpha: np.ndarray) -> dict[str, float]:
-    """
-    Compute the errors of a matte from 0 to 1: SAD and gradient error in thousands per megapixel, MSE in thousandths.
-    """
+    """Compute the errors of a matte of 0 to 1: SAD and gradient error in 1000 per megapixel, MSE in thousandths."""
     megapixels = alpha.size / 1e6
     difference = found - alpha
     return {
@@ -51,16 +49,8 @@ def measure_photo(
     photo: PIL.Image.Image, label_matte: np.ndarray, soft: np.ndarray, alpha: np.ndarray
 ) -> dict[str, dict[str, float]]:
     """
-    Measure the three mattes of a class in a photo.
-
-    Args:
-        photo (`PIL.Image.Image`): The photo.
-        label_matte (`np.ndarray` of shape `(height, width)`): Pixels of the class in the label map.
-        soft (`np.ndarray` of shape `(height, width)`): Soft matte, uint8.
-        alpha (`np.ndarray` of shape `(height, width)`): Exact alpha from 0 to 1.
-
-    Returns:
-        `dict[str, dict[str, float]]`: Per matte its errors, and the `seconds` of the refinement per megapixel.
+    Measure the errors of three mattes of a class, and the seconds of the refinement per megapixel: the class's pixels
+    in the label map, the soft matte (uint8), and this one refined; the exact alpha is from 0 to 1.
     """
     start = time.perf_counter()
     refined = np.asarray(refine_matte(photo, PIL.Image.fromarray(soft)))

@@ -4,7 +4,6 @@ Measure time and memory of IoU, Boundary IoU and BF1 of one 4K pair: this packag
 method runs in its own process, in turns. Adds a section to the document of `benchmark_model.py`. For Linux.
 """
 
-import concurrent.futures
 import multiprocessing
 import tempfile
 from pathlib import Path
@@ -14,7 +13,7 @@ import cv2
 import numpy as np
 import torch
 import typer
-from benchmark_record import DOCUMENT, RESULTS_FILE, Document, Record, ResultsFile, describe_run
+from benchmark_record import DOCUMENT, RESULTS_FILE, Document, Record, ResultsFile, apart, describe_run
 from benchmark_report import METRIC_TITLES
 from benchmark_worker import time_and_memory
 from rich.progress import track
@@ -108,13 +107,6 @@ def measure(method: str, path: Path) -> tuple[dict[str, float], dict[str, list[f
     return values, scores
 
 
-def measure_apart(method: str, path: Path) -> tuple[dict[str, float], dict[str, list[float]]]:
-    """Run [`measure`] in a new process."""
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(measure, method, path).result()
-
-
 def check_equal(found: dict[str, dict[str, list[float]]]):
     """Raise a RuntimeError if two methods give different scores."""
     for method, scores in found.items():
@@ -137,7 +129,7 @@ def main(
         prediction, label = make_pair(width, height)
         np.savez(pair_file, prediction=prediction, label=label)
         for _ in track(range(rounds), description="measuring", console=console):
-            found = {method: measure_apart(method, pair_file) for method in METHODS}
+            found = {method: apart(measure, method, pair_file) for method in METHODS}
             check_equal({method: scores for method, (_, scores) in found.items()})
             for method, (values, _) in found.items():
                 key = {"method": method, "size": [height, width]}

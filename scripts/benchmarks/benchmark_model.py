@@ -9,12 +9,13 @@ interrupted run keeps its measurements. For Linux.
 
 import contextlib
 import importlib.util
+import itertools
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,6 +37,7 @@ WORKER = Path(__file__).parent / "benchmark_worker.py"
 # Engines of deformable convolutions per device; the first is the automatic choice.
 ENGINES = {"cpu": ["banded", "torchvision"], "cuda": ["triton", "torchvision", "banded"]}
 DTYPES = {"cpu": ["float32"], "cuda": ["float32", "bfloat16", "float16"]}
+SIZES = "1024x1024,2048x2048,3072x4096,4096x4096"
 # `--large-models` applies to images with more pixels.
 LARGE_PIXELS = 2048 * 2048
 
@@ -80,23 +82,21 @@ def inference_contestants(
     """
     contestants = [Contestant(peer, dtypes[0]) for peer in PEERS if peers]
     contestants += [Contestant(f"massformer-{variant}", dtype, fuse=True) for dtype in dtypes for variant in variants]
-    compiled = [Contestant(c.model, c.dtype, c.fuse, compile=True) for c in contestants if compile]
-    contestants.append(Contestant(f"massformer-{variants[0]}", dtypes[0]))
-    for engine in other_engines:
-        contestants.append(Contestant(f"massformer-{variants[0]}", dtypes[0], fuse=True, engine=engine))
-    return contestants + compiled
+    compiled = [replace(contestant, compile=True) for contestant in contestants if compile]
+    first = Contestant(f"massformer-{variants[0]}", dtypes[0])
+    engines = [replace(first, fuse=True, engine=engine) for engine in other_engines]
+    return [*contestants, first, *engines, *compiled]
 
 
 def training_contestants(
     variants: list[str], other_engines: list[str], dtypes: list[str], peers: bool
 ) -> list[Contestant]:
     """List the contestants of training, per dtype: peers, variants, and the first variant with each other engine."""
+    models = [*(peer for peer in PEERS if peers), *(f"massformer-{variant}" for variant in variants)]
     contestants = []
     for dtype in dtypes:
-        contestants += [Contestant(peer, dtype) for peer in PEERS if peers]
-        contestants += [Contestant(f"massformer-{variant}", dtype) for variant in variants]
-        for engine in other_engines:
-            contestants.append(Contestant(f"massformer-{variants[0]}", dtype, engine=engine))
+        contestants += [Contestant(model, dtype) for model in models]
+        contestants += [Contestant(f"massformer-{variants[0]}", dtype, engine=engine) for engine in other_engines]
     return contestants
 
 
@@ -112,7 +112,7 @@ def deformable_jobs(engines: list[str], dtypes: list[str], size: list[int]) -> l
     for dtype in dtypes:
         for engine in candidates:
             conditions = {"engine": engine, "dtype": dtype, "size": size}
-            steps = [(layer, step) for layer in DEFORMABLE_LAYERS for step in (FORWARD, FORWARD_BACKWARD)]
+            steps = itertools.product(DEFORMABLE_LAYERS, (FORWARD, FORWARD_BACKWARD))
             jobs.append(Job("deformable", [{"layer": layer, "step": step, **conditions} for layer, step in steps]))
         for engine in engines:
             jobs.append(Job("shares", [{"engine": engine, "dtype": dtype, "size": size}]))
@@ -181,16 +181,10 @@ class Run:
 
 
 def main(
-    sizes: Annotated[
-        str, typer.Option(help="Image sizes, HEIGHTxWIDTH, ...")
-    ] = "1024x1024,2048x2048,3072x4096,4096x4096",
-    variants: Annotated[
-        str, typer.Option(help="MaSSFormer variants; the first runs in more configurations.")
-    ] = ",".join(VARIANTS),
-    engines: Annotated[
-        str | None, typer.Option(help="Engines of deformable convolutions; by default all of the device.")
-    ] = None,
-    dtypes: Annotated[str | None, typer.Option(help="By default float32; on CUDA also bfloat16 and float16.")] = None,
+    sizes: Annotated[str, typer.Option(help="Image sizes, HEIGHTxWIDTH, ...")] = SIZES,
+    variants: Annotated[str, typer.Option(help="MaSSFormer variants; the first in more ways.")] = ",".join(VARIANTS),
+    engines: Annotated[str, typer.Option(help="Engines of deformable convolutions; by default all.")] = "",
+    dtypes: Annotated[str, typer.Option(help="By default float32; on CUDA also bfloat16 and float16.")] = "",
     peers: Annotated[bool, typer.Option(help="Measure the other models.")] = True,
     compile: Annotated[bool, typer.Option(help="Also measure compiled models.")] = False,
     inference: Annotated[bool, typer.Option(help="Measure inference.")] = True,
@@ -198,24 +192,17 @@ def main(
     deformable: Annotated[bool, typer.Option(help="Measure single deformable convolutions.")] = True,
     crop_size: Annotated[str, typer.Option(help="Size of training crops, HEIGHTxWIDTH.")] = "1024x1024",
     batch_size: Annotated[int, typer.Option(help="Batch size of training; MaSSFormer needs at least two.", min=2)] = 2,
-    deformable_size: Annotated[
-        str, typer.Option(help="Image size for single deformable convolutions, HEIGHTxWIDTH.")
-    ] = "2048x2048",
-    large_models: Annotated[
-        str | None, typer.Option(help="Variants and other models to run above 2048x2048; by default all.")
-    ] = None,
+    deformable_size: Annotated[str, typer.Option(help="Image size of single convolutions.")] = "2048x2048",
+    large_models: Annotated[str, typer.Option(help="Models to run above 2048x2048, e.g. r50; by default all.")] = "",
     rounds: Annotated[int, typer.Option(help="Measurements of each figure.", min=1)] = 3,
     long: Annotated[float, typer.Option(help="Measure what takes longer in one round only, in seconds.")] = 600,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; by default the fastest.")] = None,
     memory_limit: Annotated[
-        float | None,
-        typer.Option(help="Memory limit of a CPU process in GiB; by default 90% of the available memory."),
+        float | None, typer.Option(help="GiB per CPU process; by default 90% of free RAM.")
     ] = None,
     time_limit: Annotated[float, typer.Option(help="Time limit of a process in seconds.")] = 1800,
     output: Document = DOCUMENT,
-    results: Annotated[
-        Path | None, typer.Option(help="JSON file of the figures; by default beside the document.")
-    ] = None,
+    results: Annotated[Path | None, typer.Option(help="JSON file; by default beside the document.")] = None,
     render_only: Annotated[bool, typer.Option("--render-only", help="Render the document without measuring.")] = False,
 ):
     record = Record(results or output.with_suffix(".json"), output)

@@ -22,7 +22,7 @@ from benchmark_worker import create, spread_offsets
 from transformers.utils import logging
 
 from transformers_massformer.cli.console import error_console as console
-from transformers_massformer.cli.scenes import parse_size
+from transformers_massformer.cli.options import parse_size
 from transformers_massformer.export import ExportOptions
 from transformers_massformer.export.check import measure
 from transformers_massformer.export.job import build_graphs
@@ -30,11 +30,7 @@ from transformers_massformer.scenes import render_scene
 
 
 DEMO, SCENE_SEED = "demo", 91
-GRAPHS = {
-    "fp32": ExportOptions(),
-    "plain": ExportOptions(plain_operators=True),
-    "fp16": ExportOptions(half=True),
-}
+GRAPHS = {"fp32": ExportOptions(), "plain": ExportOptions(plain_operators=True), "fp16": ExportOptions(half=True)}
 EAGER = """
 import json, sys
 import numpy as np, PIL.Image
@@ -77,9 +73,7 @@ def measurement(name: str, engine: str, photo: PIL.Image.Image, took: dict[str, 
 
 
 def main(
-    models: Annotated[
-        str, typer.Option(help="demo, and variants, which get random weights; comma-separated.")
-    ] = "demo,r18-lite,r50",
+    models: Annotated[str, typer.Option(help="demo, and variants with random weights, ...")] = "demo,r18-lite,r50",
     graphs: Annotated[str, typer.Option(help=f"Among {', '.join(GRAPHS)}; comma-separated.")] = ",".join(GRAPHS),
     sizes: Annotated[str, typer.Option(help="Photo sizes, WIDTHxHEIGHT, ...")] = "2048x1536,4096x3072",
     rounds: Annotated[int, typer.Option(help="Measurements of each figure.", min=1)] = 2,

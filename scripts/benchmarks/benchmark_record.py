@@ -1,14 +1,16 @@
 """Record the figures of the benchmarks in one JSON file and write the document rendered from them. For Linux."""
 
+import concurrent.futures
 import contextlib
 import datetime
 import importlib.metadata
 import json
+import multiprocessing
 import os
 import platform
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -65,18 +67,19 @@ def command(script: str) -> str:
     return shlex.join(["python", str(Path(script).resolve().relative_to(ROOT)), *sys.argv[1:]])
 
 
+def apart(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function in a new process, so that its peak memory is its own, and return the result."""
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(function, *arguments).result()
+
+
 def describe_run(
     script: str, device: str, rounds: int, memory_limit: int | None = None, time_limit: float = 0
 ) -> dict[str, Any]:
     """
-    Describe where the figures of a run come from.
-
-    Args:
-        script (`str`): The script's `__file__`.
-        device (`str`): Device that is measured.
-        rounds (`int`): Measurements of each figure.
-        memory_limit (`int`, *optional*): Bytes that a process may use.
-        time_limit (`float`, *optional*, defaults to 0): Seconds that a process may take; 0 is no limit.
+    Describe where the figures of a run come from: the script (its `__file__`), the measured device, the measurements
+    of each figure, and the limits of a process in bytes and seconds (0: none).
     """
     return {
         "machine": machine(device),
@@ -100,23 +103,15 @@ def add_measurement(results: Results, device: str, section: str, source: dict[st
     rows = sections[section]["rows"]
     row = find_row(rows, measurement["key"])
     if row is None:
-        row = {"key": measurement["key"], "values": {}}
+        row = {"values": {}}
         rows.append(row)
-    row["status"] = measurement["status"]
-    if "detail" in measurement:
-        row["detail"] = measurement["detail"]
+    row |= {name: measurement[name] for name in ("key", "status", "detail") if name in measurement}
     for name, value in measurement.get("values", {}).items():
         row["values"].setdefault(name, []).append(value)
 
 
 class Record:
-    """
-    Figures of all benchmarks, to which one run adds.
-
-    Args:
-        results_file (`Path`): JSON file with the figures; created if absent.
-        document (`Path`): Document to render.
-    """
+    """Figures of all benchmarks in a JSON file, to which one run adds, and the document rendered from them."""
 
     def __init__(self, results_file: Path, document: Path):
         self.results_file, self.document = results_file, document

@@ -18,11 +18,7 @@ BASELINE, BASELINE_TITLE = "mask2former-r50", "Mask2Former-R50"
 NOT_MEASURED = "not measured"
 # Every table shows both, measured or not.
 DEVICES = {"cpu": "CPU", "cuda": "CUDA"}
-MODEL_TITLES = {
-    BASELINE: BASELINE_TITLE,
-    "maskformer-r50": "MaskFormer-R50",
-    "segformer-b2": "SegFormer-B2",
-}
+MODEL_TITLES = {BASELINE: BASELINE_TITLE, "maskformer-r50": "MaskFormer-R50", "segformer-b2": "SegFormer-B2"}
 SECTION_TITLES = {
     "inference": "inference",
     "training": "training step",
@@ -80,11 +76,8 @@ def find_row(rows: list[Row], key: dict[str, Any]) -> Row | None:
 
 def distinct(items: Iterable[Any]) -> list[Any]:
     """Drop repetitions and keep the order; the items need no hash."""
-    found: list[Any] = []
-    for item in items:
-        if item not in found:
-            found.append(item)
-    return found
+    listed = list(items)
+    return [item for index, item in enumerate(listed) if item not in listed[:index]]
 
 
 def all_keys(results: Results, section: str) -> list[dict[str, Any]]:
@@ -134,16 +127,14 @@ def model_title(model: str) -> str:
 
 def title(contestant: dict[str, Any]) -> str:
     """Describe a contestant, e.g. "MaSSFormer r50, fused, engine torchvision, bfloat16"."""
-    words = [model_title(contestant["model"])]
-    if contestant["fuse"]:
-        words.append("fused")
-    if contestant["engine"] is not None:
-        words.append(f"engine {contestant['engine']}")
-    if contestant["dtype"] != "float32":
-        words.append(contestant["dtype"])
-    if contestant["compile"]:
-        words.append("compiled")
-    return ", ".join(words)
+    words = [
+        model_title(contestant["model"]),
+        "fused" if contestant["fuse"] else "",
+        f"engine {contestant['engine']}" if contestant["engine"] else "",
+        contestant["dtype"] if contestant["dtype"] != "float32" else "",
+        "compiled" if contestant["compile"] else "",
+    ]
+    return ", ".join(filter(None, words))
 
 
 def key_text(key: dict[str, Any]) -> str:
@@ -164,6 +155,14 @@ def cell(row: Row | None, name: str, text: Callable[[float], str]) -> str:
     return number_cell(value(row, name), text, row)
 
 
+def relative_cells(row: Row | None, reference: Row | None) -> list[str]:
+    """Format time and peak memory, each followed by its ratio to the reference's."""
+    cells = []
+    for name, text in (("seconds", seconds_text), ("peak_bytes", format_bytes)):
+        cells += [cell(row, name, text), ratio_text(value(row, name), value(reference, name))]
+    return cells
+
+
 def spread_cell(row: Row, name: str) -> str:
     """Format the mean score and, over several seeds, its standard deviation."""
     values = row["values"].get(name)
@@ -178,36 +177,37 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return markdown_table([header, *rows]).strip() if rows else ""
 
 
-def comparison_cells(rows: list[Row], key: dict[str, Any]) -> list[str]:
-    """Format time, peak memory and their ratios to the baseline (same dtype, size and batch, not compiled)."""
-    baseline = {**key["contestant"], "model": BASELINE, "fuse": False, "engine": None, "compile": False}
-    row, reference = find_row(rows, key), find_row(rows, {**key, "contestant": baseline})
-    cells = []
-    for name, text in (("seconds", seconds_text), ("peak_bytes", format_bytes)):
-        cells += [cell(row, name, text), ratio_text(value(row, name), value(reference, name))]
-    return cells
-
-
 def device_table(
     results: Results,
     section: str,
     columns: Sequence[str],
     lines: Iterable[tuple[str, Any]],
     cells: Callable[[list[Row], Any], list[str]],
+    corner: str = "model",
 ) -> str:
     """
-    Format a table of models with the devices side by side.
-
-    Args:
-        results (`Results`): All figures.
-        section (`str`): Section whose rows the cells come from.
-        columns (`Sequence[str]`): Titles of one device's columns; `{}` stands for the device.
-        lines (`Iterable[tuple[str, Any]]`): Title and subject of each line.
-        cells (`Callable`): Formats the cells of a subject from one device's rows.
+    Format a table with the devices side by side: `lines` are the title and subject of each line, and `cells` formats
+    the cells of a subject from one device's rows of the section. `{}` in the titles of columns stands for the device.
     """
-    header = ["model", *(column.format(DEVICES[device]) for device in DEVICES for column in columns)]
+    header = [corner, *(column.format(DEVICES[device]) for device in DEVICES for column in columns)]
     rows = {device: section_rows(results, device, section) for device in DEVICES}
     return table(header, [[name, *(x for d in DEVICES for x in cells(rows[d], subject))] for name, subject in lines])
+
+
+def size_table(
+    keys: list[dict[str, Any]], part: str, text: Callable[[Any], str], cell_of: Callable[[dict[str, Any]], str]
+) -> str:
+    """Format a table with a line for each value of a part of the keys and a column for each image size."""
+    sizes = distinct(key["size"] for key in keys)
+    subjects = distinct(key[part] for key in keys)
+    lines = [[text(subject), *(cell_of({part: subject, "size": size}) for size in sizes)] for subject in subjects]
+    return table(["model", *map(size_text, sizes)], lines)
+
+
+def comparison_cells(rows: list[Row], key: dict[str, Any]) -> list[str]:
+    """Format time, peak memory and their ratios to the baseline (same dtype, size and batch, not compiled)."""
+    baseline = {**key["contestant"], "model": BASELINE, "fuse": False, "engine": None, "compile": False}
+    return relative_cells(find_row(rows, key), find_row(rows, {**key, "contestant": baseline}))
 
 
 def comparison_tables(results: Results, section: str) -> str:
@@ -226,7 +226,9 @@ def deformable_table(results: Results, device: str) -> str:
     """Format each engine's time for each deformable convolution, and its speed relative to torchvision's."""
     rows = section_rows(results, device, "deformable")
     engines = distinct(row["key"]["engine"] for row in rows)
-    lines = []
+    header, lines = ["layer", "step", "image", "dtype"], []
+    for engine in engines:
+        header += [engine] if engine == "torchvision" else [engine, "times faster"]
     for conditions in distinct({**row["key"], "engine": None} for row in rows):
         reference = value(find_row(rows, {**conditions, "engine": "torchvision"}), "seconds")
         cells = [conditions["layer"], conditions["step"], size_text(conditions["size"]), conditions["dtype"]]
@@ -236,9 +238,6 @@ def deformable_table(results: Results, device: str) -> str:
             if engine != "torchvision":
                 cells.append(ratio_text(reference, value(row, "seconds")))
         lines.append(cells)
-    header = ["layer", "step", "image", "dtype"]
-    for engine in engines:
-        header += [engine] if engine == "torchvision" else [engine, "times faster"]
     return table(header, lines)
 
 
@@ -246,26 +245,18 @@ def share_table(results: Results, device: str) -> str:
     """Format the share of all deformable convolutions in a forward pass, by engine."""
     lines = []
     for row in section_rows(results, device, "shares"):
-        share = ratio(value(row, "deformable_seconds"), value(row, "seconds"))
-        lines.append(
-            [
-                row["key"]["engine"],
-                row["key"]["dtype"],
-                size_text(row["key"]["size"]),
-                *(cell(row, name, seconds_text) for name in ("seconds", "deformable_seconds")),
-                number_cell(share, "{:.0%}".format, row),
-            ]
-        )
+        key, share = row["key"], ratio(value(row, "deformable_seconds"), value(row, "seconds"))
+        times = [cell(row, name, seconds_text) for name in ("seconds", "deformable_seconds")]
+        percent = number_cell(share, "{:.0%}".format, row)
+        lines.append([key["engine"], key["dtype"], size_text(key["size"]), *times, percent])
     return table(["engine", "dtype", "image", "forward pass", "deformable convolutions", "share"], lines)
 
 
 def scaling_cells(rows: list[Row], contestant: dict[str, Any]) -> list[str]:
     """Format the exponent over all sizes, and the ratio of the times at 4096 x 4096 and 2048 x 2048."""
-    measured = {}
-    for row in rows:
-        seconds = value(row, "seconds")
-        if row["key"]["contestant"] == contestant and seconds is not None:
-            measured[tuple(row["key"]["size"])] = seconds
+    own = [row for row in rows if row["key"]["contestant"] == contestant]
+    found = {tuple(row["key"]["size"]): value(row, "seconds") for row in own}
+    measured = {size: seconds for size, seconds in found.items() if seconds is not None}
     slope = log_log_slope([math.prod(size) for size in measured], list(measured.values()))
     times = ratio(measured.get((4096, 4096)), measured.get((2048, 2048)))
     return [number_cell(number, "{:.2f}".format, None) for number in (slope, times)]
@@ -277,58 +268,44 @@ def scaling_table(results: Results) -> str:
     return device_table(results, "inference", ("{} exponent", "4096 x 4096 : 2048 x 2048"), lines, scaling_cells)
 
 
-def achieved_cell(results: Results, device: str, key: dict[str, Any]) -> str:
-    """Format a contestant's operations per second and their share of the matrix product's rate."""
-    row = find_row(section_rows(results, device, "inference"), key)
-    seconds = value(row, "seconds")
-    if seconds is None:
-        return cell(row, "seconds", seconds_text)
-    counted = find_row(
-        section_rows(results, device, "flops"), {"model": key["contestant"]["model"], "size": key["size"]}
-    )
-    per_second = ratio(value(counted, "flops"), seconds)
-    ceiling = find_row(section_rows(results, device, "ceilings"), {"ceiling": key["contestant"]["dtype"]})
-    share = ratio(per_second, value(ceiling, "per_second"))
-    percent = "" if share is None else f" ({share:.0%})"
-    return number_cell(per_second, lambda number: f"{number / 1e9:.3g}{percent}", counted)
-
-
 def achieved_table(results: Results, device: str) -> str:
-    """Format the operations per second of each contestant at each size."""
-    keys = [row["key"] for row in section_rows(results, device, "inference")]
-    sizes = distinct(key["size"] for key in keys)
-    lines = [
-        [title(contestant), *(achieved_cell(results, device, {"contestant": contestant, "size": s}) for s in sizes)]
-        for contestant in distinct(key["contestant"] for key in keys)
-    ]
-    return table(["model", *map(size_text, sizes)], lines)
+    """Format each contestant's operations per second, and their share of the matrix product's rate."""
+    inference, flops, ceilings = (section_rows(results, device, x) for x in ("inference", "flops", "ceilings"))
+
+    def achieved(key: dict[str, Any]) -> str:
+        row = find_row(inference, key)
+        seconds = value(row, "seconds")
+        if seconds is None:
+            return cell(row, "seconds", seconds_text)
+        counted = find_row(flops, {"model": key["contestant"]["model"], "size": key["size"]})
+        per_second = ratio(value(counted, "flops"), seconds)
+        share = ratio(per_second, value(find_row(ceilings, {"ceiling": key["contestant"]["dtype"]}), "per_second"))
+        percent = "" if share is None else f" ({share:.0%})"
+        return number_cell(per_second, lambda number: f"{number / 1e9:.3g}{percent}", counted)
+
+    return size_table([row["key"] for row in inference], "contestant", title, achieved)
 
 
 def operations_table(results: Results) -> str:
     """Format the operations of one forward pass; they are the same on every device."""
-    keys = all_keys(results, "flops")
     rows = [row for device in DEVICES for row in section_rows(results, device, "flops")]
-    sizes = distinct(key["size"] for key in keys)
 
-    def operations(model: str, size: list[int]) -> str:
-        return cell(find_row(rows, {"model": model, "size": size}), "flops", lambda count: f"{count / 1e12:.3g}")
+    def operations(key: dict[str, Any]) -> str:
+        return cell(find_row(rows, key), "flops", lambda count: f"{count / 1e12:.3g}")
 
-    models = distinct(key["model"] for key in keys)
-    lines = [[model_title(model), *(operations(model, size) for size in sizes)] for model in models]
-    return table(["model", *map(size_text, sizes)], lines)
+    return size_table(all_keys(results, "flops"), "model", model_title, operations)
 
 
 def ceiling_table(results: Results) -> str:
     """Format the peak rates of the machine."""
-    lines = []
-    for key in all_keys(results, "ceilings"):
-        name = key["ceiling"]
-        rows = [find_row(section_rows(results, device, "ceilings"), key) for device in DEVICES]
-        rates = [cell(row, "per_second", lambda number: f"{number / 1e9:.4g}") for row in rows]
-        lines.append(
-            ["copy, GB/s read and written" if name == "copy" else f"matrix product in {name}, GFLOP/s", *rates]
-        )
-    return table(["", *DEVICES.values()], lines)
+
+    def rate(rows: list[Row], key: dict[str, Any]) -> list[str]:
+        return [cell(find_row(rows, key), "per_second", lambda number: f"{number / 1e9:.4g}")]
+
+    names = {"copy": "copy, GB/s read and written"}
+    keys = all_keys(results, "ceilings")
+    lines = [(names.get(key["ceiling"], f"matrix product in {key['ceiling']}, GFLOP/s"), key) for key in keys]
+    return device_table(results, "ceilings", ["{}"], lines, rate, corner="")
 
 
 def metric_table(results: Results) -> str:
@@ -336,68 +313,62 @@ def metric_table(results: Results) -> str:
     rows = section_rows(results, "cpu", "metrics")
     if not rows:
         return ""
-    own = value(find_row(rows, {**rows[0]["key"], "method": "counts"}), "seconds")
-    lines = [
-        [
-            METRIC_TITLES[row["key"]["method"]],
-            cell(row, "seconds", "{:.3f} s".format),
-            ratio_text(value(row, "seconds"), own),
-            cell(row, "peak_bytes", format_bytes),
-        ]
-        for row in rows
-    ]
+    reference = find_row(rows, {**rows[0]["key"], "method": "counts"})
+    lines = []
+    for row in rows:
+        _, times, memory, _ = relative_cells(row, reference)
+        lines.append([METRIC_TITLES[row["key"]["method"]], cell(row, "seconds", "{:.3f} s".format), times, memory])
     header = [f"a pair of {size_text(rows[0]['key']['size'])} pixels", "CPU time", "times the first", "peak memory"]
     return table(header, lines)
 
 
-def trained_table(rows: list[Row], scores: dict[str, str]) -> str:
+def decoder_table(rows: list[Row], scores: dict[str, str]) -> str:
     """Format size, scores and training costs of models that were trained alike."""
-    lines = [
-        [
-            row["key"]["decoder"],
-            f"{row['values']['parameters'][0] / 1e6:.2f} M",
-            *(spread_cell(row, name) for name in scores.values()),
-            cell(row, "seconds", seconds_text),
-            format_bytes(max(row["values"]["peak_bytes"])),
-        ]
-        for row in rows
-    ]
+    lines = []
+    for row in rows:
+        size = f"{row['values']['parameters'][0] / 1e6:.2f} M"
+        costs = [cell(row, "seconds", seconds_text), format_bytes(max(row["values"]["peak_bytes"]))]
+        lines.append([row["key"]["decoder"], size, *(spread_cell(row, name) for name in scores.values()), *costs])
     return table(["model", "parameters", *scores, "training", "peak memory"], lines)
 
 
-def trained_entry(results: Results, device: str, section: str, scores: dict[str, str]) -> dict[str, Any]:
+def new_class_table(rows: list[Row], scores: dict[str, str]) -> str:
+    """Format the scores of a class learned from pseudo-labels, after those of the pseudo-labels."""
+    by_setting = {row["key"]["setting"]: row for row in rows}
+    lines = [
+        [text, *(spread_cell(by_setting[setting], name) for name in scores.values())]
+        for setting, text in SETTING_TITLES.items()
+        if setting in by_setting
+    ]
+    return table(["bicycle", *scores], lines)
+
+
+# Sections of trained models, their tables and the scores in these.
+TRAINED = {
+    "decoders": (decoder_table, SCORES),
+    "formulations": (decoder_table, FORMULATION_SCORES),
+    "new_classes": (new_class_table, {"IoU": "iou", "BIoU": "boundary_iou", "BF1": "bf1"}),
+}
+
+
+def trained_entry(results: Results, device: str, section: str) -> dict[str, Any]:
     """Return the training conditions of models that were trained alike, and their table."""
     rows = section_rows(results, device, section)
     if not rows:
         return {}
-    return {**rows[0]["key"], "seeds": len(rows[0]["values"]["mean_iou"]), "table": trained_table(rows, scores)}
-
-
-def new_class_entry(results: Results, device: str) -> dict[str, Any]:
-    """Return the training conditions of a class learned from pseudo-labels, and the table of its scores."""
-    rows = section_rows(results, device, "new_classes")
-    if not rows:
-        return {}
-    lines = [
-        [setting, *(spread_cell(row, name) for name in ("iou", "boundary_iou", "bf1"))]
-        for name, setting in SETTING_TITLES.items()
-        for row in rows
-        if row["key"]["setting"] == name
-    ]
-    seeds = len(rows[-1]["values"]["iou"])
-    return {**rows[-1]["key"], "seeds": seeds, "table": table(["bicycle", "IoU", "BIoU", "BF1"], lines)}
+    table_of, scores = TRAINED[section]
+    seeds = max(len(values) for values in rows[-1]["values"].values())
+    return {**rows[-1]["key"], "seeds": seeds, "table": table_of(rows, scores)}
 
 
 def matte_table(results: Results, device: str) -> str:
     """Format the errors of mattes against the exact alpha."""
-    lines = [
-        [
-            *(str(row["key"][name]) for name in ("class", "matte", "scenes")),
-            *(cell(row, name, "{:.2f}".format) for name in ("sad", "mse", "gradient")),
-            cell(row, "seconds", "{:.1f} s".format) if value(row, "seconds") else "-",
-        ]
-        for row in section_rows(results, device, "mattes")
-    ]
+    lines = []
+    for row in section_rows(results, device, "mattes"):
+        subject = [str(row["key"][name]) for name in ("class", "matte", "scenes")]
+        errors = [cell(row, name, "{:.2f}".format) for name in ("sad", "mse", "gradient")]
+        refinement = cell(row, "seconds", "{:.1f} s".format) if value(row, "seconds") else "-"
+        lines.append([*subject, *errors, refinement])
     header = ["class", "matte", "scenes", "SAD / 10^3", "MSE x 10^3", "gradient / 10^3", "refinement"]
     return table(header, lines)
 
@@ -407,12 +378,8 @@ def onnx_table(results: Results, device: str) -> str:
     rows = section_rows(results, device, "onnx")
     lines = []
     for row in rows:
-        key = row["key"]
-        eager = find_row(rows, {**key, "engine": "PyTorch"})
-        cells = [key["model"], size_text(key["size"]), GRAPH_TITLES[key["engine"]]]
-        for name, text in (("seconds", seconds_text), ("peak_bytes", format_bytes)):
-            cells += [cell(row, name, text), ratio_text(value(row, name), value(eager, name))]
-        lines.append(cells)
+        key, eager = row["key"], find_row(rows, {**row["key"], "engine": "PyTorch"})
+        lines.append([key["model"], size_text(key["size"]), GRAPH_TITLES[key["engine"]], *relative_cells(row, eager)])
     return table(["model", "pixels", "engine", "time", "x PyTorch", "peak memory", "x PyTorch"], lines)
 
 
@@ -456,13 +423,7 @@ def render_template(name: str, **values: Any) -> str:
 
 
 def render(results: Results, results_name: str) -> str:
-    """
-    Render the document in Markdown.
-
-    Args:
-        results (`Results`): All figures.
-        results_name (`str`): Name of the file that holds them.
-    """
+    """Render the document in Markdown; `results_name` names the file of the figures."""
     return render_template(
         "benchmarks.md.jinja",
         results_name=results_name,
@@ -480,9 +441,7 @@ def render(results: Results, results_name: str) -> str:
         achieved=by_device(achieved_table, results),
         ceilings=ceiling_table(results),
         metrics=metric_table(results),
-        decoders=by_device(trained_entry, results, "decoders", SCORES),
-        formulations=by_device(trained_entry, results, "formulations", FORMULATION_SCORES),
-        new_classes=by_device(new_class_entry, results),
+        **{section: by_device(trained_entry, results, section) for section in TRAINED},
         mattes=by_device(matte_table, results),
         onnx=by_device(onnx_table, results),
         failures=failures(results),

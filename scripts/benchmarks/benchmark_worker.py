@@ -3,6 +3,7 @@ Run one job of `benchmark_model.py` in its own process: the only argument is the
 per key.
 """
 
+import copy
 import dataclasses
 import importlib
 import json
@@ -21,16 +22,17 @@ from torchvision.ops import deform_conv2d
 
 from transformers_massformer import MASS13K_LABELS, MaSSFormerForSemanticSegmentation, MaSSFormerImageProcessor
 from transformers_massformer.conversion import variant_config
-from transformers_massformer.evaluation.profiling import count_operations, synchronize
+from transformers_massformer.evaluation.profiling import count_operations, run_times, synchronize
 from transformers_massformer.inference.memory import OUT_OF_MEMORY, PeakMemory
 from transformers_massformer.models.deform_conv import ModulatedDeformConv2d
 from transformers_massformer.models.modeling_massformer import MaSSFormerDeformableConvLayer
+from transformers_massformer.training.classes import label_names
 
 
 # Largest side of the image for the warm-up on a CPU.
 WARM_UP_SIDE = 2048
-# A measurement is repeated for this total time, at most this often.
-MIN_SECONDS, MAX_RUNS = 2.0, 5
+# Timed runs stop after this number of runs or seconds.
+LIMITS = (5, 2.0)
 # Standard deviation of the offsets of deformable convolutions; those of an untrained model are all zero.
 OFFSET_PIXELS = 2.0
 # Input channels, output channels, kernel size and stride of every deformable convolution of MaSSFormer-R50.
@@ -53,67 +55,52 @@ MATRIX_SIDE, COPIED_BYTES = {"cpu": 4096, "cuda": 16384}, 2**29
 
 @dataclasses.dataclass(frozen=True)
 class Contestant:
-    """
-    A model and how it is run.
+    """A model and how it is run."""
 
-    Attributes:
-        model (`str`): A key of `PEERS`, or `"massformer-"` and a variant.
-        dtype (`str`): Dtype of the weights; in training, of autocast.
-        fuse (`bool`): Whether to fold batch normalisations into convolutions, as the command line does.
-        engine (`str`, *optional*): Engine of deformable convolutions; by default the model's own choice.
-        compile (`bool`): Whether to compile the model.
-    """
-
+    # A key of `PEERS`, or "massformer-" and a variant.
     model: str
+    # Of the weights; in training, of autocast.
     dtype: str = "float32"
+    # Whether to fold batch normalisations into convolutions, as the command line does.
     fuse: bool = False
+    # Engine of deformable convolutions; by default the model's own choice.
     engine: str | None = None
     compile: bool = False
 
 
-def peer_fields(**fields) -> dict[str, Any]:
-    """Return a peer's configuration fields: MaSS13K's classes and the given ones."""
-    labels = dict(enumerate(MASS13K_LABELS))
-    return {"id2label": labels, "label2id": {label: index for index, label in labels.items()}, **fields}
-
-
-def resnet50() -> dict[str, Any]:
-    """Return the configuration of a ResNet-50 backbone."""
-    return {"model_type": "resnet", "out_features": ["stage1", "stage2", "stage3", "stage4"]}
-
-
-def mask2former_r50() -> tuple[Any, Any]:
-    """Create a Mask2Former with a ResNet-50, and its image processor."""
-    config = transformers.Mask2FormerConfig(**peer_fields(backbone_config=resnet50(), num_queries=100))
-    return transformers.Mask2FormerForUniversalSegmentation(config), transformers.Mask2FormerImageProcessor()
-
-
-def maskformer_r50() -> tuple[Any, Any]:
-    """Create a MaskFormer with a ResNet-50, and its image processor."""
-    config = transformers.MaskFormerConfig(**peer_fields(backbone_config=resnet50()))
-    return transformers.MaskFormerForInstanceSegmentation(config), transformers.MaskFormerImageProcessor()
-
-
-def segformer_b2() -> tuple[Any, Any]:
-    """Create a SegFormer-B2 and its image processor."""
-    widths = {"hidden_sizes": [64, 128, 320, 512], "decoder_hidden_size": 768}
-    config = transformers.SegformerConfig(**peer_fields(depths=[3, 4, 6, 3], **widths))
-    return transformers.SegformerForSemanticSegmentation(config), transformers.SegformerImageProcessor()
-
-
-PEERS = {"mask2former-r50": mask2former_r50, "maskformer-r50": maskformer_r50, "segformer-b2": segformer_b2}
+RESNET50 = {"model_type": "resnet", "out_features": ["stage1", "stage2", "stage3", "stage4"]}
+SEGFORMER_B2 = {"depths": [3, 4, 6, 3], "hidden_sizes": [64, 128, 320, 512], "decoder_hidden_size": 768}
+# Model, image processor and configuration fields of the other models.
+PEERS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+    "mask2former-r50": (
+        transformers.Mask2FormerForUniversalSegmentation,
+        transformers.Mask2FormerImageProcessor,
+        {"backbone_config": RESNET50, "num_queries": 100},
+    ),
+    "maskformer-r50": (
+        transformers.MaskFormerForInstanceSegmentation,
+        transformers.MaskFormerImageProcessor,
+        {"backbone_config": RESNET50},
+    ),
+    "segformer-b2": (
+        transformers.SegformerForSemanticSegmentation,
+        transformers.SegformerImageProcessor,
+        SEGFORMER_B2,
+    ),
+}
 
 
 def create(model: str, engine: str | None = None) -> tuple[Any, Any]:
     """Create a model with random weights, in eval mode, and its image processor."""
     torch.manual_seed(0)
     if model in PEERS:
-        network, processor = PEERS[model]()
+        model_class, processor_class, fields = PEERS[model]
+        config = model_class.config_class(**copy.deepcopy(fields), **label_names(MASS13K_LABELS))
     else:
+        model_class, processor_class = MaSSFormerForSemanticSegmentation, MaSSFormerImageProcessor
         overrides = {} if engine is None else {"deform_conv_engine": engine}
         config = variant_config(model.removeprefix("massformer-"), **overrides)
-        network, processor = MaSSFormerForSemanticSegmentation(config), MaSSFormerImageProcessor()
-    return network.eval(), processor
+    return model_class(config).eval(), processor_class()
 
 
 def spread_offsets(model: nn.Module):
@@ -150,22 +137,10 @@ def build(contestant: Contestant, device: str) -> tuple[Any, Any]:
     return model.to(device), processor
 
 
-def run_times(step: Callable[[], object], device: str) -> list[float]:
-    """Measure the seconds of each run of a step."""
-    seconds: list[float] = []
-    while not seconds or (len(seconds) < MAX_RUNS and sum(seconds) < MIN_SECONDS):
-        synchronize(torch.device(device))
-        start = time.perf_counter()
-        step()
-        synchronize(torch.device(device))
-        seconds.append(time.perf_counter() - start)
-    return seconds
-
-
 def time_and_memory(step: Callable[[], object], device: str) -> dict[str, float]:
     """Measure the median time of a step and the peak memory during its runs."""
     with PeakMemory(device) as memory:
-        seconds = run_times(step, device)
+        seconds = run_times(step, torch.device(device), *LIMITS)
     values = {"seconds": statistics.median(seconds)}
     if memory.bytes is not None:
         values["peak_bytes"] = memory.bytes
@@ -282,7 +257,7 @@ def deformable(key: dict[str, Any], device: str) -> dict[str, float]:
 
     step = forward if key["step"] == FORWARD else forward_backward
     step()
-    return {"seconds": statistics.median(run_times(step, device))}
+    return {"seconds": statistics.median(run_times(step, torch.device(device), *LIMITS))}
 
 
 def shares(key: dict[str, Any], device: str) -> dict[str, float]:
@@ -311,11 +286,8 @@ def shares(key: dict[str, Any], device: str) -> dict[str, float]:
 
     forward(warm_up_size(key["size"], device))
     spent.clear()
-    synchronize(torch.device(device))
-    beginning = time.perf_counter()
-    forward(key["size"])
-    synchronize(torch.device(device))
-    return {"seconds": time.perf_counter() - beginning, "deformable_seconds": sum(spent)}
+    (seconds,) = run_times(lambda: forward(key["size"]), torch.device(device), 1, 0)
+    return {"seconds": seconds, "deformable_seconds": sum(spent)}
 
 
 def ceilings(key: dict[str, Any], device: str) -> dict[str, float]:
@@ -329,17 +301,10 @@ def ceilings(key: dict[str, Any], device: str) -> dict[str, float]:
         matrix = torch.randn(side, side, device=device).to(getattr(torch, key["ceiling"]))
         work, step = 2 * side**3, lambda: matrix @ matrix
     step()
-    return {"per_second": work / min(run_times(step, device))}
+    return {"per_second": work / min(run_times(step, torch.device(device), *LIMITS))}
 
 
-SECTIONS: dict[str, Callable[[dict[str, Any], str], dict[str, float]]] = {
-    "inference": inference,
-    "training": training,
-    "deformable": deformable,
-    "shares": shares,
-    "flops": flops,
-    "ceilings": ceilings,
-}
+SECTIONS = {measure.__name__: measure for measure in (inference, training, deformable, shares, flops, ceilings)}
 
 
 def failure(message: str) -> dict[str, str]:

@@ -13,26 +13,18 @@ from transformers_massformer.models.modeling_massformer import MaSSFormerConvLay
 
 @strict
 class AblationConfig(MaSSFormerConfig):
-    """
-    [`MaSSFormerConfig`] with a switch for each module of Table 4.
-
-    Args:
-        use_cross_semantic_transmission (`bool`, *optional*, defaults to `True`):
-            Module CST. Off: the top-down step of a feature pyramid, without the global context.
-        use_receptive_field_broadening (`bool`, *optional*, defaults to `True`):
-            Module RFB. Off: one 3x3 convolution at stride 8, then bilinear upsampling.
-        use_low_level_structure (`bool`, *optional*, defaults to `True`):
-            Module LSE. Off: the stride-4 map is upsampled to stride 2, and the image is not read again.
-        use_edge_guided_fusion (`bool`, *optional*, defaults to `True`):
-            Module EGF. Off: the two branches are added. The edge head stays, so that outputs keep their shapes;
-            `edge_weight=0` removes its supervision too, as in row 4 of the table.
-    """
+    """[`MaSSFormerConfig`] with a switch for each module of Table 4."""
 
     model_type = "massformer_ablation"
 
+    # CST. Off: the top-down step of a feature pyramid, without the global context.
     use_cross_semantic_transmission: bool = True
+    # RFB. Off: one 3x3 convolution at stride 8, then bilinear upsampling.
     use_receptive_field_broadening: bool = True
+    # LSE. Off: the stride-4 map is upsampled to stride 2, and the image is not read again.
     use_low_level_structure: bool = True
+    # EGF. Off: the two branches are added. The edge head stays, so that outputs keep their shapes; `edge_weight=0`
+    # removes its supervision too, as in row 4 of the table.
     use_edge_guided_fusion: bool = True
 
 

@@ -9,11 +9,10 @@ be interrupted. The table is written to docs/benchmarks.md.
 import json
 import os
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,8 +22,9 @@ import yaml
 
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
-from benchmark_record import Record, describe_run, write_whole
-from decoders import DECODERS, FORMULATIONS, build_decoder, starts_from_nothing
+from benchmark_model import check_choices
+from benchmark_record import DOCUMENT, RESULTS_FILE, Document, Record, ResultsFile, apart, describe_run, write_whole
+from decoders import DECODERS, FORMULATIONS, SEMANTIC_LAYERS, build_decoder
 from rich.progress import track
 from transformers import set_seed
 from transformers.utils import logging
@@ -47,39 +47,38 @@ RECIPE = Path(__file__).parents[2] / "src/transformers_massformer/recipes/demo.y
 SCORES = ("mean_iou", "mean_boundary_iou", "mean_bf1", "mean_pq_st")
 # Short sides that training images are resized to, as fractions of their own.
 SCALES = (0.5, 0.75, 1.0, 1.25)
-
-
-def training_arguments(folder: Path, recipe: dict[str, Any], steps: int, batch_size: int, seed: int):
-    """Build the arguments of the demo's recipe with other steps and batch sizes, without evaluation or saving."""
-    names = ("learning_rate", "backbone_learning_rate_factor", "train_backbone_norms")
-    return MaSSFormerTrainingArguments(
-        output_dir=str(folder),
-        **{name: recipe[name] for name in names},
-        max_steps=steps,
-        warmup_steps=steps // 16,
-        per_device_train_batch_size=batch_size,
-        seed=seed,
-        dataloader_num_workers=0,
-        eval_strategy="no",
-        save_strategy="no",
-        load_best_model_at_end=False,
-        logging_steps=10,
-        report_to="none",
-        disable_tqdm=True,
-        use_cpu=not torch.cuda.is_available(),
-    )
+# Training without evaluation, checkpoints or logs.
+PLAIN_TRAINING = {
+    "dataloader_num_workers": 0,
+    "eval_strategy": "no",
+    "save_strategy": "no",
+    "load_best_model_at_end": False,
+    "report_to": "none",
+    "disable_tqdm": True,
+    "use_cpu": not torch.cuda.is_available(),
+}
 
 
 def run(decoder: str, seed: int, options: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Train and evaluate one model in this process."""
+    """Train one model with the learning rates of the demo's recipe, and evaluate it, in this process."""
     torch.set_num_threads(options["threads"])
     logging.disable_progress_bar()
     recipe = yaml.safe_load(RECIPE.read_text())
-    args = training_arguments(folder, recipe, options["steps"], options["batch_size"], seed)
+    rates = ("learning_rate", "backbone_learning_rate_factor", "train_backbone_norms")
+    args = MaSSFormerTrainingArguments(
+        output_dir=str(folder),
+        **{name: recipe[name] for name in rates},
+        max_steps=options["steps"],
+        warmup_steps=options["steps"] // 16,
+        per_device_train_batch_size=options["batch_size"],
+        seed=seed,
+        logging_strategy="no",
+        **PLAIN_TRAINING,
+    )
     set_seed(seed)
     config = MaSSFormerConfig(**{**recipe["model_config"], "train_num_points": options["points"]})
     model = build_decoder(decoder, config)
-    if not starts_from_nothing(decoder):
+    if decoder not in SEMANTIC_LAYERS:
         load_backbone_weights(model, options["backbone_weights"])
     splits = find_splits(options["data"])
     train_pairs, eval_pairs = (read_pairs(splits, name) for name in ("train", "validation"))
@@ -127,37 +126,19 @@ def run_apart(decoder: str, seed: int, options: dict[str, Any], work: Path) -> P
     name = file_name(decoder)
     record = work / f"{name}-{seed}.json"
     if not record.exists():
-        job = json.dumps({"decoder": decoder, "seed": seed, "options": options, "folder": str(work / name)})
-        environment = {**os.environ, "OMP_NUM_THREADS": str(options["threads"])}
-        result = subprocess.run(
-            [sys.executable, __file__, "--job", job], capture_output=True, text=True, check=False, env=environment
-        )
-        if result.returncode:
-            raise RuntimeError(f"{decoder}, seed {seed}, failed:\n{result.stderr[-2000:]}")
-        write_whole(record, result.stdout.splitlines()[-1] + "\n")
+        write_whole(record, json.dumps(apart(run, decoder, seed, options, work / name)) + "\n")
     return record
 
 
 def run_all(function: Callable[[str, int], Path], jobs: Sequence[tuple[str, int]], processes: int) -> list[Path]:
     """Call a function for all jobs, several at a time, and return its results in their order; stop at an error."""
     with ThreadPoolExecutor(processes) as pool:
-        runs = [pool.submit(function, *job) for job in jobs]
-        try:
-            for run in track(as_completed(runs), "training", len(runs), console=console):
-                run.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    return [run.result() for run in runs]
+        results = pool.map(lambda job: function(*job), jobs)
+        return list(track(results, "training", len(jobs), console=console))
 
 
 def check_work(work: Path, options: dict[str, Any]):
-    """
-    Record the options of the runs in a folder.
-
-    Raises:
-        ValueError: If the folder contains runs with other options.
-    """
+    """Record the options of the runs in a folder; raises a ValueError if it contains runs with other options."""
     path = work / "options.json"
     if path.exists() and json.loads(path.read_text()) != options:
         raise ValueError(f"{work} contains runs with other options. Choose another --work.")
@@ -166,8 +147,8 @@ def check_work(work: Path, options: dict[str, Any]):
 
 
 def main(
-    data: Annotated[Path | None, typer.Option(help="Scenes in the layout of MaSS13K, splits train and val.")] = None,
-    backbone_weights: Annotated[str, typer.Option(help="ImageNet weights of EfficientNet-Lite0.")] = "",
+    data: Annotated[Path, typer.Option(help="Scenes in the layout of MaSS13K, splits train and val.")],
+    backbone_weights: Annotated[str, typer.Option(help="ImageNet weights of EfficientNet-Lite0.")],
     work: Annotated[Path, typer.Option(help="Folder of runs, kept until all are finished.")] = Path("compare"),
     steps: Annotated[int, typer.Option(help="Optimizer steps of each run.")] = 150,
     crop_size: Annotated[int, typer.Option(help="Side of the training crops in pixels.")] = 256,
@@ -175,48 +156,33 @@ def main(
     points: Annotated[int, typer.Option(help="Points per mask in the loss.")] = 2048,
     seeds: Annotated[int, typer.Option(help="Runs of each decoder.", min=1)] = 3,
     formulations: Annotated[
-        bool, typer.Option("--formulations", help="Compare semantic layers, and masks with pixels.")
+        bool, typer.Option("--formulations", help="Compare semantic layers, masks, pixels.")
     ] = False,
     decoders: Annotated[list[str] | None, typer.Option("--decoder", help="Decoder to train; repeatable.")] = None,
     processes: Annotated[int, typer.Option(help="Runs at a time.", min=1)] = 1,
     threads: Annotated[int, typer.Option(help="Threads per run.", min=1)] = 2,
-    results_file: Annotated[Path, typer.Option(help="File of all benchmark results.")] = Path("docs/benchmarks.json"),
-    output: Annotated[Path, typer.Option(help="Document to write.")] = Path("docs/benchmarks.md"),
-    job: Annotated[str | None, typer.Option(help="A single run as JSON; used internally.", hidden=True)] = None,
+    results_file: ResultsFile = RESULTS_FILE,
+    output: Document = DOCUMENT,
 ):
-    if job is not None:
-        fields = json.loads(job)
-        print(json.dumps(run(fields["decoder"], fields["seed"], fields["options"], Path(fields["folder"]))))
-        return
-    if data is None or not backbone_weights:
-        raise typer.BadParameter("--data and --backbone-weights are required.")
     known, section = (FORMULATIONS, "formulations") if formulations else (DECODERS, "decoders")
-    chosen = decoders or known
-    unknown = [name for name in chosen if name not in known]
-    if unknown:
-        raise typer.BadParameter(f"Unknown decoder {', '.join(unknown)}; choose from {'; '.join(known)}.")
-    options = {
-        "data": str(data),
-        "backbone_weights": backbone_weights,
-        "steps": steps,
-        "crop_size": crop_size,
-        "batch_size": batch_size,
-        "points": points,
-        "threads": threads,
-    }
+    chosen = check_choices(decoders or list(known), known, "--decoder")
+    conditions: dict[str, Any] = {"steps": steps, "crop_size": crop_size, "batch_size": batch_size, "points": points}
+    conditions["threads"] = threads
+    options = {"data": str(data), "backbone_weights": backbone_weights, **conditions}
     check_work(work, options)
+    # Inherited by the processes of the runs.
+    os.environ["OMP_NUM_THREADS"] = str(threads)
     jobs = [(decoder, seed) for seed in range(seeds) for decoder in chosen]
     files = run_all(lambda decoder, seed: run_apart(decoder, seed, options, work), jobs, processes)
     record = Record(results_file, output)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     source = describe_run(__file__, device, seeds)
     splits = find_splits(data)
-    images = {name: len(splits[name].pairs) for name in ("train", "validation")}
     width, height = read_header(splits["train"].pairs[0].image).upright_size
-    conditions = {**options, "data": None, "backbone_weights": None, "size": [height, width], **images}
+    conditions["size"] = [height, width]
+    conditions |= {name: len(splits[name].pairs) for name in ("train", "validation")}
     for (decoder, _), file in zip(jobs, files, strict=True):
-        key = {"decoder": decoder, **{name: value for name, value in conditions.items() if value is not None}}
-        values = json.loads(file.read_text())
+        key, values = {"decoder": decoder, **conditions}, json.loads(file.read_text())
         record.add(device, section, source, {"key": key, "status": "ok", "values": values})
     record.write_document()
 

@@ -22,8 +22,8 @@ import yaml
 
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
-from benchmark_record import Record, describe_run
-from compare_decoders import check_work, run_all
+from benchmark_record import DOCUMENT, RESULTS_FILE, Document, Record, ResultsFile, describe_run
+from compare_decoders import PLAIN_TRAINING, check_work, run_all
 from scipy import ndimage
 
 from transformers_massformer import MASS13K_LABELS
@@ -69,8 +69,7 @@ def exact_mask(data: Path, split: str, image_id: str) -> np.ndarray:
 def write_exact_labels(data: Path):
     """Add the bicycles to the label maps of the held-out scenes, in pixels of "others"."""
     for path in sorted((data / "annotations" / "val").glob("*.png")):
-        with PIL.Image.open(path) as image:
-            label_map = np.array(image)
+        label_map = read_label(path, str(path))[0].numpy()
         hidden = exact_mask(data, "val", path.stem) & (label_map == 0)
         if hidden.any():
             label_map[hidden] = CLASS_ID
@@ -130,8 +129,8 @@ def write_pseudo_labels(data: Path, output: Path, split: str):
         for index, photo in enumerate(photos):
             if photo.key in done:
                 continue
-            with PIL.Image.open(photo.pair.label) as image:
-                label_map = np.where(np.asarray(image) == CLASS_ID, 0, np.asarray(image)).astype(np.uint8)
+            label_map = read_label(photo.pair.label, str(photo.pair.label))[0].numpy()
+            label_map[label_map == CLASS_ID] = 0
             exact = exact_mask(data, folder, photo.pair.image_id)
             instances = stand_in(exact, np.random.default_rng([TRAIN_SEED, index]))
             job.write(photo, label_map, instances, writer)
@@ -182,13 +181,7 @@ def train(setting: str, seed: int, options: dict[str, Any], data: Path, work: Pa
             "train_backbone_norms": True,
             "fixed_norm_statistics": "all",
             "seed": seed,
-            "dataloader_num_workers": 0,
-            "eval_strategy": "no",
-            "save_strategy": "no",
-            "load_best_model_at_end": False,
-            "report_to": "none",
-            "disable_tqdm": True,
-            "use_cpu": not torch.cuda.is_available(),
+            **PLAIN_TRAINING,
         }
         output.mkdir(parents=True, exist_ok=True)
         path = output / "recipe.yaml"
@@ -221,11 +214,9 @@ def draw_example(data: Path, work: Path) -> PIL.Image.Image:
     top, left = max(rows[0] - MARGIN, 0), max(columns[0] - MARGIN, 0)
     window = slice(top, rows[-1] + MARGIN), slice(left, min(columns[-1] + MARGIN, left + PANEL_WIDTH))
     pixels = np.asarray(photo)[window]
-    panels = [pixels]
-    for mask in (exact, tool == CLASS_ID, found == CLASS_ID):
-        panels.append(tinted(pixels, mask[window], opacity=0.7))
-    half = [np.concatenate(panels[index : index + 2], axis=1) for index in (0, 2)]
-    return PIL.Image.fromarray(np.concatenate(half, axis=0))
+    by_tool, by_model = (tinted(pixels, mask[window], opacity=0.7) for mask in (tool == CLASS_ID, found == CLASS_ID))
+    upper, lower = np.hstack([pixels, tinted(pixels, exact[window], opacity=0.7)]), np.hstack([by_tool, by_model])
+    return PIL.Image.fromarray(np.vstack([upper, lower]))
 
 
 def write_pictures(data: Path, work: Path, folder: Path):
@@ -247,29 +238,19 @@ def main(
     crop_size: Annotated[int, typer.Option(help="Side of the training crops in pixels.")] = 512,
     short_sides: Annotated[str, typer.Option(help="Short sides that scenes are resized to.")] = "1024,1536,2048,3072",
     batch_size: Annotated[int, typer.Option(help="Crops per step.")] = 2,
-    least_share: Annotated[
-        float, typer.Option(help="Minimum share of the class in the pixels of training scenes.")
-    ] = 0.0,
+    least_share: Annotated[float, typer.Option(help="Minimum share of the class in training scenes.")] = 0.0,
     learning_rate: Annotated[float, typer.Option(help="Initial learning rate.")] = 5e-4,
     seeds: Annotated[int, typer.Option(help="Runs of each setting.", min=1)] = 3,
     processes: Annotated[int, typer.Option(help="Runs at a time.", min=1)] = 1,
     threads: Annotated[int, typer.Option(help="Threads per run.", min=1)] = 2,
-    results_file: Annotated[Path, typer.Option(help="File of all benchmark results.")] = Path("docs/benchmarks.json"),
-    output: Annotated[Path, typer.Option(help="Document to write.")] = Path("docs/benchmarks.md"),
+    results_file: ResultsFile = RESULTS_FILE,
+    output: Document = DOCUMENT,
 ):
-    options = {
-        "model": model,
-        "train_count": train_count,
-        "val_count": val_count,
-        "size": size,
-        "steps": steps,
-        "crop_size": crop_size,
-        "short_sides": [int(side) for side in short_sides.split(",")],
-        "batch_size": batch_size,
-        "least_share": least_share,
-        "learning_rate": learning_rate,
-        "threads": threads,
-    }
+    conditions: dict[str, Any] = {"train_count": train_count, "val_count": val_count, "size": size, "steps": steps}
+    conditions |= {"crop_size": crop_size, "short_sides": [int(side) for side in short_sides.split(",")]}
+    conditions |= {"batch_size": batch_size, "least_share": least_share, "learning_rate": learning_rate}
+    conditions["threads"] = threads
+    options = {"model": model, **conditions}
     check_work(work, options)
     data = work / "scenes"
     prepare(data, work, options)
@@ -279,7 +260,6 @@ def main(
     record = Record(results_file, output)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     source = describe_run(__file__, device, seeds)
-    conditions = {name: value for name, value in options.items() if name != "model"}
     conditions["train_count"] = len(find_splits(work / "chosen")["train"].pairs)
     labels = {"tool": True, "merged": False}
     rows = [(name, score_labels(data, work / "pseudo-val", alone)) for name, alone in labels.items()]

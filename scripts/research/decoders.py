@@ -1,42 +1,35 @@
 """Build segmentation models that differ only in their decoder: same backbone, same widths, same training."""
 
+import copy
 from typing import Any
 
 import torch
 import transformers
 from ablation import AblatedMaSSFormer, AblationConfig
 from torch import nn
-from transformers import AutoBackbone, PreTrainedModel
+from transformers import AutoBackbone, AutoConfig, AutoModelForSemanticSegmentation, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
-from transformers_massformer import (
-    MASS13K_LABELS,
-    MaSSFormerConfig,
-    MaSSFormerForSemanticSegmentation,
-    PerPixelBaselineConfig,
-    PerPixelBaselineForSemanticSegmentation,
-    SeMaskConfig,
-    SeMaskForSemanticSegmentation,
-)
+from transformers_massformer import MASS13K_LABELS, MaSSFormerConfig, MaSSFormerForSemanticSegmentation
 from transformers_massformer.training.classes import label_names
 
 
 NAMES = label_names(MASS13K_LABELS)
-# The rows of the paper's Table 4; each adds a module to the row before.
-ABLATION = {
-    "MaSSFormer, none of the modules": (),
-    "+ CST": ("use_cross_semantic_transmission",),
-    "+ RFB": ("use_cross_semantic_transmission", "use_receptive_field_broadening"),
-    "+ LSE": ("use_cross_semantic_transmission", "use_receptive_field_broadening", "use_low_level_structure"),
-}
 SWITCHES = (
     "use_cross_semantic_transmission",
     "use_receptive_field_broadening",
     "use_low_level_structure",
     "use_edge_guided_fusion",
 )
-MASSFORMER, PEERS = "MaSSFormer", ("Mask2Former", "MaskFormer", "SegFormer")
-DECODERS = (MASSFORMER, *PEERS, *ABLATION)
+# The rows of the paper's Table 4; each adds a module to the row before.
+ABLATION = {
+    "MaSSFormer, none of the modules": SWITCHES[:0],
+    "+ CST": SWITCHES[:1],
+    "+ RFB": SWITCHES[:2],
+    "+ LSE": SWITCHES[:3],
+}
+MASSFORMER = "MaSSFormer"
+DECODERS = (MASSFORMER, "Mask2Former", "MaskFormer", "SegFormer", *ABLATION)
 # A Swin small enough to learn from scratch in minutes.
 SWIN = {
     "model_type": "swin",
@@ -48,17 +41,18 @@ SWIN = {
     "out_features": ["stage1", "stage2", "stage3", "stage4"],
 }
 SEMASK_SWIN = {**SWIN, "model_type": "semask_swin"}
-# The comparisons of the SeMask and MaskFormer papers: with and without semantic layers, masks and pixels.
+# The comparisons of the SeMask and MaskFormer papers: with and without semantic layers, masks and pixels. Types of the
+# models, and the fields in which they differ from MaSSFormer's. The backbones of the first start from random weights.
 SEMANTIC_LAYERS = {
-    "Semantic-FPN, Swin": ("semask", SWIN),
-    "Semantic-FPN, SeMask-Swin": ("semask", SEMASK_SWIN),
-    "MaSSFormer, Swin": ("massformer", SWIN),
-    "MaSSFormer, SeMask-Swin": ("massformer", SEMASK_SWIN),
+    "Semantic-FPN, Swin": ("semask", {"backbone_config": SWIN}),
+    "Semantic-FPN, SeMask-Swin": ("semask", {"backbone_config": SEMASK_SWIN}),
+    "MaSSFormer, Swin": ("massformer", {"backbone_config": SWIN}),
+    "MaSSFormer, SeMask-Swin": ("massformer", {"backbone_config": SEMASK_SWIN}),
 }
 CLASSIFICATION = {
-    "PerPixelBaseline": {"use_transformer_decoder": False},
-    "PerPixelBaseline+": {"use_transformer_decoder": True},
-    "MaSSFormer, fixed matching": {"matching": "fixed"},
+    "PerPixelBaseline": ("per_pixel_baseline", {"num_queries": None, "use_transformer_decoder": False}),
+    "PerPixelBaseline+": ("per_pixel_baseline", {"num_queries": None, "use_transformer_decoder": True}),
+    "MaSSFormer, fixed matching": ("massformer", {"num_queries": len(MASS13K_LABELS), "matching": "fixed"}),
 }
 FORMULATIONS = (*SEMANTIC_LAYERS, *CLASSIFICATION, MASSFORMER)
 
@@ -75,18 +69,12 @@ class BackboneEncoder(nn.Module):
         return BaseModelOutput(last_hidden_state=feature_maps[-1], hidden_states=tuple(feature_maps))
 
 
-def backbone_fields(config: MaSSFormerConfig) -> dict[str, Any]:
-    """Return the fields of the backbone's configuration, for another model."""
-    backbone_config: Any = config.backbone_config
-    return backbone_config.to_dict()
-
-
 def build_mask2former(config: MaSSFormerConfig) -> PreTrainedModel:
     """Build Mask2Former with the widths, queries and points of a MaSSFormer."""
     width = config.hidden_size
     return transformers.Mask2FormerForUniversalSegmentation(
         transformers.Mask2FormerConfig(
-            backbone_config=backbone_fields(config),
+            backbone_config=config.to_dict()["backbone_config"],
             feature_size=width,
             mask_feature_size=width,
             hidden_dim=width,
@@ -117,7 +105,7 @@ def build_maskformer(config: MaSSFormerConfig) -> PreTrainedModel:
     }
     return transformers.MaskFormerForInstanceSegmentation(
         transformers.MaskFormerConfig(
-            backbone_config=backbone_fields(config),
+            backbone_config=config.to_dict()["backbone_config"],
             decoder_config=decoder_config,
             fpn_feature_size=width,
             mask_feature_size=width,
@@ -149,44 +137,24 @@ def build_segformer(config: MaSSFormerConfig) -> PreTrainedModel:
 
 def build_formulation(name: str, config: MaSSFormerConfig) -> PreTrainedModel:
     """Build one of `SEMANTIC_LAYERS` or `CLASSIFICATION` with the widths of a MaSSFormer."""
-    fields: dict[str, Any] = config.to_dict()
-    if name in SEMANTIC_LAYERS:
-        kind, backbone_config = SEMANTIC_LAYERS[name]
-        if kind == "semask":
-            return SeMaskForSemanticSegmentation(
-                SeMaskConfig(backbone_config=dict(backbone_config), hidden_size=config.hidden_size, **NAMES)
-            )
-        fields["backbone_config"] = dict(backbone_config)
-        return MaSSFormerForSemanticSegmentation(MaSSFormerConfig(**fields))
-    if name == "MaSSFormer, fixed matching":
-        fields |= {"num_queries": len(MASS13K_LABELS), **CLASSIFICATION[name]}
-        return MaSSFormerForSemanticSegmentation(MaSSFormerConfig(**fields))
-    fields |= {"num_queries": None, "model_type": PerPixelBaselineConfig.model_type, **CLASSIFICATION[name]}
-    return PerPixelBaselineForSemanticSegmentation(PerPixelBaselineConfig(**fields))
+    model_type, changed = (SEMANTIC_LAYERS | CLASSIFICATION)[name]
+    kept = {"hidden_size": config.hidden_size, **NAMES} if model_type == "semask" else config.to_dict()
+    fields = {**kept, **copy.deepcopy(changed), "model_type": model_type}
+    return AutoModelForSemanticSegmentation.from_config(AutoConfig.for_model(**fields))
 
 
-def starts_from_nothing(name: str) -> bool:
-    """Return whether the backbone is trained from scratch."""
-    return name in SEMANTIC_LAYERS
-
-
-def build_decoder(name: str, config: MaSSFormerConfig) -> PreTrainedModel:
-    """
-    Build one of `DECODERS` on the configuration's backbone, or one of `FORMULATIONS`.
-
-    Args:
-        name (`str`): Name of the decoder or formulation.
-        config ([`MaSSFormerConfig`]): Configuration of the full MaSSFormer; the others take their widths from it.
-    """
-    if name in SEMANTIC_LAYERS or name in CLASSIFICATION:
-        return build_formulation(name, config)
-    if name in PEERS:
-        return {"Mask2Former": build_mask2former, "MaskFormer": build_maskformer, "SegFormer": build_segformer}[name](
-            config
-        )
-    if name == MASSFORMER:
-        return MaSSFormerForSemanticSegmentation(config)
-    # Only the last row of the table learns edges.
+def build_ablation(name: str, config: MaSSFormerConfig) -> PreTrainedModel:
+    """Build one of `ABLATION`; only the full MaSSFormer, the last row of the table, learns edges."""
     fields: dict[str, Any] = {**config.to_dict(), "model_type": AblationConfig.model_type, "edge_weight": 0.0}
     fields |= {switch: switch in ABLATION[name] for switch in SWITCHES}
     return AblatedMaSSFormer(AblationConfig(**fields))
+
+
+def build_decoder(name: str, config: MaSSFormerConfig) -> PreTrainedModel:
+    """Build one of `DECODERS` or `FORMULATIONS` with the widths of a MaSSFormer."""
+    if name == MASSFORMER:
+        return MaSSFormerForSemanticSegmentation(config)
+    if name in ABLATION:
+        return build_ablation(name, config)
+    peers = {"Mask2Former": build_mask2former, "MaskFormer": build_maskformer, "SegFormer": build_segformer}
+    return peers[name](config) if name in peers else build_formulation(name, config)

@@ -24,7 +24,7 @@ def pair(tmp_path_factory):
 def samples(pair, seed):
     """Make one sample with each contestant, with the same random numbers."""
     return [
-        entry.make(*entry.decode(*pair), TRANSFORM, np.random.default_rng(seed))
+        entry.make(TRANSFORM, *entry.decode(*pair), np.random.default_rng(seed))
         for entry in benchmark_data.contestants()
     ]
 

@@ -3,8 +3,10 @@
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from ..models.configuration_massformer import MASS13K_LABELS
@@ -211,6 +213,15 @@ def config_overrides(converted: dict[str, torch.Tensor], variant: str) -> dict:
     return overrides
 
 
+def save_converted(model: PreTrainedModel, weights: dict[str, torch.Tensor], processor: Any, output: Path) -> Path:
+    """Load converted weights into a model, save it with its image processor, and return the folder."""
+    check_weights(weights, model.state_dict())
+    model.load_state_dict(weights)
+    model.save_pretrained(output)
+    processor.save_pretrained(output)
+    return output
+
+
 def convert_massformer_checkpoint(
     checkpoint: str | Path, variant: str, output: str | Path, overwrite: bool = False
 ) -> Path:
@@ -238,8 +249,4 @@ def convert_massformer_checkpoint(
     converted = convert_massformer_state_dict(load_checkpoint(checkpoint))
     config = variant_config(variant, **config_overrides(converted, variant))
     model = MaSSFormerForSemanticSegmentation(config)
-    check_weights(converted, model.state_dict())
-    model.load_state_dict(converted)
-    model.save_pretrained(output)
-    MaSSFormerImageProcessor(num_labels=model.criterion.num_labels).save_pretrained(output)
-    return output
+    return save_converted(model, converted, MaSSFormerImageProcessor(num_labels=model.criterion.num_labels), output)

@@ -12,7 +12,7 @@ from ..models.configuration_semask_swin import STAGES, SeMaskConfig
 from ..models.image_processing_semask import SeMaskImageProcessor
 from ..models.modeling_semask_swin import SeMaskForSemanticSegmentation
 from .checkpoints import load_checkpoint
-from .massformer import check_weights, refuse_overwriting, split_projections
+from .massformer import refuse_overwriting, save_converted, split_projections
 
 
 logger = logging.get_logger(__name__)
@@ -169,8 +169,4 @@ def convert_semask_checkpoint(
     converted = convert_semask_state_dict(load_checkpoint(checkpoint))
     config = semask_variant_config(variant, semantic_attention=semantic_attention, **shapes_of(converted))
     model = SeMaskForSemanticSegmentation(config)
-    check_weights(converted, model.state_dict())
-    model.load_state_dict(converted)
-    model.save_pretrained(output)
-    SeMaskImageProcessor(num_labels=len(config.id2label or ())).save_pretrained(output)
-    return output
+    return save_converted(model, converted, SeMaskImageProcessor(num_labels=len(config.id2label or ())), output)

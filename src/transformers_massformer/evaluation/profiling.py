@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
@@ -62,6 +63,23 @@ def synchronize(device: torch.device):
         torch.accelerator.synchronize()
 
 
+def run_times(
+    step: Callable[[], object],
+    device: torch.device,
+    max_runs: int = MAX_RUNS,
+    enough_seconds: float = ENOUGH_SECONDS,
+) -> list[float]:
+    """Measure the seconds of each run of a step, until `max_runs` runs or `enough_seconds` seconds in total."""
+    seconds: list[float] = []
+    while not seconds or (len(seconds) < max_runs and sum(seconds) < enough_seconds):
+        synchronize(device)
+        start = time.perf_counter()
+        step()
+        synchronize(device)
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
 def profile(predictor: ModelPredictor, width: int, height: int) -> dict[str, Any]:
     """
     Measure the costs of segmenting a photo.
@@ -83,14 +101,8 @@ def profile(predictor: ModelPredictor, width: int, height: int) -> dict[str, Any
     inputs = {**predictor.inputs_of(photo), **predictor.constant_inputs}
     shapes = {name: value.shape for name, value in inputs.items()}
     predictor(blank_photo(min(width, WARM_UP_SIDE), min(height, WARM_UP_SIDE)))
-    seconds: list[float] = []
     with PeakMemory(predictor.device) as memory:
-        while not seconds or (len(seconds) < MAX_RUNS and sum(seconds) < ENOUGH_SECONDS):
-            synchronize(predictor.device)
-            start = time.perf_counter()
-            predictor(photo)
-            synchronize(predictor.device)
-            seconds.append(time.perf_counter() - start)
+        seconds = run_times(lambda: predictor(photo), predictor.device)
     return {
         "width": width,
         "height": height,

@@ -105,16 +105,7 @@ class ZeroShotDetector:
 
     @torch.inference_mode()
     def __call__(self, images: Sequence[PIL.Image.Image], prompt: str) -> list[Detections]:
-        """
-        Detect the objects that the prompt names.
-
-        Args:
-            images (`Sequence[PIL.Image.Image]`): RGB images of any sizes.
-            prompt (`str`): Name of the objects.
-
-        Returns:
-            `list[Detections]`: The detections of each image, clipped to it, best first.
-        """
+        """Detect the objects that the prompt names, see [`Detector`]; they are clipped to the image, best first."""
         texts = [[prompt]] * len(images)
         inputs = self.processor(images=list(images), text=texts, return_tensors="pt").to(self.model.device)
         inputs["pixel_values"] = inputs["pixel_values"].to(self.model.dtype)

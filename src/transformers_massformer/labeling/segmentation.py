@@ -77,17 +77,7 @@ class SamSegmenter:
 
     @torch.inference_mode()
     def __call__(self, photo: PIL.Image.Image, boxes: torch.Tensor) -> Iterator[tuple[np.ndarray, float]]:
-        """
-        Segment the object in each box.
-
-        Args:
-            photo (`PIL.Image.Image`): Upright RGB photo.
-            boxes (`torch.Tensor` of shape `(num_boxes, 4)`): Left, top, right and bottom in pixels.
-
-        Yields:
-            `tuple`: The mask of each box, a boolean `np.ndarray` of shape `(height, width)`, and the IoU that the
-            model predicts for it.
-        """
+        """Segment the object in each box, see [`BoxSegmenter`]; the score is the IoU that the model predicts."""
         if not len(boxes):
             return
         inputs = dict(self.processor(images=photo, input_boxes=[boxes.tolist()], return_tensors="pt"))
