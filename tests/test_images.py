@@ -1,7 +1,5 @@
 import io
 import struct
-import subprocess
-import sys
 import warnings
 
 import datasets
@@ -9,8 +7,10 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from support.commands import run_python
 from support.replica import ORIENTATION, stored_as
 
+import transformers_massformer
 from transformers_massformer import open_image
 from transformers_massformer.data.headers import read_header
 from transformers_massformer.data.mass13k import load_mass13k
@@ -296,8 +296,4 @@ sys.modules["transformers_massformer"] = package
 import transformers_massformer.images
 print([name for name in ("datasets", "torch", "torchvision", "transformers") if name in sys.modules])
 """
-    import transformers_massformer
-
-    folder = transformers_massformer.__path__[0]
-    found = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"
+    assert run_python("-c", code, transformers_massformer.__path__[0]).stdout.strip() == "[]"

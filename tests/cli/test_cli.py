@@ -1,33 +1,24 @@
 import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import PIL.Image
 import pytest
 import torch
 import torch.nn.functional as F
+from support.commands import run, run_python, run_until
 from support.golden import golden_state_dict, semask_golden_state_dict
-from support.tiny import tiny_model, tiny_semask
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
-from typer.testing import CliRunner
 
-from transformers_massformer import MASS13K_LABELS, MaSSFormerImageProcessor, SeMaskImageProcessor
-from transformers_massformer.cli import app
+from transformers_massformer import MASS13K_LABELS
 from transformers_massformer.data.annotations import read_coco_annotation
 from transformers_massformer.data.headers import read_annotation
 from transformers_massformer.data.reading import read_label
 from transformers_massformer.editing import class_palette, firm_matte, overlay_image
 
 
-@pytest.fixture(scope="module")
-def model_folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    torch.manual_seed(0)
-    tiny_model().save_pretrained(folder)
-    MaSSFormerImageProcessor().save_pretrained(folder)
-    return folder
+@pytest.fixture
+def model_folder(peers):
+    return peers("massformer")
 
 
 @pytest.fixture
@@ -41,15 +32,8 @@ def photos(tmp_path):
     return tmp_path / "photos"
 
 
-def run(*arguments):
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
-
-
-def segment(model_folder, *arguments):
-    return run("segment", "--model", model_folder, "--device", "cpu", *arguments)
+def segment(model_folder, *arguments, code=0):
+    return run("segment", "--model", model_folder, "--device", "cpu", *arguments, code=code)
 
 
 def written(folder):
@@ -58,7 +42,6 @@ def written(folder):
 
 def test_a_folder_of_photographs(model_folder, photos, tmp_path):
     result = segment(model_folder, photos, "--output", tmp_path / "out", "--overlay")
-    assert result.exit_code == 0, result.output
     assert written(tmp_path / "out") == sorted(
         f"{name}{suffix}.png" for name in ("a", "sub/b", "sub/c") for suffix in ("", "_overlay")
     )
@@ -83,7 +66,7 @@ def test_finished_photographs_are_skipped(model_folder, photos, tmp_path):
     result = segment(model_folder, photos, "--output", output)
     assert "1 of 3 are finished already" in result.output
     assert (output / "a.png").stat().st_mtime_ns == first
-    assert segment(model_folder, photos, "--output", output).exit_code == 0
+    segment(model_folder, photos, "--output", output)
     segment(model_folder, photos / "a.jpg", "--output", output, "--overwrite")
     assert (output / "a.png").stat().st_mtime_ns > first
     # A photograph whose overlay is missing is not finished.
@@ -93,8 +76,7 @@ def test_finished_photographs_are_skipped(model_folder, photos, tmp_path):
 def test_segment_writes_either_format(model_folder, photos, tmp_path):
     extras = ("--overlay", "--mattes")
     for kind in ("png", "coco-rle"):
-        result = segment(model_folder, photos, "--output", tmp_path / kind, "--format", kind, *extras)
-        assert result.exit_code == 0, result.output
+        segment(model_folder, photos, "--output", tmp_path / kind, "--format", kind, *extras)
     pngs, jsons = (set(written(tmp_path / kind)) for kind in ("png", "coco-rle"))
     assert pngs - jsons == {"a.png", "sub/b.png", "sub/c.png"}
     assert jsons - pngs == {"a.json", "sub/b.json", "sub/c.json"}
@@ -109,27 +91,25 @@ def test_segment_writes_either_format(model_folder, photos, tmp_path):
 
 def test_finished_photographs_are_skipped_by_format(model_folder, photos, tmp_path):
     arguments = photos / "sub", "--output", tmp_path / "out", "--format", "coco-rle"
-    assert segment(model_folder, *arguments).exit_code == 0
+    segment(model_folder, *arguments)
     assert "2 of 2 are finished already" in segment(model_folder, *arguments).output
     (tmp_path / "out" / "b.json").unlink()
     assert "1 of 2 are finished already" in segment(model_folder, *arguments).output
     PIL.Image.new("RGB", (9, 9)).save(photos / "sub" / "b.jpg")
-    clash = segment(model_folder, *arguments)
-    assert clash.exit_code == 1
+    clash = segment(model_folder, *arguments, code=1)
     assert "would both be written to" in " ".join(clash.output.split())
 
 
 def test_globs_and_an_output_inside_the_input(model_folder, photos, tmp_path):
-    assert segment(model_folder, photos / "**" / "*.*", "--output", photos / "out").exit_code == 0
+    segment(model_folder, photos / "**" / "*.*", "--output", photos / "out")
     assert written(photos / "out") == ["a.png", "sub/b.png", "sub/c.png"]
     assert "3 of 3 are finished already" in segment(model_folder, photos, "--output", photos / "out").output
 
 
 def test_an_output_above_or_equal_to_the_input(model_folder, photos, tmp_path):
-    assert segment(model_folder, photos / "sub", "--output", photos).exit_code == 0
+    segment(model_folder, photos / "sub", "--output", photos)
     assert {"b.png", "c.png"} < set(written(photos))
-    result = segment(model_folder, photos, "--output", photos)
-    assert result.exit_code == 1
+    result = segment(model_folder, photos, "--output", photos, code=1)
     assert "choose another folder for the results" in result.output
 
 
@@ -144,8 +124,7 @@ def test_photographs_are_turned_upright(model_folder, tmp_path):
 
 def test_a_bad_file_is_reported_and_the_others_are_segmented(model_folder, photos, tmp_path):
     (photos / "broken.jpg").write_bytes(b"\xff\xd8 nothing more")
-    result = segment(model_folder, photos, "--output", tmp_path / "out")
-    assert result.exit_code == 1
+    result = segment(model_folder, photos, "--output", tmp_path / "out", code=1)
     assert "failed: " in result.output
     assert "broken.jpg is not an image file" in result.output
     assert "3 segmented, 1 failed" in result.output
@@ -167,8 +146,7 @@ def test_files_that_would_share_a_name_are_refused_before_work_starts(model_fold
         output, message = photos, "would replace the photograph"
     before = {path: path.read_bytes() for path in photos.rglob("*") if path.is_file()}
     arguments = [photos, "--overlay"] if clash != "input" else [photos / "a.png"]
-    result = segment(model_folder, *arguments, "--output", output)
-    assert result.exit_code == 1
+    result = segment(model_folder, *arguments, "--output", output, code=1)
     assert message in result.output.replace("\n", " ")
     assert {path: path.read_bytes() for path in photos.rglob("*") if path.is_file()} == before
 
@@ -181,36 +159,31 @@ def test_wrong_paths_and_models(model_folder, photos, tmp_path):
         (["--model", photos, photos], "holds no weights"),
         (["--model", model_folder, photos, "--device", "nonsense"], "nonsense"),
     ):
-        result = run("segment", *arguments, "--output", tmp_path / "out")
-        assert result.exit_code == 1
+        result = run("segment", *arguments, "--output", tmp_path / "out", code=1)
         assert message in result.output
         assert "Traceback" not in result.output
-    assert run("segment", "--model", model_folder, photos, "--output", tmp_path, "--dtype", "int8").exit_code == 2
+    run("segment", "--model", model_folder, photos, "--output", tmp_path, "--dtype", "int8", code=2)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision(model_folder, photos, tmp_path, dtype):
     result = segment(model_folder, photos, "--output", tmp_path / "out", "--dtype", dtype)
-    assert result.exit_code == 0, result.output
     assert result.output.count(f", cpu, {dtype}, ") == 3
 
 
 def test_tiles(model_folder, photos, tmp_path):
     PIL.Image.new("RGB", (150, 90)).save(photos / "wide.png")
     result = segment(model_folder, photos / "wide.png", "--output", tmp_path / "out", "--tile", "64")
-    assert result.exit_code == 0, result.output
     with PIL.Image.open(tmp_path / "out" / "wide.png") as label_map:
         assert label_map.size == (150, 90)
-    result = segment(model_folder, photos / "wide.png", "--output", tmp_path / "out2", "--tile", "10")
-    assert result.exit_code == 1
+    result = segment(model_folder, photos / "wide.png", "--output", tmp_path / "out2", "--tile", "10", code=1)
     assert "64 pixels or more, got 10" in result.output
 
 
 def test_photographs_that_do_not_fit_into_memory_are_reported(model_folder, photos, tmp_path, monkeypatch):
     PIL.Image.new("RGB", (900, 800)).save(photos / "large.png")
     monkeypatch.setattr("transformers_massformer.inference.predictor.available_memory", lambda device: 2**20)
-    result = segment(model_folder, photos, "--output", tmp_path / "out")
-    assert result.exit_code == 1
+    result = segment(model_folder, photos, "--output", tmp_path / "out", code=1)
     printed = result.output.replace("\n", " ")
     assert "900 x 800 pixels need more than" in printed
     assert "Use tiles" in printed
@@ -222,18 +195,9 @@ def test_an_interrupted_run_can_be_resumed(model_folder, tmp_path):
     for i in range(40):
         PIL.Image.new("RGB", (500, 500), (i, i, i)).save(tmp_path / "photos" / f"{i:02}.png")
     output = tmp_path / "out"
-    # Processes started in the background inherit that the signal is ignored; a terminal's do not.
-    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    code += "from _massformer import main; main()"
-    command = [sys.executable, "-c", code, "segment"]
-    command += [str(tmp_path / "photos"), "--model", str(model_folder), "--output", str(output)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    deadline = time.monotonic() + 60
-    while not list(output.glob("*.png")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    printed, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, printed
+    command = ("segment", tmp_path / "photos", "--model", model_folder, "--output", output)
+    code, printed = run_until(lambda: any(output.glob("*.png")), signal.SIGINT, *command)
+    assert code == 130, printed
     assert "interrupted" in printed
     assert "Traceback" not in printed
     finished = written(output)
@@ -247,42 +211,21 @@ def test_an_interrupted_run_can_be_resumed(model_folder, tmp_path):
 
 def test_convert(tmp_path):
     torch.save(golden_state_dict("r18lite"), tmp_path / "release.pth")
-    arguments = [
-        "convert",
-        "--checkpoint",
-        tmp_path / "release.pth",
-        "--variant",
-        "r18-lite",
-        "--output",
-        tmp_path / "out",
-    ]
-    result = run(*arguments)
-    assert result.exit_code == 0, result.output
+    arguments = ["--checkpoint", tmp_path / "release.pth", "--variant", "r18-lite", "--output", tmp_path / "out"]
+    run("convert", *arguments)
     assert written(tmp_path / "out") == ["config.json", "model.safetensors", "preprocessor_config.json"]
-    again = run(*arguments)
-    assert again.exit_code == 1
-    assert "already holds a model" in again.output
-    assert run(*arguments, "--overwrite").exit_code == 0
-    script = subprocess.run(
-        [sys.executable, "scripts/convert_massformer_to_hf.py", *map(str, arguments[1:])],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert script.returncode == 1
+    assert "already holds a model" in run("convert", *arguments, code=1).output
+    run("convert", *arguments, "--overwrite")
+    script = run_python("scripts/convert_massformer_to_hf.py", *arguments, code=1)
     assert "already holds a model" in script.stderr
 
 
-def test_semantic_priors_are_drawn_beside_the_overlay(tmp_path):
-    tiny_semask().save_pretrained(tmp_path / "semask")
-    SeMaskImageProcessor().save_pretrained(tmp_path / "semask")
+def test_semantic_priors_are_drawn_beside_the_overlay(peers, tmp_path):
     photo = PIL.Image.effect_noise((75, 51), 60).convert("RGB")
     photo.save(tmp_path / "photo.png")
-    command = ["segment", str(tmp_path / "photo.png"), "--model", str(tmp_path / "semask"), "--device", "cpu"]
-    command += ["--output", str(tmp_path / "out"), "--overlay", "--show-semantic-priors"]
-    result = CliRunner().invoke(app, command)
-    assert result.exit_code == 0, result.output
-    model, processor = tiny_load(tmp_path / "semask")
+    command = (tmp_path / "photo.png", "--output", tmp_path / "out", "--overlay", "--show-semantic-priors")
+    segment(peers("semask"), *command)
+    model, processor = tiny_load(peers("semask"))
     with torch.no_grad():
         maps = model(**processor(photo, return_tensors="pt")).semantic_maps
     with PIL.Image.open(tmp_path / "out" / "photo_semantic_priors.png") as picture:
@@ -293,49 +236,35 @@ def test_semantic_priors_are_drawn_beside_the_overlay(tmp_path):
             expected = np.asarray(overlay_image(photo, resized, 7, 0.6))
             shown = np.asarray(picture)[top : top + 51, left : left + 75]
             assert (shown != expected).mean() < 0.01
-    plain = f"--model={model_without_priors(tmp_path)}"
+    plain = f"--model={peers('massformer')}"
     for option, words in (("--tile=64", "a whole photograph"), (plain, "no semantic layers")):
-        refused = CliRunner().invoke(app, [*command, "--overwrite", option])
-        assert refused.exit_code == 1
-        assert words in refused.stderr
+        assert words in segment(peers("semask"), *command, "--overwrite", option, code=1).stderr
 
 
 def tiny_load(folder):
     return AutoModelForSemanticSegmentation.from_pretrained(folder).eval(), AutoImageProcessor.from_pretrained(folder)
 
 
-def model_without_priors(tmp_path):
-    tiny_model().save_pretrained(tmp_path / "massformer")
-    MaSSFormerImageProcessor().save_pretrained(tmp_path / "massformer")
-    return tmp_path / "massformer"
-
-
 def test_semask_is_converted_on_the_command_line(tmp_path):
     torch.save({"state_dict": semask_golden_state_dict()}, tmp_path / "release.pth")
-    command = ["convert", "--checkpoint", str(tmp_path / "release.pth"), "--output", str(tmp_path / "out")]
-    result = CliRunner().invoke(
-        app, [*command, "--variant", "semask-swin-t", "--semantic-attention", "window,window,global,global"]
-    )
-    assert result.exit_code == 0, result.output
+    command = ("convert", "--checkpoint", tmp_path / "release.pth", "--output", tmp_path / "out")
+    run(*command, "--variant", "semask-swin-t", "--semantic-attention", "window,window,global,global")
     model, _ = tiny_load(tmp_path / "out")
     assert model.config.backbone_config.semantic_attention == ["window", "window", "global", "global"]
     for options, words in (
         (["--variant", "r50", "--semantic-attention", "window"], "is for SeMask"),
         (["--variant", "semask-swin-t", "--semantic-attention", "window,all", "--overwrite"], "an entry for each"),
     ):
-        refused = CliRunner().invoke(app, [*command, *options])
-        assert refused.exit_code == 1
-        assert words in refused.stderr
+        assert words in run(*command, *options, code=1).stderr
 
 
 @pytest.mark.parametrize("tile", [[], ["--tile", "64"]], ids=["whole", "tiles"])
 def test_mattes_cutouts_and_bokeh_are_written_beside_the_label_map(model_folder, tmp_path, tile):
     photo = PIL.Image.effect_noise((90, 70), 60).convert("RGB")
     photo.save(tmp_path / "photo.png")
-    command = ["segment", str(tmp_path / "photo.png"), "--model", str(model_folder), "--device", "cpu", *tile]
-    command += ["--output", str(tmp_path / "out"), "--mattes", "--cutouts", "--bokeh", "human", "--bokeh", "sky"]
-    result = CliRunner().invoke(app, command)
-    assert result.exit_code == 0, result.output
+    edits = ("--mattes", "--cutouts", "--bokeh", "human", "--bokeh", "sky")
+    command = (model_folder, tmp_path / "photo.png", "--output", tmp_path / "out", *edits, *tile)
+    segment(*command)
     with PIL.Image.open(tmp_path / "out" / "photo.png") as image:
         label_map = np.asarray(image)
     labels = MASS13K_LABELS
@@ -357,14 +286,11 @@ def test_mattes_cutouts_and_bokeh_are_written_beside_the_label_map(model_folder,
     assert (shares.argmax(0) == label_map)[clear].mean() > 0.99
     with PIL.Image.open(tmp_path / "out" / "photo_bokeh.png") as picture:
         assert picture.size == photo.size
-    assert "finished already" in CliRunner().invoke(app, command).output
+    assert "finished already" in segment(*command).output
     for options, words in (
         (["--bokeh", "dragon"], "--bokeh dragon: the model has no such class"),
         (["--bokeh-strength", "2"], "must be above 0 and at most 0.1"),
     ):
-        refused = CliRunner().invoke(app, [*command, "--overwrite", *options])
-        assert refused.exit_code == 1
-        assert words in refused.stderr
-    refused = CliRunner().invoke(app, [*command[:6], "--output", str(tmp_path / "other"), "--refine-mattes"])
-    assert refused.exit_code == 1
+        assert words in segment(*command, "--overwrite", *options, code=1).stderr
+    refused = segment(*command[:2], "--output", tmp_path / "other", "--refine-mattes", code=1)
     assert "needs --mattes, --cutouts or --bokeh" in refused.stderr

@@ -12,6 +12,8 @@ from pathlib import Path
 import PIL.Image
 import pytest
 import typer
+from support import ROOT
+from support.commands import run_python
 from support.tiny_data import write_pair
 
 from transformers_massformer.cli import app
@@ -21,7 +23,6 @@ from transformers_massformer.conversion import SEMASK_VARIANTS, VARIANTS
 from transformers_massformer.export.job import SIZE
 
 
-ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "transformers_massformer"
 # Modules of the extras, by extra.
 EXTRAS = {
@@ -37,17 +38,9 @@ OPTIONAL = {name for names in EXTRAS.values() for name in names}
 DISTRIBUTIONS = {"PIL": "pillow", "huggingface_hub": "huggingface-hub", "triton": "torch", "yaml": "pyyaml"}
 
 
-def run_python(code, *arguments, **environment):
+def run_code(code, *arguments, **options):
     """Run code in a new process; return its last line of output, which is JSON."""
-    result = subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout.splitlines()[-1])
+    return json.loads(run_python("-c", code, *arguments, **options).stdout.splitlines()[-1])
 
 
 # The command line
@@ -64,7 +57,7 @@ SLOW_TO_IMPORT = OPTIONAL | {"torch", "transformers", "numpy", "PIL", "datasets"
 
 @pytest.mark.parametrize("arguments", [["--help"], ["segment", "--help"], ["evaluate-hq-sam", "--help"]], ids=" ".join)
 def test_help_imports_nothing_that_takes_time(arguments):
-    loaded = run_python(COMMAND, *arguments)
+    loaded = run_code(COMMAND, *arguments)
     assert "transformers_massformer.cli.segment" in loaded
     assert not SLOW_TO_IMPORT & set(loaded)
 
@@ -75,10 +68,7 @@ def test_help_imports_nothing_that_takes_time(arguments):
 def test_completion_imports_nothing_that_takes_time(words, found):
     variables = {"_MASSFORMER_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
     code = COMMAND.replace('["\\n", *sys.modules]', "[*sys.modules]")
-    result = subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | variables, capture_output=True, text=True, check=True
-    )
-    *completions, loaded = result.stdout.splitlines()
+    *completions, loaded = run_python("-c", code, env=os.environ | variables).stdout.splitlines()
     assert found in completions
     assert not SLOW_TO_IMPORT & set(json.loads(loaded))
 
@@ -106,7 +96,7 @@ print(json.dumps({"imported": imported, "segmented": [*sys.modules], "masks": le
 
 
 def test_the_package_and_a_pipeline_import_only_what_they_use():
-    loaded = run_python(PIPELINE, demo_checkpoint())
+    loaded = run_code(PIPELINE, demo_checkpoint())
     unused = OPTIONAL | {"datasets", "evaluate", "pandas", "pyarrow", "scipy.signal"}
     assert not (unused | {"timm"}) & set(loaded["imported"])
     assert not unused & set(loaded["segmented"])
@@ -154,9 +144,7 @@ def without_extras(tmp_path_factory):
     write_pair(folder / "data", "train", "photo", 0)
     commands = {name: arguments for name, (_, arguments) in WITHOUT.items()}
     commands |= {"segment": [*PLAIN, "9", "--overlay"], "stats": ["stats", "data", "--output", "statistics"]}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        yield folder, run_python(WITHOUT_EXTRAS, json.dumps(commands))
+    return folder, run_code(WITHOUT_EXTRAS, json.dumps(commands), cwd=folder)
 
 
 @pytest.mark.parametrize("name", WITHOUT)

@@ -2,12 +2,13 @@ import os
 import shutil
 import subprocess
 import venv
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import pytest
 from datasets import IterableDataset, load_dataset
-from support.replica import checkered_labels, write_pair, write_replica
+from support.replica import write_pair, write_replica
 
 from transformers_massformer import MASS13K_LABELS
 from transformers_massformer.data.layout import LABELS, find_splits
@@ -131,46 +132,32 @@ def test_missing_folders_are_named(tmp_path):
         load_mass13k(tmp_path)
 
 
-def break_files(root, fault):
-    """Introduces one kind of fault into split train; returns the texts expected in the error."""
-    image, label = root / "images_pad" / "train" / "plain.jpg", root / "annotations" / "train" / "plain.png"
-    if fault == "image without a label":
-        label.unlink()
-        return [image]
-    if fault == "label without an image":
-        image.unlink()
-        return [label]
-    if fault == "label of another size":
-        PIL.Image.fromarray(checkered_labels(40, 36, 0)).save(label)
-        return [label, "40 x 36 for a photograph of 48 x 36"]
-    if fault == "several images of one name":
-        shutil.copy(image, image.with_suffix(".png"))
-        return [image, "plain.jpg, plain.png"]
-    if fault == "unreadable file":
-        image.write_bytes(image.read_bytes()[:20])
-        return [image, "damaged"]
-    image.write_bytes(b"")
-    return [image, "empty"]
+IMAGE, LABEL = "images_pad/train/plain.jpg", "annotations/train/plain.png"
+# By fault: the file that is changed, its change, the file that the error names, and more words of the error.
+FAULTS = {
+    "image without a label": (LABEL, Path.unlink, IMAGE, ""),
+    "label without an image": (IMAGE, Path.unlink, LABEL, ""),
+    "label of another size": (LABEL, PIL.Image.new("L", (40, 36)).save, LABEL, "40 x 36 for a photograph of 48 x 36"),
+    "several images of one name": (
+        IMAGE,
+        lambda path: shutil.copy(path, path.with_suffix(".png")),
+        IMAGE,
+        "plain.jpg, plain.png",
+    ),
+    "unreadable file": (IMAGE, lambda path: os.truncate(path, 20), IMAGE, "damaged"),
+    "not a JPEG or PNG": (IMAGE, lambda path: os.truncate(path, 0), IMAGE, "empty"),
+}
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-@pytest.mark.parametrize(
-    "fault",
-    [
-        "image without a label",
-        "label without an image",
-        "label of another size",
-        "several images of one name",
-        "unreadable file",
-        "not a JPEG or PNG",
-    ],
-)
+@pytest.mark.parametrize("fault", FAULTS)
 def test_faults_are_counted_and_named(tmp_path, fault, streaming):
     write_replica(tmp_path)
-    texts = break_files(tmp_path, fault)
+    file, damage, named, words = FAULTS[fault]
+    damage(tmp_path / file)
     with pytest.raises(ValueError, match=r"Split train .* has faults\. 1 x ") as error:
         load_mass13k(tmp_path, "train", streaming=streaming)
-    assert all(str(text) in str(error.value) for text in [fault, *texts])
+    assert all(text in str(error.value) for text in (fault, str(tmp_path / named), words))
 
 
 def test_many_faults_are_shortened(tmp_path):

@@ -1,13 +1,11 @@
-import subprocess
 import sys
 
 import numpy as np
 import pytest
+from support.commands import run_python
 
 from transformers_massformer.data.annotations import read_coco_annotation, write_label_map
 from transformers_massformer.data.headers import read_header
-from transformers_massformer.data.statistics_plot import plot_distributions
-from transformers_massformer.scenes import render_scene
 
 
 def test_modules_are_imported_when_they_are_used():
@@ -18,8 +16,7 @@ from transformers_massformer.data import annotations, layout, reading, statistic
 names = ("aggdraw", "datasets", "matplotlib", "pandas", "pyarrow", "pycocotools", "scipy.signal")
 print([name for name in names if name in sys.modules])
 """
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "[]"
+    assert run_python("-c", code).stdout.strip() == "[]"
 
 
 def test_coco_format_names_its_extra(tmp_path, monkeypatch):
@@ -35,15 +32,3 @@ def test_coco_format_names_its_extra(tmp_path, monkeypatch):
     with pytest.raises(ImportError, match=message):
         write_label_map(label_map, tmp_path / "b.json", ["sky"], "a.jpg")
     assert not (tmp_path / "b.json").exists()
-
-
-def test_plots_name_their_extra(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r"A plot of statistics needs matplotlib.figure: .*\[stats\]"):
-        plot_distributions([], tmp_path / "plot.png")
-
-
-def test_scenes_name_their_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "aggdraw", None)
-    with pytest.raises(ImportError, match=r"Drawing scenes needs aggdraw: .*\[scenes\]"):
-        render_scene(0, 0, (32, 32))

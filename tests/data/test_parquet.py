@@ -1,19 +1,13 @@
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pyarrow.parquet
 import pytest
 from datasets import load_dataset
+from support.commands import run_python
 from support.replica import write_pair, write_replica
 
 from transformers_massformer.data import parquet
 from transformers_massformer.data.layout import find_splits
 from transformers_massformer.data.parquet import write_parquet
-
-
-SCRIPT = Path(__file__).parents[2] / "scripts" / "prepare_mass13k.py"
 
 
 def files(folder):
@@ -83,14 +77,12 @@ def test_other_files_are_not_mixed_in(tmp_path):
 
 def test_the_script(tmp_path):
     write_many(tmp_path / "source", 3)
-    command = [sys.executable, str(SCRIPT), str(tmp_path / "source"), "--output", str(tmp_path / "out")]
-    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    command = ("scripts/prepare_mass13k.py", tmp_path / "source", "--output", tmp_path / "out")
+    result = run_python(*command)
     assert "3 images in 1 files" in result.stderr
     assert "1 of them new" in result.stderr
-    again = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "0 of them new" in again.stderr
+    assert "0 of them new" in run_python(*command).stderr
     (tmp_path / "source" / "annotations" / "train" / "p1.png").unlink()
-    broken = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert broken.returncode == 1
+    broken = run_python(*command, code=1)
     assert "1 x image without a label" in broken.stderr
     assert "Traceback" not in broken.stderr

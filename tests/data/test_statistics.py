@@ -2,6 +2,7 @@ import csv
 import itertools
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
@@ -9,10 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from support.replica import checkered_labels, write_pair, write_replica
-from typer.testing import CliRunner
+from support.commands import run
+from support.replica import write_pair, write_replica
 
-from transformers_massformer.cli import app
 from transformers_massformer.data import statistics
 from transformers_massformer.data.layout import LABELS, find_splits
 from transformers_massformer.data.statistics import (
@@ -185,75 +185,56 @@ def test_the_plot_is_a_picture(tmp_path, count):
     assert np.array(PIL.Image.open(tmp_path / "plot.png").convert("L")).std() > 5
 
 
-def run(*arguments):
-    return CliRunner().invoke(app, ["stats", *map(str, arguments)])
-
-
 def test_the_command_writes_and_resumes(tmp_path):
     write_replica(tmp_path / "data")
-    result = run(tmp_path / "data", "--output", tmp_path / "out", "--threads", 1)
-    assert result.exit_code == 0, result.output
+    run("stats", tmp_path / "data", "--output", tmp_path / "out", "--threads", 1)
     first = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     assert sorted(first) == ["distributions.png", "images.csv", "statistics.json"]
     assert json.loads(first["statistics.json"])["all"]["images"] == 5
-    again = run(tmp_path / "data", "--output", tmp_path / "out", "--threads", 2)
+    again = run("stats", tmp_path / "data", "--output", tmp_path / "out", "--threads", 2)
     assert "5 of 5 images are in" in again.output
-    other = run(tmp_path / "data", "--output", tmp_path / "other", "--threads", 2)
-    assert other.exit_code == again.exit_code == 0
+    run("stats", tmp_path / "data", "--output", tmp_path / "other", "--threads", 2)
     for folder in ("out", "other"):
         assert {path.name: path.read_bytes() for path in (tmp_path / folder).iterdir()} == first
-    part = run(tmp_path / "data", "--output", tmp_path / "out", "--split", "val")
-    assert part.exit_code == 0
+    run("stats", tmp_path / "data", "--output", tmp_path / "out", "--split", "val")
     assert list(json.loads((tmp_path / "out" / "statistics.json").read_text())) == ["validation"]
     # Rows of the other splits are kept.
     assert (tmp_path / "out" / "images.csv").read_bytes() == first["images.csv"]
 
 
 def test_the_command_names_what_is_missing(tmp_path):
-    result = run(tmp_path / "nowhere")
-    assert result.exit_code == 1
-    assert "does not exist" in result.output
+    assert "does not exist" in run("stats", tmp_path / "nowhere", code=1).output
     write_pair(tmp_path / "data", "train", "a")
-    result = run(tmp_path / "data", "--split", "test")
+    result = run("stats", tmp_path / "data", "--split", "test", code=1)
     assert "Unknown split test; the data has train" in result.output
     (tmp_path / "data" / "annotations" / "train" / "a.png").unlink()
-    result = run(tmp_path / "data", "--output", tmp_path / "out")
-    assert result.exit_code == 1
+    result = run("stats", tmp_path / "data", "--output", tmp_path / "out", code=1)
     assert "1 x image without a label" in result.output
 
 
 def test_verification_passes_complete_data_and_lists_notes(tmp_path):
     write_replica(tmp_path / "data")
-    result = run(tmp_path / "data", "--verify", "--output", tmp_path / "out")
-    assert result.exit_code == 0, result.output
+    result = run("stats", tmp_path / "data", "--verify", "--output", tmp_path / "out")
     assert "No faults." in result.output
     assert "train (3 of 11,348 images)" in result.output
     assert "1 x turned image whose label may lie otherwise" in result.output
     assert "upside_down.jpg (EXIF orientation 3" in result.output
 
 
-def broken(root, fault):
-    image, label = root / "images_pad" / "val" / "upside_down.jpg", root / "annotations" / "val" / "upside_down.png"
-    if fault == "corrupt image":
-        image.write_bytes(image.read_bytes()[:-200])
-    elif fault == "corrupt label":
-        label.write_bytes(label.read_bytes()[:-40])
-    elif fault == "unknown labels":
-        PIL.Image.fromarray(checkered_labels(48, 36, 0) // 2 + 5).save(label)
-    elif fault == "image without a label":
-        label.unlink()
-    else:
-        image.write_bytes(b"nothing")
-
-
 @pytest.mark.parametrize(
-    "fault", ["corrupt image", "corrupt label", "unknown labels", "image without a label", "unreadable file"]
+    ("fault", "file", "damage"),
+    [
+        ("corrupt image", "images_pad/val/upside_down.jpg", lambda path: path.write_bytes(path.read_bytes()[:-200])),
+        ("corrupt label", "annotations/val/upside_down.png", lambda path: path.write_bytes(path.read_bytes()[:-40])),
+        ("unknown labels", "annotations/val/upside_down.png", PIL.Image.new("L", (48, 36), 8).save),
+        ("image without a label", "annotations/val/upside_down.png", Path.unlink),
+        ("unreadable file", "images_pad/val/upside_down.jpg", lambda path: path.write_bytes(b"nothing")),
+    ],
 )
-def test_verification_finds_every_fault(tmp_path, fault):
+def test_verification_finds_every_fault(tmp_path, fault, file, damage):
     write_replica(tmp_path / "data")
-    broken(tmp_path / "data", fault)
-    result = run(tmp_path / "data", "--verify", "--output", tmp_path / "out")
-    assert result.exit_code == 1
+    damage(tmp_path / "data" / file)
+    result = run("stats", tmp_path / "data", "--verify", "--output", tmp_path / "out", code=1)
     assert f"1 x {fault}: " in result.output
     assert "upside_down" in result.output
     with (tmp_path / "out" / "verification.csv").open() as file:

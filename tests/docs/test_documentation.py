@@ -8,14 +8,13 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from support.documents import ROOT, check_or_run, extras, find_blocks, known_options
+from support import ROOT
+from support.documents import check_or_run, extras, find_blocks, known_options
 from support.golden import golden_state_dict, semask_golden_state_dict
-from support.tiny import tiny_model
 from support.tiny_data import write_pair
 from support.tiny_labelers import save_grounding_dino, save_sam_hq
 from support.tiny_peers import write_peer
 
-from transformers_massformer import MaSSFormerImageProcessor
 from transformers_massformer.export import job as export_job
 
 
@@ -23,18 +22,11 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 
 
-def save_model(folder: Path):
-    """Save a tiny model with its image processor."""
-    torch.manual_seed(0)
-    tiny_model().save_pretrained(folder)
-    MaSSFormerImageProcessor().save_pretrained(folder)
-
-
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory) -> Path:
     """A folder with small versions of everything the documents assume, under the names they use."""
     folder = tmp_path_factory.mktemp("documents")
-    save_model(folder / "massformer-r50")
+    write_peer("massformer", folder / "massformer-r50")
     write_peer("mask2former", folder / "my-mask2former")
     for data in ("MaSS13K", "my-data"):
         for index, split in enumerate(("train", "train", "train", "val", "test")):

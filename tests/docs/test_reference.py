@@ -7,9 +7,9 @@ from pathlib import Path
 
 import griffe
 import pytest
+from support import ROOT
 
 
-ROOT = Path(__file__).parents[2]
 EXTENSION = ROOT / "scripts" / "transformers_docstrings.py"
 PACKAGES = ("", ".conversion", ".editing", ".export", ".labeling", ".metrics", ".training")
 # Base classes without members of their own.

@@ -4,6 +4,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from transformers_massformer import MASS13K_LABELS
 from transformers_massformer.data.label_images import class_palette
 from transformers_massformer.editing import overlay_image, with_legend
 
@@ -21,9 +22,8 @@ def test_a_legend_names_the_classes_present():
     label_map = np.zeros((90, 120), np.uint8)
     label_map[:60] = 5
     label_map[:3, :4] = 255
-    labels = ["others", "human", "building", "vegetation", "ground", "sky", "water"]
     picture = PIL.Image.new("RGB", (120, 90), (1, 2, 3))
-    result = with_legend(picture, label_map, labels)
+    result = with_legend(picture, label_map, MASS13K_LABELS)
     assert result.width == 120
     assert np.array_equal(np.asarray(result)[:90], np.asarray(picture))
     legend = np.asarray(result)[90:].reshape(-1, 3)

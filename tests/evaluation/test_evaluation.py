@@ -1,11 +1,9 @@
 import csv
 import json
+import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +11,12 @@ import PIL.Image
 import PIL.ImageOps
 import pytest
 import torch
+from support.commands import run, run_until
 from support.processes import run_command
 from support.replica import write_pair
 from support.tiny_data import photo
-from typer.testing import CliRunner
 
 from transformers_massformer import MASS13K_LABELS
-from transformers_massformer.cli import app
 from transformers_massformer.data.label_map_folder import LabelMapFolder
 from transformers_massformer.inference.predictor import ModelPredictor, PredictionOptions
 from transformers_massformer.metrics import CountSettings, count_images, score
@@ -40,18 +37,16 @@ def data(tmp_path_factory):
     return root, labels
 
 
-def run(*arguments):
-    """Run a command of the package in this process."""
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
+ON_CPU = ("--split", "val", "--device", "cpu", "--profile-size", "0", "--worst", "1")
 
 
-def evaluate(model, data, output, *more):
+def evaluate(model, data, output, *more, code=0):
     """Run `massformer evaluate` on the CPU, without a profile."""
-    options = ("--split", "val", "--device", "cpu", "--profile-size", "0", "--worst", "1")
-    return run("evaluate", "--model", model, "--data", data, "--output", output, *options, *more)
+    return run("evaluate", "--model", model, "--data", data, "--output", output, *ON_CPU, *more, code=code)
+
+
+def scores_in(output):
+    return json.loads((output / "results.json").read_text())["scores"]
 
 
 def expected_scores(predictor, data):
@@ -66,8 +61,7 @@ def expected_scores(predictor, data):
 @pytest.mark.parametrize("name", ["massformer", "mask2former", "segformer"])
 def test_evaluate_writes_the_scores_and_tables(peers, data, tmp_path, name):
     root, labels = data
-    result = evaluate(peers(name), root, tmp_path / "out", "--title", "A_model")
-    assert result.exit_code == 0, result.output
+    evaluate(peers(name), root, tmp_path / "out", "--title", "A_model")
     written = json.loads((tmp_path / "out" / "results.json").read_text())
     expected = expected_scores(ModelPredictor.load(peers(name), "cpu"), data)
     assert json.dumps(written["scores"]) == json.dumps(expected)
@@ -90,8 +84,7 @@ def test_evaluate_writes_the_scores_and_tables(peers, data, tmp_path, name):
 @pytest.mark.parametrize("name", ["massformer", "mask2former"])
 def test_evaluate_by_general_inference(peers, data, tmp_path, name):
     root, labels = data
-    result = evaluate(peers(name), root, tmp_path / "out", "--inference", "general")
-    assert result.exit_code == 0, result.output
+    evaluate(peers(name), root, tmp_path / "out", "--inference", "general")
     written = json.loads((tmp_path / "out" / "results.json").read_text())
     assert written["prediction"]["inference"] == "general"
     predictor = ModelPredictor.load(peers(name), "cpu", options=PredictionOptions(inference="general"))
@@ -99,26 +92,14 @@ def test_evaluate_by_general_inference(peers, data, tmp_path, name):
     inputs, valid_size = predictor.prepare(image)
     with torch.no_grad():
         outputs = predictor.run(inputs)
-    (expected,) = [
-        read_general_map(
-            outputs.class_queries_logits[0],
-            outputs.masks_queries_logits[0],
-            (80, 96),
-            valid_size,
-            tuple(
-                full / size
-                for full, size in zip(
-                    inputs["pixel_values"].shape[-2:], outputs.masks_queries_logits.shape[-2:], strict=True
-                )
-            ),
-        )
-    ]
+    classes, masks = outputs.class_queries_logits[0], outputs.masks_queries_logits[0]
+    strides = tuple(np.divide(inputs["pixel_values"].shape[-2:], masks.shape[-2:]).tolist())
+    expected = read_general_map(classes, masks, (80, 96), valid_size, strides)
     assert torch.equal(predictor(image), expected)
 
 
 def test_logits_per_pixel_have_no_general_inference(peers, data, tmp_path):
-    result = evaluate(peers("segformer"), data[0], tmp_path / "out", "--inference", "general")
-    assert result.exit_code == 1
+    result = evaluate(peers("segformer"), data[0], tmp_path / "out", "--inference", "general", code=1)
     assert "has no queries" in result.output
 
 
@@ -128,21 +109,17 @@ def test_evaluate_a_folder_of_label_maps(data, tmp_path):
     predictions.mkdir()
     for name, label_map in labels.items():
         PIL.Image.fromarray(np.where(label_map == 255, 0, label_map)).save(predictions / f"{name}.png")
-    result = evaluate(predictions, root, tmp_path / "out")
-    assert result.exit_code == 0, result.output
-    scores = json.loads((tmp_path / "out" / "results.json").read_text())["scores"]
-    assert scores["per_category_iou"] == [1] * 7
+    evaluate(predictions, root, tmp_path / "out")
+    assert scores_in(tmp_path / "out")["per_category_iou"] == [1] * 7
     # Class ids of another model.
     for name, label_map in labels.items():
         PIL.Image.fromarray(np.where(label_map == 255, 0, label_map + 100)).save(predictions / f"{name}.png")
-    refused = evaluate(predictions, root, tmp_path / "other")
-    assert refused.exit_code == 1
+    refused = evaluate(predictions, root, tmp_path / "other", code=1)
     assert "a.png contains values outside the 7 classes: 100," in refused.output
     mapping = tmp_path / "map.json"
     mapping.write_text(json.dumps({"*": 0, **{str(100 + index): label for index, label in enumerate(MASS13K_LABELS)}}))
-    result = evaluate(predictions, root, tmp_path / "other", "--label-map", mapping, "--overwrite")
-    assert result.exit_code == 0, result.output
-    assert json.loads((tmp_path / "other" / "results.json").read_text())["scores"]["mean_iou"] == 1
+    evaluate(predictions, root, tmp_path / "other", "--label-map", mapping, "--overwrite")
+    assert scores_in(tmp_path / "other")["mean_iou"] == 1
 
 
 def test_evaluate_with_an_additional_class(data, tmp_path):
@@ -153,58 +130,39 @@ def test_evaluate_with_an_additional_class(data, tmp_path):
         PIL.Image.fromarray(with_car).save(root / "annotations" / "val" / f"{name}.png")
         (tmp_path / "predictions").mkdir(exist_ok=True)
         PIL.Image.fromarray(np.where(with_car == 255, 7, with_car)).save(tmp_path / "predictions" / f"{name}.png")
-    refused = evaluate(tmp_path / "predictions", root, tmp_path / "out")
-    assert refused.exit_code == 1
-    result = evaluate(tmp_path / "predictions", root, tmp_path / "out", "--add-class", "car", "--overwrite")
-    assert result.exit_code == 0, result.output
+    evaluate(tmp_path / "predictions", root, tmp_path / "out", code=1)
+    evaluate(tmp_path / "predictions", root, tmp_path / "out", "--add-class", "car", "--overwrite")
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results["labels"][7] == "car"
     assert results["scores"]["per_category_iou"][7] == 1
 
 
-def spoil_size(predictions, root):
-    PIL.Image.new("L", (80, 80)).save(predictions / "a.png")
-    return r"a.png has 80 x 80 pixels, its photograph 96 x 80"
-
-
-def spoil_class(predictions, root):
-    PIL.Image.new("L", (96, 80), 9).save(predictions / "a.png")
-    return r"a.png contains values outside the 7 classes: 9"
-
-
-def spoil_missing(predictions, root):
-    (predictions / "c.png").unlink()
-    return r"There is no prediction .*c.png"
-
-
-def spoil_label(predictions, root):
-    (root / "annotations" / "val" / "b.png").unlink()
-    return r"image without a label: .*b.jpg"
-
-
-def spoil_file(predictions, root):
-    (predictions / "b.png").write_bytes((predictions / "b.png").read_bytes()[:60])
-    return r"b.png is damaged or truncated"
-
-
-@pytest.mark.parametrize("spoil", [spoil_size, spoil_class, spoil_missing, spoil_label, spoil_file])
-def test_faults_name_the_file(tmp_path, spoil):
+@pytest.mark.parametrize(
+    ("file", "damage", "words"),
+    [
+        ("predictions/a.png", PIL.Image.new("L", (80, 80)).save, r"a.png has 80 x 80 pixels, its photograph 96 x 80"),
+        ("predictions/a.png", PIL.Image.new("L", (96, 80), 9).save, r"a.png contains values outside the 7 classes: 9"),
+        ("predictions/c.png", Path.unlink, r"There is no prediction .*c.png"),
+        ("data/annotations/val/b.png", Path.unlink, r"image without a label: .*b.jpg"),
+        ("predictions/b.png", lambda path: os.truncate(path, 60), r"b.png is damaged or truncated"),
+    ],
+)
+def test_faults_name_the_file(tmp_path, file, damage, words):
     predictions = tmp_path / "predictions"
     predictions.mkdir()
     for name, size in SIZES.items():
         write_pair(tmp_path / "data", "val", name, size)
         PIL.Image.new("L", size).save(predictions / f"{name}.png")
-    words = spoil(predictions, tmp_path / "data")
-    result = evaluate(predictions, tmp_path / "data", tmp_path / "out")
-    assert result.exit_code == 1
+    damage(tmp_path / file)
+    result = evaluate(predictions, tmp_path / "data", tmp_path / "out", code=1)
     assert re.search(words, result.output), result.output
 
 
 def test_an_evaluation_resumes_where_it_stopped(peers, data, tmp_path):
     root, _ = data
-    assert evaluate(peers("segformer"), root, tmp_path / "whole").exit_code == 0
+    evaluate(peers("segformer"), root, tmp_path / "whole")
     whole = (tmp_path / "whole" / "results.json").read_bytes()
-    assert evaluate(peers("segformer"), root, tmp_path / "cut").exit_code == 0
+    evaluate(peers("segformer"), root, tmp_path / "cut")
     records = tmp_path / "cut" / "records" / "0.jsonl"
     lines = records.read_text().splitlines(keepends=True)
     # As if killed while writing the second record.
@@ -218,19 +176,17 @@ def test_an_evaluation_resumes_where_it_stopped(peers, data, tmp_path):
 
 def test_another_evaluation_is_not_mixed_in(peers, data, tmp_path):
     root, _ = data
-    assert evaluate(peers("segformer"), root, tmp_path).exit_code == 0
-    refused = evaluate(peers("segformer"), root, tmp_path, "--bf1-tolerance", "3")
-    assert refused.exit_code == 1
+    evaluate(peers("segformer"), root, tmp_path)
+    refused = evaluate(peers("segformer"), root, tmp_path, "--bf1-tolerance", "3", code=1)
     assert "another evaluation (different counting)" in refused.output
-    assert evaluate(peers("segformer"), root, tmp_path, "--bf1-tolerance", "3", "--overwrite").exit_code == 0
-    assert json.loads((tmp_path / "results.json").read_text())["scores"]["settings"]["bf1_tolerance"] == 3
+    evaluate(peers("segformer"), root, tmp_path, "--bf1-tolerance", "3", "--overwrite")
+    assert scores_in(tmp_path)["settings"]["bf1_tolerance"] == 3
 
 
 def test_two_processes_give_the_same_results(peers, data, tmp_path):
     root, _ = data
-    assert evaluate(peers("massformer"), root, tmp_path / "one").exit_code == 0
-    options = ["--model", str(peers("massformer")), "--data", str(root), "--output", str(tmp_path / "two")]
-    options += ["--split", "val", "--device", "cpu", "--profile-size", "0", "--worst", "0"]
+    evaluate(peers("massformer"), root, tmp_path / "one")
+    options = ["--model", str(peers("massformer")), "--data", str(root), "--output", str(tmp_path / "two"), *ON_CPU]
     run_command(["evaluate", *options], tmp_path)
     assert len(list((tmp_path / "two" / "records").glob("*.jsonl"))) == 2
     assert (tmp_path / "two" / "results.json").read_bytes() == (tmp_path / "one" / "results.json").read_bytes()
@@ -238,29 +194,19 @@ def test_two_processes_give_the_same_results(peers, data, tmp_path):
 
 def test_a_killed_evaluation_gives_the_same_results(peers, data, tmp_path):
     root, _ = data
-    code = "from transformers_massformer.cli import app; app()"
-    command = [sys.executable, "-c", code, "evaluate", "--model", str(peers("massformer")), "--data", str(root)]
-    command += ["--output", str(tmp_path / "killed"), "--split", "val", "--device", "cpu", "--profile-size", "0"]
-    process = subprocess.Popen([*command, "--worst", "0"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     records = tmp_path / "killed" / "records" / "0.jsonl"
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and not (records.exists() and records.read_text().count("\n")):
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    command = ("evaluate", "--model", peers("massformer"), "--data", root, "--output", tmp_path / "killed", *ON_CPU)
+    run_until(lambda: records.exists() and "\n" in records.read_text(), signal.SIGKILL, *command)
     assert records.read_text().count("\n") >= 1
-    assert evaluate(peers("massformer"), root, tmp_path / "killed").exit_code == 0
-    assert evaluate(peers("massformer"), root, tmp_path / "whole").exit_code == 0
+    for name in ("killed", "whole"):
+        evaluate(peers("massformer"), root, tmp_path / name)
     results = [(tmp_path / name / "results.json").read_bytes() for name in ("killed", "whole")]
     assert results[0] == results[1]
 
 
 def test_costs(peers, tmp_path):
-    result = run(
-        *("evaluate", "--model", peers("massformer"), "--output", tmp_path, "--profile-only"),
-        *("--profile-size", "160x96", "--device", "cpu"),
-    )
-    assert result.exit_code == 0, result.output
+    profile = ("--profile-only", "--profile-size", "160x96", "--device", "cpu")
+    run("evaluate", "--model", peers("massformer"), "--output", tmp_path, *profile)
     costs = json.loads((tmp_path / "profile.json").read_text())
     assert costs["input_size"] == [96, 160]
     assert costs["parameters"] == ModelPredictor.load(peers("massformer"), "cpu").model.num_parameters()
@@ -271,24 +217,18 @@ def test_costs(peers, tmp_path):
 def test_compare_on_the_command_line(data, peers, tmp_path):
     root, _ = data
     for name in ("segformer", "upernet"):
-        assert evaluate(peers(name), root, tmp_path / name).exit_code == 0
-    result = run(
-        *("compare", tmp_path / "segformer" / "results.json", tmp_path / "upernet", "--samples", "50"),
-        *("--output", tmp_path / "table.md"),
-    )
-    assert result.exit_code == 0, result.output
+        evaluate(peers(name), root, tmp_path / name)
+    results = tmp_path / "segformer" / "results.json", tmp_path / "upernet"
+    run("compare", *results, "--samples", "50", "--output", tmp_path / "table.md")
     table = (tmp_path / "table.md").read_text()
     assert [line.split(" | ")[:2] for line in table.splitlines()[2:4]] == [
         ["| mIoU", "segformer"],
         ["| mIoU", "upernet"],
     ]
     assert len(table.splitlines()) == 2 + 3 * 2
-    refused = run("compare", tmp_path / "nowhere.json")
-    assert refused.exit_code == 1
-    assert "no file" in refused.output
+    assert "no file" in run("compare", tmp_path / "nowhere.json", code=1).output
 
 
 def test_an_empty_folder_is_neither_model_nor_predictions(tmp_path):
     with pytest.raises(FileNotFoundError, match="no label maps"):
         LabelMapFolder(tmp_path)
-    assert not Path(tmp_path / "results.json").exists()

@@ -5,14 +5,14 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from support.tiny import TINY_SWIN, TINY_TIMM, tiny_model, tiny_semask
+from support.commands import run
+from support.tiny import TINY_SWIN, TINY_TIMM, tiny_model
+from support.tiny_data import smooth_photo as photo
 from support.tiny_data import write_pair
 from torch import nn
 from transformers import SegformerImageProcessor
-from typer.testing import CliRunner
 
 from transformers_massformer import MaSSFormerImageProcessor
-from transformers_massformer.cli import app
 from transformers_massformer.export import ExportOptions, OnnxPredictor, check, export_onnx, job
 from transformers_massformer.export.network import FixedPaddingConv2d, fix_padding
 from transformers_massformer.export.photograph import GraphWriter, write_preparation, write_read_out
@@ -26,19 +26,6 @@ onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 
-def photo(width, height, seed=0):
-    """Smooth colours, so that no rounding decides a pixel's class."""
-    small = np.random.default_rng(seed).integers(0, 256, (3, 4, 3), dtype=np.uint8)
-    return PIL.Image.fromarray(small).resize((width, height), PIL.Image.Resampling.BICUBIC)
-
-
-def save_model(folder, **overrides):
-    torch.manual_seed(0)
-    tiny_model(**overrides).save_pretrained(folder)
-    MaSSFormerImageProcessor().save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture(scope="module", autouse=True)
 def small_pictures():
     with pytest.MonkeyPatch.context() as patch:
@@ -48,24 +35,15 @@ def small_pictures():
 
 
 @pytest.fixture(scope="module")
-def model_folder(tmp_path_factory):
-    return save_model(tmp_path_factory.mktemp("model"))
-
-
-def run(*arguments):
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
+def model_folder(peers):
+    return peers("massformer")
 
 
 @pytest.fixture(scope="module")
 def dynamic(model_folder, tmp_path_factory):
     """A graph for any size, written by the command, and what it printed."""
     path = tmp_path_factory.mktemp("dynamic") / "model.onnx"
-    result = run("export", "--model", model_folder, "--output", path, "--dynamic")
-    assert result.exit_code == 0, result.output
-    return path, result.output
+    return path, run("export", "--model", model_folder, "--output", path, "--dynamic").output
 
 
 @pytest.fixture(scope="module")
@@ -162,8 +140,7 @@ def test_an_exported_model_is_evaluated_as_the_model(model_folder, dynamic, tmp_
     scored = ("--data", tmp_path / "data", "--device", "cpu", "--profile-size", "0", "--worst", "0", "--tile", "64")
     results = []
     for name, model in (("torch", model_folder), ("onnx", dynamic[0])):
-        result = run("evaluate", "--model", model, "--output", tmp_path / name, *scored)
-        assert result.exit_code == 0, result.output
+        run("evaluate", "--model", model, "--output", tmp_path / name, *scored)
         results.append(json.loads((tmp_path / name / "results.json").read_text())["scores"]["mean_iou"])
     assert results[0] == pytest.approx(results[1], rel=1e-3)
 
@@ -182,8 +159,7 @@ def test_photographs_are_segmented_without_torch_s_model(model_folder, dynamic, 
 
     monkeypatch.setattr("transformers_massformer.inference.loading.load_model", refuse)
     command = ("segment", tmp_path / "photos", "--model", dynamic[0], "--output", tmp_path / "out")
-    result = run(*command, "--overlay")
-    assert result.exit_code == 0, result.output
+    run(*command, "--overlay")
     for name, label_map in expected.items():
         found = np.asarray(PIL.Image.open(tmp_path / "out" / f"{name}.png"))
         assert np.mean(found == label_map) >= 0.9999
@@ -203,9 +179,7 @@ def test_photographs_are_segmented_without_torch_s_model(model_folder, dynamic, 
 def test_what_a_label_map_graph_cannot_give(dynamic, tmp_path, options, message):
     photo(8, 8).save(tmp_path / "a.png")
     command = ("segment", tmp_path / "a.png", "--model", dynamic[0], "--output", tmp_path / "out")
-    result = run(*command, *options)
-    assert result.exit_code == 1
-    assert message in result.output
+    assert message in run(*command, *options, code=1).output
 
 
 def test_files_that_are_no_exported_models(tmp_path):
@@ -234,7 +208,7 @@ def test_a_graph_that_disagrees_is_not_written(model_folder, dynamic, static_que
     assert sorted(x.name for x in tmp_path.iterdir()) == ["photo.png"]
 
 
-def test_what_cannot_be_exported(model_folder, tmp_path):
+def test_what_cannot_be_exported(peers, model_folder, tmp_path):
     path = tmp_path / "model.onnx"
     for options, message in (
         (ExportOptions(opset=18), r"Opset 18 cannot hold the model with deformable convolutions.*19 to"),
@@ -242,11 +216,9 @@ def test_what_cannot_be_exported(model_folder, tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             export_onnx(model_folder, path, options)
-    tiny_semask().save_pretrained(tmp_path / "semask")
-    MaSSFormerImageProcessor().save_pretrained(tmp_path / "semask")
     with pytest.raises(ValueError, match=r"Only MaSSFormer can be exported to ONNX, not models of type semask"):
-        export_onnx(tmp_path / "semask", path)
-    save_model(tmp_path / "other")
+        export_onnx(peers("semask"), path)
+    tiny_model().save_pretrained(tmp_path / "other")
     SegformerImageProcessor().save_pretrained(tmp_path / "other")
     with pytest.raises(ValueError, match="image processor of .* is not MaSSFormer's"):
         export_onnx(tmp_path / "other", path)
@@ -267,9 +239,7 @@ def test_what_cannot_be_exported(model_folder, tmp_path):
 def test_options_that_cannot_be(model_folder, tmp_path, monkeypatch, options, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "there.onnx").write_bytes(b"kept")
-    result = run("export", "--model", model_folder, *options)
-    assert result.exit_code == 1
-    assert message in result.output
+    assert message in run("export", "--model", model_folder, *options, code=1).output
     assert (tmp_path / "there.onnx").read_bytes() == b"kept"
     assert not (tmp_path / "m.onnx").exists()
 
@@ -291,11 +261,8 @@ def test_processors_that_the_graph_does_not_follow(model_folder, settings, messa
 def test_a_missing_library_is_named(model_folder, dynamic, tmp_path, monkeypatch, library, needed_by):
     monkeypatch.setitem(sys.modules, library, None)
     photo(8, 8).save(tmp_path / "a.png")
-    if needed_by == "export":
-        result = run("export", "--model", model_folder, "--output", tmp_path / "m.onnx")
-    else:
-        result = run("segment", tmp_path / "a.png", "--model", dynamic[0], "--output", tmp_path / "out")
-    assert result.exit_code == 1
+    command = {"export": ("--model", model_folder), "segment": (tmp_path / "a.png", "--model", dynamic[0])}[needed_by]
+    result = run(needed_by, *command, "--output", tmp_path / "out.onnx", code=1)
     assert library in result.output
     assert "pip install 'transformers-massformer[onnx]'" in result.output
 
@@ -361,7 +328,8 @@ def test_fixed_padding_is_timm_s_at_multiples_of_the_stride(side, stride, dilati
 @pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["swin", "timm"])
 def test_other_backbones(tmp_path, backbone):
-    save_model(tmp_path / "model", backbone_config=TINY_SWIN if backbone == "swin" else TINY_TIMM)
+    tiny_model(backbone_config=TINY_SWIN if backbone == "swin" else TINY_TIMM).save_pretrained(tmp_path / "model")
+    MaSSFormerImageProcessor().save_pretrained(tmp_path / "model")
     options = ExportOptions(size=(70, 45))
     report = export_onnx(tmp_path / "model", tmp_path / "model.onnx", options)
     assert report["agreement"][0]["argmax_agreement"] >= 0.9999

@@ -2,12 +2,13 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from build_hub import add_remote_code, render_card
-from support.hub import ROOT, build_hub
+from support import ROOT
+from support.commands import run_python
+from support.hub import build_hub
 from support.tiny import tiny_model, tiny_semask
 from transformers import AutoConfig
 
@@ -17,6 +18,7 @@ from transformers_massformer import MaSSFormerImageProcessor, SeMaskImageProcess
 MASSFORMER = {
     "README.md",
     "batch_norm_folding.py",
+    "batch_norm_statistics.py",
     "config.json",
     "configuration_massformer.py",
     "deform_conv.py",
@@ -30,6 +32,7 @@ MASSFORMER = {
 }
 SEMASK = {
     "README.md",
+    "batch_norm_statistics.py",
     "config.json",
     "configuration_massformer.py",
     "configuration_semask_swin.py",
@@ -98,12 +101,7 @@ LOCAL = (
 def run(code, folder, tmp_path):
     """Run code in a process without this one's environment, such as its number of threads, and without an input."""
     environment = {"PATH": "/usr/bin:/bin", "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path / "modules")}
-    command = [sys.executable, "-c", code, str(folder)]
-    result = subprocess.run(
-        command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 0, result.stderr
-    return result
+    return run_python("-c", code, folder, env=environment, stdin=subprocess.DEVNULL)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

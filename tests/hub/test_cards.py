@@ -5,7 +5,7 @@ import re
 import pytest
 from huggingface_hub import DatasetCard, ModelCard, SpaceCard
 from huggingface_hub.utils import yaml_dump
-from support.hub import ROOT
+from support import ROOT
 from transformers.pipelines import check_task
 
 

@@ -1,6 +1,6 @@
 import json
-import subprocess
-import sys
+
+from support.commands import run_python
 
 from transformers_massformer.data.layout import LABELS
 
@@ -19,6 +19,4 @@ def test_the_loading_script_is_imported_without_the_package(built_hub):
         "import sys; sys.modules['transformers_massformer'] = None; import mass13k.mass13k as script; "
         "print(script.MaSS13K.__name__, 'torch' in sys.modules)"
     )
-    result = subprocess.run([sys.executable, "-c", code], cwd=built_hub, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.strip() == "MaSS13K False"
+    assert run_python("-c", code, cwd=built_hub).stdout.strip() == "MaSS13K False"

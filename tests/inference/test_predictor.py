@@ -5,14 +5,14 @@ import PIL.Image
 import pytest
 import torch
 import torch.nn.functional as F
+from support.commands import run
 from support.replica import write_pair
+from support.resizing import resized_densely
 from support.tiny_data import photo
 from support.tiny_peers import PEERS
 from transformers import AutoConfig, AutoImageProcessor
-from typer.testing import CliRunner
 
 from transformers_massformer import open_image
-from transformers_massformer.cli import app
 from transformers_massformer.inference.loading import auto_class
 from transformers_massformer.inference.predictor import ModelPredictor, PredictionOptions, task_inputs
 from transformers_massformer.inference.segmenter import Segmenter
@@ -25,17 +25,8 @@ def dense_scores(model, pixel_values, valid_size, target_size, **inputs):
     with torch.no_grad():
         outputs = model(pixel_values=pixel_values, **inputs)
     is_query_model = hasattr(outputs, "class_queries_logits")
-    maps = (outputs.masks_queries_logits if is_query_model else outputs.logits).double()
-    height, width = pixel_values.shape[-2:]
-    rows, columns = (
-        ((torch.arange(target) + 0.5) * valid / target * size / full - 0.5).clamp(0, size - 1)
-        for target, valid, size, full in zip(target_size, valid_size, maps.shape[-2:], (height, width), strict=True)
-    )
-    for axis, positions in ((2, rows), (3, columns)):
-        low = positions.floor().long()
-        high = (low + 1).clamp(max=maps.shape[axis] - 1)
-        weight = (positions - low).view([-1 if dim == axis else 1 for dim in range(4)])
-        maps = maps.index_select(axis, low) * (1 - weight) + maps.index_select(axis, high) * weight
+    maps = outputs.masks_queries_logits if is_query_model else outputs.logits
+    maps = resized_densely(maps, pixel_values.shape[-2:], valid_size, target_size)
     if not is_query_model:
         return maps[0].softmax(0)
     classes = outputs.class_queries_logits[0].double().softmax(-1)[:, :-1]
@@ -183,11 +174,6 @@ def test_eomt_is_read_as_its_own_processor_reads_it(peers, size):
 
 def segment_and_evaluate(folder, root, output, *options):
     """Write label maps, and score both the model and these maps."""
-
-    def run(*arguments):
-        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-        assert result.exit_code == 0, result.output
-
     common = ("--device", "cpu", *options)
     run("segment", root / "images_pad" / "val", "--model", folder, "--output", output / "maps", *common)
     scored = ("--data", root, "--split", "val", "--profile-size", "0", "--worst", "0")

@@ -1,14 +1,11 @@
-import subprocess
-import sys
-
 import numpy as np
 import PIL.Image
 import pytest
 import torch
-from support.tiny import tiny_model
-from support.tiny_peers import write_peer
+from support.commands import run_python
+from support.tiny_data import smooth_photo
 
-from transformers_massformer import MaSSFormerImageProcessor, open_image
+from transformers_massformer import MaSSFormerForSemanticSegmentation, MaSSFormerImageProcessor, open_image
 from transformers_massformer.inference import predictor
 from transformers_massformer.inference.memory import PeakMemory, available_memory
 from transformers_massformer.inference.segmenter import Segmenter
@@ -27,26 +24,16 @@ def test_peak_memory_is_that_of_the_block():
 
 
 @pytest.fixture
-def photo():
-    """Smooth colours, so that no rounding decides a pixel's class."""
-    small = np.random.default_rng(0).integers(0, 256, (3, 4, 3), dtype=np.uint8)
-    return PIL.Image.fromarray(small).resize((70, 45), PIL.Image.Resampling.BICUBIC)
+def model_folder(peers):
+    return peers("massformer")
 
 
-@pytest.fixture
-def model_folder(tmp_path):
-    torch.manual_seed(0)
-    tiny_model().save_pretrained(tmp_path)
-    MaSSFormerImageProcessor().save_pretrained(tmp_path)
-    return tmp_path
-
-
-def test_segmenter_gives_the_processor_s_label_map(tmp_path, photo):
-    model, processor = tiny_model(), MaSSFormerImageProcessor()
-    model.save_pretrained(tmp_path)
-    processor.save_pretrained(tmp_path)
+def test_segmenter_gives_the_processor_s_label_map(model_folder, tmp_path):
+    photo = smooth_photo(70, 45)
+    model = MaSSFormerForSemanticSegmentation.from_pretrained(model_folder)
+    processor = MaSSFormerImageProcessor.from_pretrained(model_folder)
     photo.save(tmp_path / "photo.png")
-    result = Segmenter(tmp_path, device="cpu")(open_image(tmp_path / "photo.png"))
+    result = Segmenter(model_folder, device="cpu")(open_image(tmp_path / "photo.png"))
     with torch.no_grad():
         outputs = model(**processor(photo, return_tensors="pt"))
     expected = processor.post_process_semantic_segmentation(outputs, target_sizes=[(45, 70)])[0]
@@ -70,21 +57,6 @@ def test_segmenter_runs_the_fused_model(model_folder):
     assert segmenter.predictor.model.dtype == torch.bfloat16
 
 
-def test_tiles_are_segmented_one_by_one(model_folder, photo):
-    whole, tiles = Segmenter(model_folder, device="cpu"), Segmenter(model_folder, device="cpu", tile=64)
-    expected = whole(photo.crop((0, 0, 64, 45))).label_map
-    label_map = tiles(photo).label_map
-    assert label_map.shape == (45, 70)
-    # The overlap of the two tiles is cut in its middle: 6 + (64 - 6) / 2.
-    assert np.array_equal(label_map[:, :35], expected[:, :35])
-    expected = whole(photo.crop((6, 0, 70, 45))).label_map
-    assert np.array_equal(label_map[:, 35:], expected[:, 29:])
-    # One tile is the whole image.
-    assert np.array_equal(tiles(photo.crop((0, 0, 64, 40))).label_map, whole(photo.crop((0, 0, 64, 40))).label_map)
-    with pytest.raises(ValueError, match="64 pixels or more, got 63"):
-        Segmenter(model_folder, tile=63)
-
-
 def test_the_least_memory_is_less_than_what_is_used(model_folder):
     # In a process of its own, which has no memory left over from other tests to use again.
     code = f"""
@@ -98,8 +70,7 @@ with PeakMemory("cpu") as before:
     pass
 print(*sizes, before.bytes, segmenter(PIL.Image.new("RGB", (1024, 1024))).peak_bytes)
 """
-    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    least, least_in_half, before, peak = map(int, printed.split())
+    least, least_in_half, before, peak = map(int, run_python("-c", code).stdout.split())
     # 9 queries and 8 fused channels at stride 2, 16 channels of the body at stride 4.
     assert least == (512 * 512 * (9 + 8) + 256 * 256 * 16) * 4
     assert least_in_half == least // 2
@@ -143,6 +114,6 @@ def test_allocators_errors_are_said_in_words(model_folder, monkeypatch, error):
         segmenter(PIL.Image.new("RGB", (70, 45)))
 
 
-def test_other_models_are_segmented_too(tmp_path):
-    segmenter = Segmenter(write_peer("segformer", tmp_path / "segformer"), device="cpu")
+def test_other_models_are_segmented_too(peers):
+    segmenter = Segmenter(peers("segformer"), device="cpu")
     assert segmenter(PIL.Image.new("RGB", (90, 70))).label_map.shape == (70, 90)

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.commands import run, run_python
 from support.processes import run_command
 from support.tiny_labelers import (
     DarkMasks,
@@ -23,9 +22,8 @@ from support.tiny_labelers import (
     save_sam2,
     save_sam_hq,
 )
-from typer.testing import CliRunner
 
-from transformers_massformer.cli import app
+from transformers_massformer import MASS13K_LABELS
 from transformers_massformer.data.layout import Pair, find_splits
 from transformers_massformer.data.pseudo_labels import PseudoLabelFiles
 from transformers_massformer.data.reading import read_label
@@ -45,9 +43,6 @@ from transformers_massformer.labeling.detection import detect
 from transformers_massformer.labeling.job import LabelJob, Photo
 from transformers_massformer.labeling.review import read_review_list
 from transformers_massformer.utils.resuming import RecordWriter
-
-
-LABELS = ["others", "human", "building", "vegetation", "ground", "sky", "water"]
 
 
 @pytest.fixture(scope="session")
@@ -93,7 +88,7 @@ def data(tmp_path) -> Path:
 
 def label_job(data: Path, output: Path, relabel_all: bool = False) -> LabelJob:
     photos = [Photo("train", pair) for pair in find_splits(data)["train"].pairs]
-    return LabelJob(output, photos, {7: "car"}, [*LABELS, "car"], relabel_all)
+    return LabelJob(output, photos, {7: "car"}, [*MASS13K_LABELS, "car"], relabel_all)
 
 
 def label_with_stand_ins(job: LabelJob, options: LabelOptions | None = None):
@@ -363,16 +358,16 @@ def label_command(data: Path, output: Path, models: dict[str, Path], *options: s
     return [*command, "--detector", str(models["detector"]), "--segmenter", str(models["segmenter"]), *options]
 
 
-def run_label(data: Path, output: Path, models: dict[str, Path], *options: str, code: int = 0):
-    result = CliRunner().invoke(app, label_command(data, output, models, *options))
-    assert result.exit_code == code, f"{result.output}\n{result.exception!r}"
-    return result
+def run_label(data: Path, output: Path, models: dict[str, Path], *options: str, code: int = 0) -> str:
+    return run(*label_command(data, output, models, *options), code=code).output
+
+
+ALL = ("--score", "0.5", "--relabel", "all")
 
 
 def test_the_command_labels_photos(data, tmp_path, models):
     output = tmp_path / "out"
-    printed = run_label(data, output, models, "--score", "0.5", "--relabel", "all").output
-    assert "car (class 7):" in printed
+    assert "car (class 7):" in run_label(data, output, models, *ALL)
     found = json.loads((output / "manifest.json").read_text())
     assert [image["image_id"] for image in found["images"]] == ["a", "b", "c"]
     assert found["annotations"]
@@ -380,30 +375,28 @@ def test_the_command_labels_photos(data, tmp_path, models):
     assert list((output / "review").glob("*.jpg"))
     # A second run finds everything done, and a run with other options is rejected.
     before = (output / "manifest.json").read_bytes()
-    assert "3 of 3 photographs are in" in run_label(data, output, models, "--score", "0.5", "--relabel", "all").output
+    assert "3 of 3 photographs are in" in run_label(data, output, models, *ALL)
     assert (output / "manifest.json").read_bytes() == before
-    assert (
-        "another labeling run (different score)"
-        in run_label(data, output, models, "--score", "0.4", "--relabel", "all", code=1).output
-    )
+    refused = run_label(data, output, models, *ALL, "--score", "0.4", code=1)
+    assert "another labeling run (different score)" in refused
 
 
 @pytest.mark.parametrize("killed_after", [1, 2])
 def test_a_resumed_run_gives_the_same_manifest(data, tmp_path, models, killed_after):
-    run_label(data, tmp_path / "whole", models, "--score", "0.5", "--relabel", "all", "--sheets", "0")
-    run_label(data, tmp_path / "halves", models, "--score", "0.5", "--relabel", "all", "--sheets", "0")
+    for name in ("whole", "halves"):
+        run_label(data, tmp_path / name, models, *ALL, "--sheets", "0")
     # As if the run had been killed while writing a record.
     records = tmp_path / "halves" / "records" / "0.jsonl"
     lines = records.read_text().splitlines(keepends=True)
     records.write_text("".join(lines[:killed_after]) + lines[killed_after][:40])
     (tmp_path / "halves" / "manifest.json").unlink()
-    run_label(data, tmp_path / "halves", models, "--score", "0.5", "--relabel", "all", "--sheets", "0")
-    manifests = [(tmp_path / name / "manifest.json").read_text() for name in ("whole", "halves")]
-    assert manifests[0] == manifests[1]
+    run_label(data, tmp_path / "halves", models, *ALL, "--sheets", "0")
+    whole, halves = ((tmp_path / name / "manifest.json").read_text() for name in ("whole", "halves"))
+    assert whole == halves
 
 
 def test_several_processes_give_the_same_manifest(data, tmp_path, models):
-    options = ["--score", "0.5", "--relabel", "all", "--sheets", "0"]
+    options = [*ALL, "--sheets", "0"]
     run_label(data, tmp_path / "one", models, *options)
     run_command(label_command(data, tmp_path / "two", models, *options), tmp_path, processes=2)
     assert len(list((tmp_path / "two" / "records").glob("*.jsonl"))) == 2
@@ -412,16 +405,12 @@ def test_several_processes_give_the_same_manifest(data, tmp_path, models):
 
 
 def test_a_second_class_is_added_to_the_first(data, tmp_path, models):
-    run_label(data, tmp_path / "car", models, "--score", "0.5", "--relabel", "all")
+    run_label(data, tmp_path / "car", models, *ALL)
     first = read_map(PseudoLabelFiles(tmp_path / "car").combined("train", "a"))
     assert (first == 7).any()
-    result = CliRunner().invoke(
-        app,
-        ["label", "--data", str(data), "--output", str(tmp_path / "both"), "--class", "bicycle=a bicycle"]
-        + ["--pseudo-labels", str(tmp_path / "car"), "--device", "cpu", "--score", "0.3", "--relabel", "all"]
-        + ["--detector", str(models["detector"]), "--segmenter", str(models["segmenter"])],
-    )
-    assert result.exit_code == 0, result.output
+    command = label_command(data, tmp_path / "both", models, *ALL, "--score", "0.3")
+    command[command.index("car")] = "bicycle=a bicycle"
+    run(*command, "--pseudo-labels", tmp_path / "car")
     files = PseudoLabelFiles(tmp_path / "both")
     assert files.read_classes() == {7: "car", 8: "bicycle"}
     assert set(np.unique(read_map(files.alone("train", "a")))) <= {0, 8}
@@ -430,19 +419,17 @@ def test_a_second_class_is_added_to_the_first(data, tmp_path, models):
 
 def test_errors_name_the_remedy(data, tmp_path, models):
     output = tmp_path / "out"
-    known = CliRunner().invoke(app, ["label", "--data", str(data), "--output", str(output), "--class", "sky"])
-    assert known.exit_code == 1
+    known = run("label", "--data", data, "--output", output, "--class", "sky", code=1)
     assert "The class 'sky' exists already" in known.output
     # A missing model leaves nothing behind that would block the next run.
-    result = run_label(data, output, {**models, "detector": data / "nowhere"}, code=1)
-    assert str(data / "nowhere") in result.output
+    assert str(data / "nowhere") in run_label(data, output, {**models, "detector": data / "nowhere"}, code=1)
     assert not output.exists()
-    nothing = run_label(data, tmp_path / "nothing", models, "--score", "1", code=1).output
+    nothing = run_label(data, tmp_path / "nothing", models, "--score", "1", code=1)
     assert "No car was found in 3 photographs. Lower --score" in nothing
     (tmp_path / "broken" / "images").mkdir(parents=True)
     broken = data / "images" / "train" / "b.png"
-    broken.write_bytes(broken.read_bytes()[:200])
-    printed = run_label(data, tmp_path / "broken", models, "--score", "0.5", code=1).output
+    os.truncate(broken, 200)
+    printed = run_label(data, tmp_path / "broken", models, "--score", "0.5", code=1)
     assert str(broken) in printed
     assert "1 photographs failed" in printed
     assert not (tmp_path / "broken" / "manifest.json").exists()
@@ -471,9 +458,8 @@ for count in sys.argv[2:]:
 
 def test_masks_at_4k_are_not_held_for_all_boxes(models):
     # In a separate process, whose peak memory starts low.
-    command = [sys.executable, "-c", PEAK_MEMORY, str(models["segmenter"]), "4", "24"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    done = run_python("-c", PEAK_MEMORY, models["segmenter"], "4", "24", env=environment)
     (few, few_bytes), (many, many_bytes) = (map(int, line.split()) for line in done.stdout.splitlines())
     assert (few, many) == (4, 24)
     # One mask of 4096 x 3072 has 12.6 MB; 20 more of them would have 250 MB.

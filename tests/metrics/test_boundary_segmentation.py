@@ -2,13 +2,13 @@ import json
 import math
 import os
 import re
-import subprocess
 import sys
 
 import numpy as np
 import PIL.Image
 import pytest
 import torch
+from support.commands import run_python
 from support.processes import CONTEXT
 
 from transformers_massformer.metrics import CountSettings, count_image, count_images, score
@@ -158,9 +158,7 @@ print(len(test_cases))
 
 def test_cases_of_the_space_hold_without_the_package(folder, tmp_path):
     environment = os.environ | {"HF_HOME": str(tmp_path)}
-    command = [sys.executable, "-c", CASES, str(folder)]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    done = run_python("-c", CASES, folder, cwd=tmp_path, env=environment)
     assert done.stdout.splitlines()[-1] == "3"
 
 
@@ -185,9 +183,7 @@ def test_the_page_scores_two_files(folder, tmp_path):
         PIL.Image.fromarray(label_map).save(tmp_path / f"{name}.png")
     PIL.Image.new("RGB", (4, 4)).save(tmp_path / "colour.png")
     # A process of its own: Gradio leaves event loops open.
-    command = [sys.executable, "-c", PAGE, str(folder)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    done = run_python("-c", PAGE, folder, cwd=tmp_path)
     found = json.loads(done.stdout.splitlines()[-1])
     assert [row[0] for row in found["rows"]] == ["mean", "0", "1", "2", "3"]
     assert 0 < float(found["rows"][0][1]) < 1

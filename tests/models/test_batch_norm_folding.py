@@ -20,7 +20,6 @@ def randomize_statistics(model):
 
 @pytest.mark.parametrize("backbone", [TINY_RESNET, TINY_SWIN, TINY_TIMM], ids=["resnet", "swin", "timm"])
 def test_fused_models_give_the_same_outputs(backbone):
-    torch.manual_seed(0)
     model = randomize_statistics(tiny_model(backbone_config=backbone))
     pixel_values = torch.randn(2, 3, 96, 64)
     with torch.no_grad():
@@ -67,7 +66,6 @@ class Awkward(nn.Module):
 
 
 def test_only_what_is_safe_is_folded():
-    torch.manual_seed(0)
     network = randomize_statistics(Awkward()).eval()
     image = torch.randn(2, 3, 8, 8)
     with torch.inference_mode():
@@ -92,7 +90,6 @@ def test_fused_models_are_neither_saved_nor_trained(tmp_path, cls):
 
 
 def test_half_precision_is_folded_in_float32():
-    torch.manual_seed(0)
     model = randomize_statistics(tiny_model())
     pixel_values = torch.randn(1, 3, 64, 64)
     layer = model.model.pixel_decoder.mask_projection

@@ -6,20 +6,9 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from support.tiny import RepeatablePoints, block_labels, tiny_config
+from support.tiny import RepeatablePoints, block_labels, random_predictions, tiny_config
 
 from transformers_massformer.models.loss_massformer import MaSSFormerLoss
-
-
-def predictions(config, batch_size):
-    generator = torch.Generator().manual_seed(0)
-    shapes = [(config.num_queries, config.num_labels + 1), (config.num_queries, config.hidden_size)]
-    class_logits, embeddings = (
-        [torch.randn(batch_size, *shape, generator=generator) for _ in range(config.num_hidden_layers + 1)]
-        for shape in shapes
-    )
-    features = torch.randn(batch_size, config.hidden_size, 16, 16, generator=generator)
-    return class_logits, embeddings, features, torch.randn(batch_size, 1, 16, 16, generator=generator)
 
 
 def uneven_labels(batch_size):
@@ -32,7 +21,8 @@ def uneven_labels(batch_size):
 
 def losses_of(images: slice) -> dict[str, float]:
     config = tiny_config()
-    class_logits, embeddings, features, edges = predictions(config, 4)
+    torch.manual_seed(0)
+    class_logits, embeddings, features, edges = random_predictions(config, 4, 32, 32)
     parts = [x[images] for x in class_logits], [x[images] for x in embeddings], features[images], edges[images]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "rand", RepeatablePoints())

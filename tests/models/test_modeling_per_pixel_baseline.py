@@ -17,7 +17,6 @@ both = pytest.mark.parametrize("plus", [False, True], ids=["baseline", "baseline
 @both
 @torch.no_grad()
 def test_logits_are_a_convolution_of_the_pixel_decoder_s_features(plus):
-    torch.manual_seed(0)
     model = tiny_baseline(plus).eval()
     torch.nn.init.normal_(model.bias)
     pixel_values = torch.randn(2, 3, 64, 96)
@@ -34,7 +33,6 @@ def test_logits_are_a_convolution_of_the_pixel_decoder_s_features(plus):
 @both
 @torch.no_grad()
 def test_bands_equal_the_whole(plus, monkeypatch):
-    torch.manual_seed(0)
     model, pixel_values = tiny_baseline(plus).eval(), torch.randn(1, 3, 128, 64)
     whole = model(pixel_values).logits
     monkeypatch.setattr(modeling_massformer, "BAND_VALUES", 1)
@@ -44,7 +42,6 @@ def test_bands_equal_the_whole(plus, monkeypatch):
 @both
 @pytest.mark.parametrize("backbone", [{}, {"backbone_config": TINY_SEMASK}], ids=["resnet", "semask"])
 def test_the_loss_is_the_cross_entropy_of_the_enlarged_logits(plus, backbone):
-    torch.manual_seed(0)
     model = tiny_baseline(plus, **backbone).train()
     labels = block_labels(2, 64, 64)
     outputs = model(torch.randn(2, 3, 64, 64), labels=labels)

@@ -1,20 +1,16 @@
 """Alphas against an independent rendering, seeds, and the files that the command writes."""
 
 import itertools
-import os
 import signal
-import subprocess
 import sys
-import time
 
 import numpy as np
 import PIL.Image
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from typer.testing import CliRunner
+from support.commands import run, run_until
 
-from transformers_massformer.cli import app
 from transformers_massformer.data.layout import LABELS
 from transformers_massformer.data.mass13k import load_mass13k
 from transformers_massformer.data.statistics import image_statistics
@@ -225,8 +221,8 @@ def test_impossible_data_sets_are_refused(arguments, message):
         load_scenes(**arguments)
 
 
-def run(output, *arguments):
-    return CliRunner().invoke(app, ["scenes", "--output", str(output), "--size", "96x64", *arguments])
+def write_scenes(output, *arguments, code=0):
+    return run("scenes", "--output", output, "--size", "96x64", *arguments, code=code)
 
 
 def contents(folder):
@@ -235,8 +231,7 @@ def contents(folder):
 
 def test_command_writes_the_same_bytes_with_one_and_two_processes(tmp_path):
     for name, processes in (("one", "1"), ("two", "2")):
-        result = run(tmp_path / name, "--count", "2", "--processes", processes, "--alpha", "--split", "validation")
-        assert result.exit_code == 0, result.output
+        write_scenes(tmp_path / name, "--count", "2", "--processes", processes, "--alpha", "--split", "validation")
     one = contents(tmp_path / "one")
     assert one == contents(tmp_path / "two")
     names = [f"scene_0000_00000{index}" for index in range(2)]
@@ -250,9 +245,7 @@ def test_command_writes_the_same_bytes_with_one_and_two_processes(tmp_path):
 
 def test_files_of_the_command_load_as_mass13k(tmp_path):
     for split, seed in (("train", "1"), ("val", "2")):
-        assert (
-            run(tmp_path / "data", "--count", "1", "--processes", "1", "--split", split, "--seed", seed).exit_code == 0
-        )
+        write_scenes(tmp_path / "data", "--count", "1", "--processes", "1", "--split", split, "--seed", seed)
     loaded = load_mass13k(tmp_path / "data", cache_dir=tmp_path / "cache")
     assert {name: len(rows) for name, rows in loaded.items()} == {"train": 1, "validation": 1}
     np.testing.assert_array_equal(loaded["validation"][0]["label"], render_scene(2, 0, (96, 64)).label)
@@ -260,17 +253,17 @@ def test_files_of_the_command_load_as_mass13k(tmp_path):
 
 def test_command_resumes(tmp_path):
     arguments = ("--count", "2", "--processes", "1")
-    run(tmp_path, *arguments)
+    write_scenes(tmp_path, *arguments)
     before = contents(tmp_path)
     times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*")}
     missing = tmp_path / "annotations" / "train" / "scene_0000_000001.png"
     missing.unlink()
-    result = run(tmp_path, *arguments)
+    result = write_scenes(tmp_path, *arguments)
     assert "1 of 2 scenes are finished already" in result.output
     assert contents(tmp_path) == before
     written = {path for path, then in times.items() if path.stat().st_mtime_ns != then}
     assert written == {missing, tmp_path / "images" / "train" / "scene_0000_000001.jpg"}
-    assert "2 of 2" in run(tmp_path, *arguments).output
+    assert "2 of 2" in write_scenes(tmp_path, *arguments).output
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
@@ -283,19 +276,16 @@ def test_command_resumes(tmp_path):
     (["--size", "ten"], "'ten' is not a size"),
 ])  # fmt: skip
 def test_command_names_wrong_arguments(tmp_path, arguments, message):
-    result = run(tmp_path, *arguments)
-    assert result.exit_code == 1
-    assert message in result.output
+    assert message in write_scenes(tmp_path, *arguments, code=1).output
     assert not list(tmp_path.iterdir())
 
 
 def test_command_refuses_a_file_as_folder_other_sizes_and_the_same_scene_in_two_splits(tmp_path):
     (tmp_path / "file").touch()
-    assert "file" in run(tmp_path / "file", "--count", "1").output
-    assert run(tmp_path / "data", "--count", "1", "--processes", "1").exit_code == 0
-    other_size = run(tmp_path / "data", "--count", "1", "--size", "64x48")
-    other_split = run(tmp_path / "data", "--count", "1", "--split", "test")
-    assert other_size.exit_code == other_split.exit_code == 1
+    assert "file" in write_scenes(tmp_path / "file", "--count", "1", code=1).output
+    write_scenes(tmp_path / "data", "--count", "1", "--processes", "1")
+    other_size = write_scenes(tmp_path / "data", "--count", "1", "--size", "64x48", code=1)
+    other_split = write_scenes(tmp_path / "data", "--count", "1", "--split", "test", code=1)
     assert "is 96x64, not 64x48" in other_size.output
     assert "Choose another --seed" in other_split.output
 
@@ -303,15 +293,9 @@ def test_command_refuses_a_file_as_folder_other_sizes_and_the_same_scene_in_two_
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 @pytest.mark.parametrize("processes", ["1", pytest.param("2", marks=pytest.mark.slow)])
 def test_interrupted_command_leaves_whole_files(tmp_path, processes):
-    code = "from transformers_massformer.cli import app; app()"
-    arguments = ["scenes", "--output", str(tmp_path), "--count", "500", "--size", "96x64", "--processes", processes]
-    command = subprocess.Popen([sys.executable, "-c", code, *arguments], stderr=subprocess.PIPE, text=True)
-    labels, deadline = tmp_path / "annotations" / "train", time.monotonic() + 60
-    while not (labels.is_dir() and any(labels.iterdir())) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    os.kill(command.pid, signal.SIGINT)
-    _, printed = command.communicate(timeout=60)
-    assert command.returncode == 130
+    command = ("scenes", "--output", tmp_path, "--count", "500", "--size", "96x64", "--processes", processes)
+    code, printed = run_until(lambda: any(tmp_path.glob("annotations/train/*.png")), signal.SIGINT, *command)
+    assert code == 130, printed
     assert "interrupted" in printed
     assert "Traceback" not in printed
     assert not [path for path in tmp_path.rglob("*") if path.name.endswith(".partial")]

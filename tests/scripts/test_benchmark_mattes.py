@@ -1,20 +1,12 @@
 """The errors of mattes."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from benchmark_mattes import errors
 from benchmark_report import render
-from support.tiny import tiny_model
-
-from transformers_massformer import MaSSFormerImageProcessor
-
-
-ROOT = Path(__file__).parents[2]
+from support.commands import run, run_python
 
 
 def test_errors_of_a_matte():
@@ -30,19 +22,11 @@ def test_errors_of_a_matte():
     assert found["gradient"] > errors(shifted * 0.99 + alpha * 0.01, alpha)["gradient"] > 0
 
 
-def test_mattes_from_scenes_to_table(tmp_path):
-    tiny_model().save_pretrained(tmp_path / "model")
-    MaSSFormerImageProcessor().save_pretrained(tmp_path / "model")
-    massformer = [sys.executable, "-m", "transformers_massformer.cli", "scenes", "--output", str(tmp_path / "data")]
-    subprocess.run(
-        [*massformer, "--count", "1", "--size", "320x240", "--split", "val", "--alpha"], check=True, cwd=ROOT
-    )
-    command = [sys.executable, "scripts/benchmarks/benchmark_mattes.py", "--data", str(tmp_path / "data"), "--classes"]
-    command += ["vegetation", "--model", str(tmp_path / "model"), "--results-file", str(tmp_path / "all.json")]
-    done = subprocess.run(
-        [*command, "--output", str(tmp_path / "all.md")], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+def test_mattes_from_scenes_to_table(peers, tmp_path):
+    run("scenes", "--output", tmp_path / "data", "--count", "1", "--size", "320x240", "--split", "val", "--alpha")
+    command = ("scripts/benchmarks/benchmark_mattes.py", "--data", tmp_path / "data", "--classes", "vegetation")
+    files = ("--results-file", tmp_path / "all.json", "--output", tmp_path / "all.md")
+    run_python(*command, "--model", peers("massformer"), *files)
     results = json.loads((tmp_path / "all.json").read_text())
     rows = results["cpu"]["mattes"]["rows"]
     assert [row["key"]["matte"] for row in rows] == ["label map", "soft", "refined"]

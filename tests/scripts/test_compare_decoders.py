@@ -1,8 +1,6 @@
 """Comparison of decoders trained under equal conditions."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import PIL.Image
@@ -12,6 +10,7 @@ from ablation import AblatedMaSSFormer, AblationConfig
 from benchmark_report import render
 from compare_decoders import file_name
 from decoders import ABLATION, DECODERS, FORMULATIONS, SWITCHES, build_decoder
+from support.commands import run_python
 from support.tiny import block_labels, tiny_config, tiny_model
 from support.tiny_data import write_pair
 
@@ -19,9 +18,6 @@ from transformers_massformer import MaSSFormerImageProcessor
 from transformers_massformer.inference.predictor import ModelPredictor, PredictionOptions
 from transformers_massformer.models import modeling_massformer
 from transformers_massformer.training.collation import collate_for
-
-
-ROOT = Path(__file__).parents[2]
 
 
 def samples():
@@ -85,55 +81,55 @@ def test_no_two_models_share_a_record():
     assert len({file_name(name) for name in names}) == len(names)
 
 
-def run_comparison(folder: Path, weights: Path, *options: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "scripts/research/compare_decoders.py", "--data", str(folder / "data"), "--work"]
-    command += [str(folder / "work"), "--backbone-weights", str(weights), "--results-file", str(folder / "all.json")]
-    command += ["--output", str(folder / "all.md"), *options]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+# Settings that train within seconds.
+QUICK = ("--steps", "1", "--crop-size", "64", "--batch-size", "2", "--points", "64", "--seeds", "1")
 
 
-def test_a_comparison_from_data_to_table(tmp_path):
-    timm = pytest.importorskip("timm")
-    weights = tmp_path / "lite0.pth"
-    torch.save(timm.create_model("tf_efficientnet_lite0").state_dict(), weights)
+@pytest.fixture
+def scenes(tmp_path) -> Path:
+    """Return a folder whose `data` are two photographs for training and one for evaluation."""
     for index in range(2):
         write_pair(tmp_path / "data", "train", f"train{index}", index)
     write_pair(tmp_path / "data", "val", "val0", 100)
-    options = ["--steps", "1", "--crop-size", "64", "--batch-size", "2", "--points", "64", "--seeds", "1"]
-    options += ["--decoder", "SegFormer", "--threads", "1"]
-    done = run_comparison(tmp_path, weights, *options)
-    assert done.returncode == 0, done.stderr
-    results = json.loads((tmp_path / "all.json").read_text())
+    return tmp_path
+
+
+def run_comparison(folder: Path, weights: Path, *options: str, code: int = 0) -> str:
+    """Run the script and return its error output."""
+    files = ("--results-file", folder / "all.json", "--output", folder / "all.md")
+    command = ("scripts/research/compare_decoders.py", "--data", folder / "data", "--work", folder / "work", *files)
+    return run_python(*command, "--backbone-weights", weights, *QUICK, *options, code=code).stderr
+
+
+def test_a_comparison_from_data_to_table(scenes):
+    timm = pytest.importorskip("timm")
+    weights, options = scenes / "lite0.pth", ("--decoder", "SegFormer", "--threads", "1")
+    torch.save(timm.create_model("tf_efficientnet_lite0").state_dict(), weights)
+    run_comparison(scenes, weights, *options)
+    results = json.loads((scenes / "all.json").read_text())
     (row,) = results["cpu"]["decoders"]["rows"]
     assert row["key"]["decoder"] == "SegFormer"
     scores = {"mean_iou", "mean_boundary_iou", "mean_bf1", "mean_pq_st"}
     assert row["values"].keys() == {*scores, "seconds", "peak_bytes", "parameters"}
-    document = (tmp_path / "all.md").read_text()
+    document = (scenes / "all.md").read_text()
     assert document == render(results, "all.json")
     assert "on 2 scenes of 96 x 80 pixels, evaluation on 1 held-out scenes; 1 steps of 2 crops" in document
     assert "| SegFormer |" in document
     # What is done is kept, and not mixed with other options.
-    records = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").glob("segformer-*.json")}
+    records = {path: path.stat().st_mtime_ns for path in (scenes / "work").glob("segformer-*.json")}
     assert len(records) == 1
-    assert run_comparison(tmp_path, weights, *options).returncode == 0
+    run_comparison(scenes, weights, *options)
     assert {path: path.stat().st_mtime_ns for path in records} == records
-    refused = run_comparison(tmp_path, weights, *options, "--steps", "2")
-    assert refused.returncode != 0
-    assert "contains runs with other options" in refused.stderr
+    assert "contains runs with other options" in run_comparison(scenes, weights, *options, "--steps", "2", code=1)
 
 
-def test_general_inference_is_compared_for_models_of_queries(tmp_path):
-    for index in range(2):
-        write_pair(tmp_path / "data", "train", f"train{index}", index)
-    write_pair(tmp_path / "data", "val", "val0", 100)
-    options = ["--steps", "1", "--crop-size", "64", "--batch-size", "2", "--points", "64", "--seeds", "1"]
-    options += ["--formulations", "--decoder", "Semantic-FPN, SeMask-Swin", "--decoder", "MaSSFormer, SeMask-Swin"]
+def test_general_inference_is_compared_for_models_of_queries(scenes):
+    decoders = ("--decoder", "Semantic-FPN, SeMask-Swin", "--decoder", "MaSSFormer, SeMask-Swin")
     # Their Swin starts from nothing, so the weights are never read.
-    done = run_comparison(tmp_path, tmp_path / "none.pth", *options)
-    assert done.returncode == 0, done.stderr
-    pixels, masks = json.loads((tmp_path / "all.json").read_text())["cpu"]["formulations"]["rows"]
+    run_comparison(scenes, scenes / "none.pth", "--formulations", *decoders)
+    pixels, masks = json.loads((scenes / "all.json").read_text())["cpu"]["formulations"]["rows"]
     assert not [name for name in pixels["values"] if name.startswith("general_")]
     assert {f"general_{name}" for name in ("mean_iou", "mean_pq_st")} <= masks["values"].keys()
-    (line,) = [x for x in (tmp_path / "all.md").read_text().splitlines() if x.startswith("| Semantic-FPN, SeMask")]
+    (line,) = [x for x in (scenes / "all.md").read_text().splitlines() if x.startswith("| Semantic-FPN, SeMask")]
     assert line.split("|")[7:9] == [" - ", " - "]
-    assert run_comparison(tmp_path, tmp_path / "none.pth", "--decoder", "Semantic-FPN, Swin").returncode != 0
+    run_comparison(scenes, scenes / "none.pth", "--decoder", "Semantic-FPN, Swin", code=1)

@@ -1,8 +1,6 @@
 """Comparison of ways to use pseudo-labels."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +8,11 @@ import PIL.Image
 import PIL.ImageDraw
 import pytest
 from compare_label_settings import CLASS_ID, FALSE_POSITIVES, score_labels, stand_in, write_pseudo_labels
+from support.commands import run_python
 
 from transformers_massformer.data.pseudo_labels import PseudoLabelFiles
 from transformers_massformer.data.reading import read_label
 from transformers_massformer.labeling import pseudo_label_map
-
-
-ROOT = Path(__file__).parents[2]
 
 
 def wheel(size=(512, 384), centre=(200, 200), radius=80, spokes=12) -> np.ndarray:
@@ -84,12 +80,10 @@ def test_labels_are_scored_against_the_exact_masks(data, tmp_path):
 
 @pytest.mark.slow
 def test_a_comparison_from_scenes_to_table(tmp_path):
-    command = [sys.executable, "scripts/research/compare_label_settings.py", "--work", str(tmp_path / "work")]
-    command += ["--train-count", "4", "--val-count", "3", "--size", "640x480", "--steps", "2", "--crop-size", "64"]
-    command += ["--short-sides", "240,480", "--seeds", "1", "--results-file", str(tmp_path / "all.json")]
-    command += ["--output", str(tmp_path / "all.md")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    scenes = ("--train-count", "4", "--val-count", "3", "--size", "640x480")
+    training = ("--steps", "2", "--crop-size", "64", "--short-sides", "240,480", "--seeds", "1")
+    files = ("--work", tmp_path / "work", "--results-file", tmp_path / "all.json", "--output", tmp_path / "all.md")
+    run_python("scripts/research/compare_label_settings.py", *scenes, *training, *files)
     rows = json.loads((tmp_path / "all.json").read_text())["cpu"]["new_classes"]["rows"]
     assert [row["key"]["setting"] for row in rows] == ["tool", "merged", "reweighted", "unweighted", "alone"]
     assert "| with re-weighting (Eq. 7) |" in (tmp_path / "all.md").read_text()

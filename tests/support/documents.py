@@ -19,7 +19,6 @@ import shlex
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,12 +28,12 @@ from torch.distributed.run import get_args_parser
 from transformers import HfArgumentParser
 from typer.testing import CliRunner
 
+from support import ROOT
 from transformers_massformer.cli import app
 from transformers_massformer.cli.train import option_parser
 from transformers_massformer.hq_sam import HQSamTrainingArguments
 
 
-ROOT = Path(__file__).parents[2]
 RECIPES = ROOT / "src" / "transformers_massformer" / "recipes"
 FENCE = re.compile(r"^```(\w*)\s*$")
 NOT_RUN = re.compile(r"<!-- not run: (\S.*) -->")

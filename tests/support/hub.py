@@ -1,21 +1,16 @@
 """The published folders, built once for all tests."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 from filelock import FileLock
 
-
-ROOT = Path(__file__).parents[2]
+from support.commands import run_python
 
 
 def build_hub(output: Path) -> Path:
     """Build the folders with the script, in a process of its own."""
-    command = [sys.executable, "scripts/build_hub.py", "--output", str(output)]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
+    run_python("scripts/build_hub.py", "--output", output)
     return output
 
 

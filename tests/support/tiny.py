@@ -97,6 +97,19 @@ def block_labels(batch_size: int, height: int, width: int, num_labels: int = 7, 
     return values.repeat_interleave(block, 1).repeat_interleave(block, 2)[:, :height, :width].contiguous()
 
 
+def random_predictions(
+    config: MaSSFormerConfig, batch_size: int, height: int, width: int, scale: float = 1.0
+) -> tuple:
+    """Draw what the loss takes for images of a size: class logits and mask embeddings, mask features, edge logits."""
+    steps = config.num_hidden_layers + 1
+    return (
+        [scale * torch.randn(batch_size, config.num_queries, config.num_labels + 1) for _ in range(steps)],
+        [scale * torch.randn(batch_size, config.num_queries, config.hidden_size) for _ in range(steps)],
+        torch.randn(batch_size, config.hidden_size, height // 2, width // 2).abs(),
+        scale * torch.randn(batch_size, 1, height // 2, width // 2),
+    )
+
+
 class RepeatablePoints:
     """Replacement for `torch.rand` that gives every mask the same points in every process."""
 

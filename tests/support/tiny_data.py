@@ -23,6 +23,12 @@ def write_pair(folder: Path, split: str, name: str, seed: int, size=(96, 80)) ->
     return paths
 
 
+def smooth_photo(width: int, height: int, seed: int = 0) -> PIL.Image.Image:
+    """Create a photo of smooth colours, in which no rounding decides a pixel's class."""
+    small = np.random.default_rng(seed).integers(0, 256, (3, 4, 3), dtype=np.uint8)
+    return PIL.Image.fromarray(small).resize((width, height), PIL.Image.Resampling.BICUBIC)
+
+
 def photo(width=96, height=80, seed=0) -> PIL.Image.Image:
     """Create a photo of smooth noise."""
     pixels = np.random.default_rng(seed).integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)

@@ -1,6 +1,5 @@
 """Save tiny detectors and segmenters with random weights, and define stand-ins that know the answer."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +7,7 @@ import torch
 import transformers
 from scipy import ndimage
 
+from support.tiny_peers import SQUARE, clip_tokenizer
 from transformers_massformer.labeling import Detections
 
 
@@ -54,6 +54,15 @@ def save_grounding_dino(folder: Path) -> Path:
     return folder
 
 
+MASK_DECODER = {
+    "hidden_size": 16,
+    "mlp_dim": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "iou_head_hidden_dim": 16,
+}
+
+
 def sam_hq_config() -> transformers.SamHQConfig:
     return transformers.SamHQConfig(
         vision_config={
@@ -75,23 +84,13 @@ def sam_hq_config() -> transformers.SamHQConfig:
             "mask_input_channels": 8,
             "input_image_size": 64,
         },
-        mask_decoder_config={
-            "hidden_size": 16,
-            "mlp_dim": 32,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "iou_head_depth": 2,
-            "iou_head_hidden_dim": 16,
-            "vit_dim": 16,
-        },
+        mask_decoder_config=MASK_DECODER | {"iou_head_depth": 2, "vit_dim": 16},
     )
 
 
 def sam_image_processor() -> transformers.SamImageProcessor:
-    size = {"height": 64, "width": 64}
-    return transformers.SamImageProcessor(
-        size={"longest_edge": 64}, pad_size=size, mask_size={"longest_edge": 64}, mask_pad_size=size
-    )
+    sizes = {"pad_size": SQUARE, "mask_size": {"longest_edge": 64}, "mask_pad_size": SQUARE}
+    return transformers.SamImageProcessor(size={"longest_edge": 64}, **sizes)
 
 
 def lively(model: torch.nn.Module) -> torch.nn.Module:
@@ -142,13 +141,7 @@ def save_sam2(folder: Path) -> Path:
             "fpn_hidden_size": 16,
         },
         prompt_encoder_config={"hidden_size": 16, "image_size": 128, "mask_input_channels": 8},
-        mask_decoder_config={
-            "hidden_size": 16,
-            "mlp_dim": 32,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "iou_head_hidden_dim": 16,
-        },
+        mask_decoder_config=MASK_DECODER,
     )
     lively(transformers.Sam2Model(config)).save_pretrained(folder)
     size = {"height": 128, "width": 128}
@@ -165,13 +158,8 @@ def save_owlv2(folder: Path) -> Path:
     heads = {"num_attention_heads": 2}
     config = transformers.Owlv2Config(text_config=text | heads, vision_config=vision | heads, projection_dim=16)
     transformers.Owlv2ForObjectDetection(config).save_pretrained(folder)
-    letters = sorted({*"abcdefghijklmnopqrstuvwxyz ."})
-    tokens = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    (folder / "vocab.json").write_text(json.dumps({token: index for index, token in enumerate(tokens)}))
-    (folder / "merges.txt").write_text("#version: 0.2\n")
-    tokenizer = transformers.CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"))
-    image_processor = transformers.Owlv2ImageProcessor(size={"height": 64, "width": 64})
-    transformers.Owlv2Processor(image_processor, tokenizer).save_pretrained(folder)
+    image_processor = transformers.Owlv2ImageProcessor(size=SQUARE)
+    transformers.Owlv2Processor(image_processor, clip_tokenizer()).save_pretrained(folder)
     return folder
 
 

@@ -49,9 +49,9 @@ def arguments(folder: Path, **overrides) -> MaSSFormerTrainingArguments:
     return MaSSFormerTrainingArguments(output_dir=str(folder), **{**fields, **overrides})
 
 
-def trainer_for(data: Path, folder: Path, model=None, **overrides) -> MaSSFormerTrainer:
+def trainer_for(data: Path, folder: Path, model=None, kind=MaSSFormerTrainer, **overrides) -> MaSSFormerTrainer:
     """Return a trainer of a tiny model."""
-    return MaSSFormerTrainer(
+    return kind(
         model=model or tiny_model(),
         args=arguments(folder, **overrides),
         train_dataset=training_set(data),

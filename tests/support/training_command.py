@@ -3,10 +3,9 @@
 from pathlib import Path
 
 import yaml
-from typer.testing import CliRunner
 
+from support.commands import run
 from support.tiny import TINY_FIELDS
-from transformers_massformer.cli import app
 
 
 # A recipe that trains within a second.
@@ -33,7 +32,4 @@ def write_recipe(path: Path, **fields) -> Path:
 
 def train(data: Path, recipe: Path, output: Path, *options: str, code: int = 0):
     """Run the command in this process and check its exit code."""
-    command = ["train", "--data", str(data), "--recipe", str(recipe), "--output", str(output), *options]
-    result = CliRunner().invoke(app, command)
-    assert result.exit_code == code, f"{result.output}\n{result.exception}"
-    return result
+    return run("train", "--data", data, "--recipe", recipe, "--output", output, *options, code=code)

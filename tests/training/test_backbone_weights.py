@@ -60,7 +60,6 @@ def test_weights_by_our_own_names(tmp_path, form):
 
 
 def test_torchvision_weights_give_torchvision_features(tmp_path):
-    torch.manual_seed(0)
     original = resnet18().eval()
     torch.save(original.state_dict(), tmp_path / "resnet18.pth")
     model = model_with(RESNET18)

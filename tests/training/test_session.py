@@ -4,8 +4,6 @@ import contextlib
 import json
 import os
 import resource
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +11,16 @@ import PIL.Image
 import pytest
 import torch
 import yaml
-from support.tiny import TINY_FIELDS, TINY_RESNET, TINY_SEMASK
+from support import ROOT
+from support.commands import run, run_python
+from support.tiny import TINY_SEMASK
 from support.tiny_data import write_pair
-from support.tiny_peers import write_peer
+from support.tiny_peers import FIELDS, write_peer
 from support.tiny_trainer import write_data
 from support.training_command import TINY, train, write_recipe
 from transformers import pipeline
-from typer.testing import CliRunner
 
 from transformers_massformer import MaSSFormerForSemanticSegmentation
-from transformers_massformer.cli import app
 from transformers_massformer.cli.train import parse_arguments, read_recipe
 from transformers_massformer.data.layout import find_splits
 from transformers_massformer.data.training_set import TrainingSet
@@ -33,7 +31,6 @@ from transformers_massformer.training.models import build_model
 from transformers_massformer.training.session import TrainingSession, items, read_pairs
 
 
-ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "src" / "transformers_massformer" / "recipes").rglob("*.yaml"))
 BENCHMARK = sorted((ROOT / "src" / "transformers_massformer" / "recipes" / "benchmark").glob("*.yaml"))
 
@@ -80,8 +77,8 @@ def test_a_training_leaves_a_model_that_opens_in_a_pipeline(trained):
 
 def test_evaluate_gives_the_scores_of_the_card(trained, tmp_path):
     data, output, _ = trained
-    command = ["evaluate", "--model", str(output), "--data", str(data), "--output", str(tmp_path / "scores")]
-    assert CliRunner().invoke(app, [*command, "--profile-size", "0", "--device", "cpu"]).exit_code == 0
+    options = ("--output", tmp_path / "scores", "--profile-size", "0", "--device", "cpu")
+    run("evaluate", "--model", output, "--data", data, *options)
     scores = json.loads((tmp_path / "scores" / "results.json").read_text())["scores"]
     results = json.loads((output / "eval_results.json").read_text())
     for name in ("mean_iou", "mean_boundary_iou", "mean_bf1"):
@@ -243,49 +240,38 @@ def test_unknown_options_are_refused(data, recipe, tmp_path):
     assert "does not map options to values" in train(data, recipe, tmp_path / "trained", code=1).stderr
 
 
+PARAMETERS = {
+    "massformer-r50": 37_578_176,
+    "massformer-r18-lite": 15_080_864,
+    "massformer-swin-t": 41_119_802,
+    "massformer-swin-b": 100_573_688,
+    "massformer-semask-swin-t": 42_712_502,
+}
+
+
 @pytest.mark.filterwarnings("ignore:`gradient_checkpointing` is deprecated:FutureWarning")
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_recipes_contain_valid_options(path, tmp_path):
     given = ["--output_dir", str(tmp_path), "--use_cpu", "--bf16", "false"]
     model, data, args = parse_arguments(read_recipe(path), given, path.name)
     assert data.crop_size >= 384
-    if path in BENCHMARK:
-        # The same data for all but EoMT, whose input size is fixed.
+    if path in BENCHMARK or path.stem.startswith("massformer-"):
+        # The same for all but EoMT, whose input size is fixed.
         assert args.max_steps == 80_000
         assert args.train_batch_size * args.gradient_accumulation_steps == 16
         assert data.crop_size == (512 if path.stem == "eomt-l" else 1024)
-    elif path.stem.startswith("massformer-"):
-        assert args.max_steps == 80_000
-        assert args.train_batch_size * args.gradient_accumulation_steps == 16
-        assert data.crop_size == 1024
+    if path not in BENCHMARK and path.stem.startswith("massformer-"):
         with torch.device("meta"):
             network, *_ = build_model(ModelArguments(model.model, model.model_config))
-        assert (
-            network.num_parameters()
-            == {
-                "massformer-r50": 37_578_176,
-                "massformer-r18-lite": 15_080_864,
-                "massformer-swin-t": 41_119_802,
-                "massformer-swin-b": 100_573_688,
-                "massformer-semask-swin-t": 42_712_502,
-            }[path.stem]
-        )
+        assert network.num_parameters() == PARAMETERS[path.stem]
 
 
 def test_two_processes_train_from_the_command_line(data, recipe, tmp_path):
     output = tmp_path / "trained"
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
-    command += ["transformers_massformer.cli", "train", "--data", str(data), "--recipe", str(recipe)]
-    command += ["--dataloader_num_workers", "1"]
-    result = subprocess.run(
-        [*command, "--output", str(output)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
-    assert result.returncode == 0, result.stderr
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m")
+    options = ("--data", data, "--recipe", recipe, "--output", output, "--dataloader_num_workers", "1")
+    command = (*launcher, "transformers_massformer.cli", "train", *options)
+    result = run_python(*command, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=600)
     assert "on 2 process(es)" in (output / "README.md").read_text()
     assert result.stdout.count("Wrote model, processor and card") == 1
     assert "not synchronised over processes on cpu" in result.stderr
@@ -305,44 +291,7 @@ def test_other_processes_leave_the_files_of_the_main_process(data, recipe, tmp_p
     assert written.read_bytes() == b"weights"
 
 
-# Configurations of published models at sizes that a CPU trains in seconds; recipes that name a model on the Hub
-# start from a folder instead.
-TINY_PARTS = {
-    "maskformer": {
-        "backbone_config": TINY_RESNET,
-        "fpn_feature_size": 32,
-        "mask_feature_size": 32,
-        "decoder_config": {
-            "model_type": "detr",
-            "d_model": 16,
-            "num_queries": 8,
-            "decoder_layers": 1,
-            "decoder_ffn_dim": 16,
-            "decoder_attention_heads": 2,
-            "encoder_attention_heads": 2,
-        },
-    },
-    "mask2former": {
-        "backbone_config": TINY_RESNET,
-        "feature_size": 32,
-        "mask_feature_size": 32,
-        "hidden_dim": 32,
-        "encoder_feedforward_dim": 16,
-        "dim_feedforward": 16,
-        "encoder_layers": 1,
-        "decoder_layers": 2,
-        "num_attention_heads": 2,
-        "num_queries": 8,
-        "train_num_points": 64,
-    },
-    "upernet": {
-        "backbone_config": TINY_RESNET,
-        "hidden_size": 16,
-        "auxiliary_in_channels": 16,
-        "auxiliary_channels": 8,
-    },
-    "per_pixel_baseline": {**TINY_FIELDS, "num_queries": None},
-}
+# Recipes that name a model on the Hub start from a folder instead.
 PEERS_OF = {"segformer-b2": "segformer", "oneformer-swin-t": "oneformer", "eomt-l": "eomt"}
 
 
@@ -355,7 +304,7 @@ def test_a_benchmark_recipe_trains_and_evaluates(path, data, tmp_path):
     if path.stem in PEERS_OF:
         recipe["model"] = str(write_peer(PEERS_OF[path.stem], tmp_path / "peer"))
     elif "model_config" in recipe:
-        recipe["model_config"] |= TINY_PARTS[recipe["model_config"]["model_type"]]
+        recipe["model_config"] |= FIELDS[recipe["model_config"]["model_type"]]
     else:
         recipe["model_config"] = {"hidden_size": 16, "backbone_config": TINY_SEMASK}
     recipe |= {name: TINY[name] for name in TINY if name not in ("model_config", "learning_rate")}
@@ -365,16 +314,15 @@ def test_a_benchmark_recipe_trains_and_evaluates(path, data, tmp_path):
     tiny.write_text(yaml.safe_dump(recipe))
     train(data, tiny, tmp_path / "trained")
     trained = json.loads((tmp_path / "trained" / "eval_results.json").read_text())
-    options = ["--model", str(tmp_path / "trained"), "--data", str(data), "--split", "val", "--profile-size", "0"]
+    options = ["--data", data, "--split", "val", "--profile-size", "0", "--output", tmp_path / "scores"]
     options += ["--native-input"] if path.stem == "oneformer-swin-t" else []
-    result = CliRunner().invoke(app, ["evaluate", *options, "--output", str(tmp_path / "scores")])
-    assert result.exit_code == 0, result.output
+    run("evaluate", "--model", tmp_path / "trained", *options)
     scores = json.loads((tmp_path / "scores" / "results.json").read_text())["scores"]
     assert scores["mean_iou"] == pytest.approx(trained["eval_mean_iou"], abs=1e-6)
 
 
 def test_semantic_maps_of_a_semask_backbone_are_supervised_in_other_models(data, tmp_path):
-    recipe = {**TINY, "model_config": {"model_type": "mask2former", **TINY_PARTS["mask2former"]}}
+    recipe = {**TINY, "model_config": {"model_type": "mask2former", **FIELDS["mask2former"]}}
     recipe["model_config"]["backbone_config"] = TINY_SEMASK
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({**recipe, "logging_steps": 1}))
     train(data, tmp_path / "recipe.yaml", tmp_path / "trained", "--max_steps", "2")
@@ -388,13 +336,11 @@ def test_semantic_maps_of_a_semask_backbone_are_supervised_in_other_models(data,
 
 
 def test_options_for_massformer_alone_are_refused(data, tmp_path):
-    recipe = {**TINY, "model_config": {"model_type": "upernet", **TINY_PARTS["upernet"]}}
+    recipe = {**TINY, "model_config": {"model_type": "upernet", **FIELDS["upernet"]}}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     failed = train(data, tmp_path / "recipe.yaml", tmp_path / "out", "--add_class", "bicycle", code=1)
     assert "Only MaSSFormer can be extended with new classes" in failed.stderr
     recipe["model_config"] = {"model_type": "bert"}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    assert (
-        "is not for semantic or universal segmentation"
-        in train(data, tmp_path / "recipe.yaml", tmp_path / "other", code=1).stderr
-    )
+    failed = train(data, tmp_path / "recipe.yaml", tmp_path / "other", code=1)
+    assert "is not for semantic or universal segmentation" in failed.stderr

@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from .console import console, fail
-from .options import DEMO_CHECKPOINT, Device, DType, Precision, model_option
-from .prediction import Tile
+from .options import DEMO_CHECKPOINT, Device, DType, Precision, Tile, model_option
 
 
 def demo(

@@ -9,16 +9,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .console import console, fail, fail_interrupted, print_table, progress_bar
-from .options import AddClass, Device, DType, Precision, choose_splits, model_option, parse_size
-from .prediction import (
+from .options import (
+    AddClass,
+    Device,
+    DType,
     Flip,
     Inference,
     NativeInput,
     Overlap,
     PeerPostprocess,
+    Precision,
     Scales,
     Tile,
+    choose_splits,
     load_predictor,
+    model_option,
+    parse_size,
     read_prediction_options,
 )
 

@@ -13,16 +13,20 @@ import typer
 
 from ..data.formats import AnnotationFormat
 from .console import console, error_console, fail, fail_interrupted, progress_bar
-from .options import Device, DType, Photographs, Precision, model_option
-from .prediction import (
+from .options import (
+    Device,
+    DType,
     Flip,
     Inference,
     NativeInput,
     Overlap,
     PeerPostprocess,
+    Photographs,
+    Precision,
     Scales,
     Tile,
     load_predictor,
+    model_option,
     read_prediction_options,
 )
 

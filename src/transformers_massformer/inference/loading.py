@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import extract_model_from_parallel
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -80,6 +79,8 @@ def inference_copy(model: PreTrainedModel) -> PreTrainedModel:
     Copy a model in training to what [`load_model`] would load: fused, in eval mode, and computing in the type of its
     weights, not in the mixed precision of the training. Layers with adapters are not fused.
     """
+    from accelerate.utils import extract_model_from_parallel
+
     twin: Any = extract_model_from_parallel(copy.deepcopy(model), keep_fp32_wrapper=False).eval()
     if hasattr(twin, "fuse") and not getattr(twin, "_hf_peft_config_loaded", False):
         twin.fuse()
