@@ -66,7 +66,7 @@ def test_classes_one_by_one_or_together():
     for names in (["sky"], ["car", "car"]):
         with pytest.raises(ValueError, match="exists already"):
             add_classes(tiny_model(), names)
-    with pytest.raises(StrictDataclassError, match="Raise `num_queries`"):
+    with pytest.raises(StrictDataclassError, match="Increase `num_queries`"):
         add_classes(tiny_model(), ["a", "b", "c"])
 
 
