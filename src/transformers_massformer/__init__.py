@@ -42,6 +42,7 @@ for config_class, model_class, processor_class in (
     AutoImageProcessor.register(config_class, image_processor_classes={"torchvision": processor_class})
     # The segmentation pipeline logs an error for models that are not in this table.
     MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES[config_class.model_type] = model_class.__name__
+del config_class, model_class, processor_class
 
 __all__ = [
     "MASS13K_LABELS",

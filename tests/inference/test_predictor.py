@@ -17,6 +17,7 @@ from transformers_massformer.inference.loading import auto_class
 from transformers_massformer.inference.predictor import ModelPredictor, PredictionOptions, task_inputs
 from transformers_massformer.inference.segmenter import Segmenter
 from transformers_massformer.inference.tiling import plan_tiles
+from transformers_massformer.models.semantic_readout import read_general_map
 from transformers_massformer.training import MaSSFormerTrainer, MaSSFormerTrainingArguments
 
 
@@ -109,6 +110,8 @@ def test_the_peer_s_own_post_processing(peers, name):
         {"overlap": 4},
         {"scales": ()},
         {"scales": (0.0,)},
+        {"scales": (float("inf"),)},
+        {"scales": (float("nan"),)},
         {"peer_postprocess": True, "flip": True},
         {"inference": "hard"},
         {"inference": "general", "flip": True},
@@ -172,13 +175,13 @@ def test_eomt_is_read_as_its_own_processor_reads_it(peers, size):
         ModelPredictor.load(peers("eomt"), "cpu", options=PredictionOptions(scales=(0.5, 1.0)))
 
 
-def segment_and_evaluate(folder, root, output, *options):
+def segment_and_evaluate(folder, root, output, *options, of_maps=()):
     """Write label maps, and score both the model and these maps."""
     common = ("--device", "cpu", *options)
     run("segment", root / "images_pad" / "val", "--model", folder, "--output", output / "maps", *common)
     scored = ("--data", root, "--split", "val", "--profile-size", "0", "--worst", "0")
     run("evaluate", "--model", folder, "--output", output / "of_model", *scored, *common)
-    run("evaluate", "--model", output / "maps", "--output", output / "of_maps", *scored)
+    run("evaluate", "--model", output / "maps", "--output", output / "of_maps", *scored, *of_maps)
     return output
 
 
@@ -221,3 +224,27 @@ def test_a_peer_s_own_post_processing_is_an_option_of_both_commands(peers, tmp_p
     assert np.array_equal(own(open_image(next((root / "images_pad" / "val").glob("*")))).numpy(), written)
     with pytest.raises(ValueError, match="post-processing"):
         Segmenter(own, mattes=True)
+
+
+def test_label_maps_of_general_inference_are_scored_as_written(peers, tmp_path, monkeypatch):
+    def half_unlabelled(*arguments, **options):
+        label_map = read_general_map(*arguments, **options)
+        label_map[:, :75] = 255
+        return label_map
+
+    monkeypatch.setattr("transformers_massformer.inference.predictor.read_general_map", half_unlabelled)
+    root, general = tmp_path / "data", ("--inference", "general")
+    write_pair(root, "val", "a", (150, 100))
+    output = segment_and_evaluate(peers("mask2former"), root, tmp_path, *general, of_maps=general)
+    assert (np.asarray(PIL.Image.open(output / "maps" / "a.png")) == 255).any()
+    scores = [json.loads((output / each / "results.json").read_text())["scores"] for each in ("of_model", "of_maps")]
+    assert scores[0] == scores[1]
+    common = ("--data", root, "--split", "val", "--profile-size", "0", "--model", output / "maps")
+    refused = run("evaluate", *common, "--output", output / "refused", code=1)
+    assert "marks pixels without a class, pass --inference general" in refused.output.replace("\n", " ")
+
+
+@pytest.mark.parametrize("name", ["segformer", "upernet", "semask", "baseline", "eomt"])
+def test_models_without_queries_refuse_general_inference_when_they_are_loaded(peers, name):
+    with pytest.raises(ValueError, match="semantic inference"):
+        ModelPredictor.load(peers(name), "cpu", options=PredictionOptions(inference="general"))

@@ -24,6 +24,7 @@ from .options import (
     choose_splits,
     load_predictor,
     model_option,
+    option_names,
     parse_size,
     read_prediction_options,
 )
@@ -128,17 +129,20 @@ def write_profile(predictor: ModelPredictor, title: str, size: tuple[int, int], 
 
 
 def make_predictor(
-    model: str, device: torch.device, dtype: torch.dtype, options: PredictionOptions
+    model: str, device: str | None, dtype: torch.dtype, options: PredictionOptions
 ) -> Predictor | LabelMapFolder:
-    """Load what `--model` names: a model, or a folder of label maps."""
+    """Load what `--model` names: a model, or a folder of label maps, to which only `--inference` applies."""
+    import torch
+
     from ..data.label_map_folder import LabelMapFolder
 
     if not is_prediction_folder(model):
         return load_predictor(model, device, dtype, options)
-    if options.changed():
-        given = ", ".join(f"--{name.replace('_', '-')}" for name in options.changed())
-        raise ValueError(f"{model} holds label maps, not a model; leave out {given}.")
-    return LabelMapFolder(model)
+    given = [name for name in options.changed() if name != "inference"]
+    given += ["dtype"] * (dtype != torch.float32)
+    if given:
+        raise ValueError(f"{model} holds label maps, not a model; leave out {option_names(given)}.")
+    return LabelMapFolder(model, allows_unlabelled=options.inference == "general")
 
 
 def lookup_of(
@@ -159,7 +163,9 @@ def lookup_of(
 
 
 def evaluate(
-    model: Annotated[str, model_option("Model folder or Hub name, or a folder of label maps.")],
+    model: Annotated[
+        str, model_option("Model (folder, Hub name, massformer-demo, ONNX file), or folder of label maps.")
+    ],
     data: Annotated[Path | None, typer.Option(help="Folder of MaSS13K, or of data in its layout.")] = None,
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "validation",
     output: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("evaluation"),
@@ -213,9 +219,8 @@ def evaluate(
     try:
         size = None if profile_size == "0" else parse_size(profile_size)
         options = read_prediction_options(tile, overlap, scales, flip, native_input, peer_postprocess, inference)
-        device = device or default_device()
-        state = PartialState(cpu=device == "cpu")
-        chosen = torch.device(str(state.device) if state.num_processes > 1 else device)
+        state = PartialState(cpu=(device or default_device()) == "cpu")
+        chosen = str(state.device) if state.num_processes > 1 else device
         predictor = make_predictor(model, chosen, getattr(torch, dtype), options)
         title = title or Path(model).name
         if profile_only:

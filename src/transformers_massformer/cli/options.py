@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 from enum import StrEnum
 from importlib.resources import files
 from pathlib import Path
@@ -45,7 +46,7 @@ def demo_checkpoint() -> Path:
 
 def find_model(name: str | None) -> str | None:
     """Return the demo checkpoint's folder for its name, unless a folder here has this name; keep any other value."""
-    if name != DEMO_CHECKPOINT or Path(DEMO_CHECKPOINT).is_dir():
+    if name is None or name.rstrip("/") != DEMO_CHECKPOINT or (Path(name) / "config.json").exists():
         return name
     try:
         return str(demo_checkpoint())
@@ -87,6 +88,11 @@ PeerPostprocess = Annotated[
     bool, typer.Option("--peer-postprocess", help="Read label maps with the model's own image processor.")
 ]
 Inference = Annotated[str, typer.Option(help="semantic: sum over queries. general: best query of each pixel.")]
+
+
+def option_names(names: Iterable[str]) -> str:
+    """Format names of Python arguments as the command's options."""
+    return ", ".join(f"--{name.replace('_', '-')}" for name in names)
 
 
 def parse_size(text: str) -> tuple[int, int]:

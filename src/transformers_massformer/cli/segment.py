@@ -307,7 +307,8 @@ def segment(
     except (OSError, ValueError, RuntimeError, AssertionError) as error:
         fail(error)
     precision = str(segmenter.dtype).removeprefix("torch.")
-    console.print(f"Segmenting {len(open_jobs)} photographs on {segmenter.device} in {precision}", markup=False)
+    count = "1 photograph" if len(open_jobs) == 1 else f"{len(open_jobs)} photographs"
+    console.print(f"Segmenting {count} on {segmenter.device} in {precision}", markup=False)
 
     failed, start = 0, time.perf_counter()
     with progress_bar() as progress:

@@ -14,13 +14,15 @@ class LabelMapFolder:
 
     Args:
         folder (`str` or `Path`): The folder, which is searched recursively.
+        allows_unlabelled (`bool`, *optional*, defaults to `False`):
+            Whether 255 marks pixels without a class, as general inference writes them.
 
     Raises:
         FileNotFoundError: If the folder contains no label maps.
     """
 
-    def __init__(self, folder: str | Path):
-        self.folder = Path(folder)
+    def __init__(self, folder: str | Path, allows_unlabelled: bool = False):
+        self.folder, self.allows_unlabelled = Path(folder), allows_unlabelled
         self.files: dict[str, list[Path]] = {}
         for path in sorted(self.folder.rglob("*")):
             if path.suffix in LABEL_SUFFIXES:
@@ -37,7 +39,10 @@ class LabelMapFolder:
             ValueError: If there are several.
         """
         if image_id not in self.files:
-            raise FileNotFoundError(f"There is no prediction {self.folder / image_id}.png, nor .json.")
+            raise FileNotFoundError(
+                f"There is no prediction {self.folder / image_id}.png, nor .json. Folders without config.json are "
+                "read as label maps, not as models."
+            )
         first, *others = self.files[image_id]
         if others:
             raise ValueError(f"There are several predictions for {image_id}: {first} and {others[0]}. Remove one.")

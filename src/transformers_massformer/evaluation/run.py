@@ -53,11 +53,6 @@ class Evaluator:
         self.predictor, self.lookup = predictor, lookup
         self.num_labels, self.settings = num_labels, settings
 
-    @property
-    def allows_unlabelled(self) -> bool:
-        """Whether predictions may leave pixels without a class."""
-        return isinstance(self.predictor, Predictor) and self.predictor.options.inference == "general"
-
     def read(self, pair: Pair) -> tuple[PIL.Image.Image | None, torch.Tensor]:
         """Read the label map of a pair, upright, and the photograph if a model has to see it."""
         names = str(pair.image), str(pair.label)
@@ -83,12 +78,16 @@ class Evaluator:
         predicted = predicted.long()
         known = predicted < len(self.lookup)
         mapped = self.lookup[predicted.where(known, 0)].where(known, -1)
-        if self.allows_unlabelled:
+        if self.predictor.allows_unlabelled:
             mapped = mapped.where(predicted != UNLABELLED, UNLABELLED)
         if (mapped < 0).any():
-            unknown = ", ".join(map(str, predicted[mapped < 0].unique().tolist()[:10]))
+            unknown = predicted[mapped < 0].unique().tolist()
+            remedy = "Map them with a label map."
+            if unknown == [UNLABELLED]:
+                remedy = f"If {UNLABELLED} marks pixels without a class, pass --inference general."
             raise ValueError(
-                f"{name} contains values outside the {self.num_labels} classes: {unknown}. Map them with a label map."
+                f"{name} contains values outside the {self.num_labels} classes: {', '.join(map(str, unknown[:10]))}. "
+                f"{remedy}"
             )
         return mapped
 
@@ -104,7 +103,7 @@ class Evaluator:
         image, label = self.read(pair)
         prediction = self.predict(pair, image, (label.shape[0], label.shape[1]))
         try:
-            counts = count_image(prediction, label, self.num_labels, self.settings, self.allows_unlabelled)
+            counts = count_image(prediction, label, self.num_labels, self.settings, self.predictor.allows_unlabelled)
         except ValueError as error:
             raise ValueError(f"{pair.label}: {error}") from error
         height, width = label.shape
@@ -133,7 +132,9 @@ def describe(
         "label_map": mapping,
         "counting": dataclasses.asdict(settings),
     }
-    if isinstance(predictor, Predictor):
+    if isinstance(predictor, LabelMapFolder):
+        described["allows_unlabelled"] = predictor.allows_unlabelled
+    else:
         described["dtype"] = str(predictor.dtype).removeprefix("torch.")
         described["device"] = predictor.device.type
         described["prediction"] = dataclasses.asdict(predictor.options)

@@ -162,7 +162,8 @@ def export_onnx(
         output (`Path`): The ONNX file. The report has the same name with .json.
         options ([`ExportOptions`], *optional*): Options of the file.
         photo_paths (`Sequence[Path]`, *optional*):
-            Photographs for the comparison, resized if the graph is for one size. By default a drawn scene.
+            Photographs for the comparison, resized if the graph is for one size; the first one is also resized for the
+            measurement. By default a drawn scene.
         on_step (`Callable`, *optional*): Called with a description before each step.
 
     Returns:
@@ -170,7 +171,7 @@ def export_onnx(
 
     Raises:
         FileNotFoundError: If the model does not exist.
-        ImportError: If onnx, onnxscript or ONNX Runtime is not installed.
+        ImportError: If onnx, onnxscript or ONNX Runtime is not installed, or aggdraw, without photographs.
         ValueError: If the model cannot be exported with these options, or a float32 export disagrees with it; no file
             is written then.
     """
@@ -178,6 +179,9 @@ def export_onnx(
     photos = [(path.name, open_image(path)) for path in photo_paths]
     if options.size is not None:
         photos = [(name, photo.resize(options.size)) for name, photo in photos]
+    # Before the export, which takes minutes: drawing needs a package of its own.
+    timed = photos[0][1].resize(options.size or SIZE) if photos else drawn_photos([options.size or SIZE])[0][1]
+    photos = photos or drawn_photos([options.size] if options.size else SCENE_SIZES)
     on_step("exporting")
     queries, label_maps = build_graphs(model, options)
     with tempfile.TemporaryDirectory(prefix="massformer-export-") as folder, written_whole(output) as partial:
@@ -186,18 +190,16 @@ def export_onnx(
         onnx.save(queries if options.queries else label_maps, partial)
         del queries, label_maps
         on_step("comparing with PyTorch")
-        photos = photos or drawn_photos([options.size] if options.size else SCENE_SIZES)
         found = check_graphs(model, of_queries, partial, options, photos)
         on_step("measuring time and memory")
         del photos
-        ((_, photo),) = drawn_photos([options.size or SIZE])
         report = {
             "model": Path(model).name,
             "outputs": [CLASSES, MASKS] if options.queries else [LABEL_MAP],
             **asdict(options),
             "bytes": partial.stat().st_size,
             "agreement": [asdict(each) for each in found],
-            "performance": measure(partial, photo),
+            "performance": measure(partial, timed),
             "versions": {"torch": torch.__version__, "onnx": onnx.__version__, "onnxruntime": runtime.__version__},
         }
         with written_whole(output.with_suffix(".json")) as report_path:

@@ -53,7 +53,7 @@ class OnnxPredictor(Predictor):
         impossible = sorted(self.options.changed().keys() - POSSIBLE_OPTIONS)
         if impossible:
             raise ValueError(
-                f"{model} prepares and reads photographs in its graph; leave out {', '.join(impossible)}, or name the "
+                f"{model} prepares and reads photographs in its graph; leave out {', '.join(impossible)}, or use the "
                 "folder of the model."
             )
         self.gives_label_maps = [output.name for output in self.session.get_outputs()] == [LABEL_MAP]

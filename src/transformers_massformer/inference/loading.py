@@ -19,6 +19,8 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING,
 )
 
+from ..models.configuration_massformer import MaSSFormerConfig
+
 
 def default_device() -> str:
     """Return the fastest device available: CUDA, Apple's GPU, or the CPU."""
@@ -41,6 +43,11 @@ def auto_class(config: PreTrainedConfig) -> Any:
         if type(config) in mapping:
             return found
     raise ValueError(f"A model of type {config.model_type} is not for semantic or universal segmentation.")
+
+
+def has_queries(config: PreTrainedConfig) -> bool:
+    """Tell whether models with this configuration return class and mask queries, and not logits per pixel."""
+    return config.model_type == MaSSFormerConfig.model_type or type(config) in MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING
 
 
 def load_model(model: str | Path) -> tuple[PreTrainedModel, Any]:

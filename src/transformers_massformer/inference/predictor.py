@@ -17,7 +17,7 @@ from transformers.image_transforms import get_size_with_aspect_ratio
 from ..models.configuration_massformer import MaSSFormerConfig
 from ..models.image_processing_massformer import MaSSFormerImageProcessor, to_rgb
 from ..models.semantic_readout import INFERENCES, read_general_map, read_logits_map, read_semantic_map
-from .loading import class_names, load_model
+from .loading import class_names, has_queries, load_model
 from .mattes import matte_values
 from .memory import available_memory, least_memory, out_of_memory
 from .tiling import MIN_TILE, plan_tiles
@@ -72,11 +72,11 @@ class PredictionOptions:
         if self.tile is not None and self.tile < MIN_TILE:
             raise ValueError(f"Tiles must have {MIN_TILE} pixels or more, got {self.tile}.")
         if self.overlap is not None and self.tile is None:
-            raise ValueError(f"An overlap of {self.overlap} pixels needs tiles; set `tile`.")
+            raise ValueError(f"An overlap of {self.overlap} pixels needs tiles; set their size too.")
         if self.overlap is not None and not 0 <= self.overlap < (self.tile or math.inf):
             raise ValueError(f"The overlap must be from 0 to less than a tile ({self.tile}), got {self.overlap}.")
-        if not self.scales or min(self.scales) <= 0:
-            raise ValueError(f"Scales must be positive, got {self.scales}.")
+        if not self.scales or not all(0 < scale < math.inf for scale in self.scales):
+            raise ValueError(f"Scales must be positive and finite, got {self.scales}.")
         if self.inference not in INFERENCES:
             raise ValueError(f"Inference must be one of {', '.join(INFERENCES)}, got {self.inference}.")
         if self.inference == "general" and (self.averages or self.peer_postprocess):
@@ -131,7 +131,7 @@ def prior_size(width: int, height: int) -> tuple[int, int]:
 
 class Predictor(ABC):
     """
-    Segments photographs: tiles, and what is common to models in PyTorch and exported ones.
+    Base class of the engines, which segment photographs whole or in tiles.
 
     Args:
         labels (`list[str]`): Names of the classes, in the order of their ids.
@@ -152,6 +152,11 @@ class Predictor(ABC):
     def label_dtype(self) -> torch.dtype:
         """The smallest type that holds every class id."""
         return torch.uint8 if len(self.labels) <= 256 else torch.int64
+
+    @property
+    def allows_unlabelled(self) -> bool:
+        """Whether predictions may leave pixels without a class."""
+        return self.options.inference == "general"
 
     @property
     def num_semantic_labels(self) -> int | None:
@@ -257,6 +262,8 @@ class ModelPredictor(Predictor):
             raise ValueError(f"{type(model).__name__} resizes photographs to its own size; leave out the scales.")
         if self.splits and self.options.inference == "general":
             raise ValueError(f"{type(model).__name__} averages windows: it has semantic inference only.")
+        if self.options.inference == "general" and not has_queries(model.config):
+            raise ValueError(f"{type(model).__name__} has no queries; read it with semantic inference.")
 
     @classmethod
     def load(
@@ -280,7 +287,10 @@ class ModelPredictor(Predictor):
             ValueError: If it is not a segmentation model, or the options do not suit it.
         """
         network, processor = load_model(model)
-        network.to(device=torch.device(device), dtype=dtype)
+        try:
+            network.to(device=torch.device(device), dtype=dtype)
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(f"{model} cannot be moved to device {device}: {error}") from error
         constant_inputs = task_inputs(model, network.device) if network.config.model_type == "oneformer" else None
         return cls(network, processor, options, constant_inputs)
 
@@ -386,8 +396,6 @@ class ModelPredictor(Predictor):
             side / length for side, length in zip(inputs["pixel_values"].shape[-2:], maps.shape[1:], strict=True)
         )
         if not is_query_model:
-            if self.options.inference == "general":
-                raise ValueError(f"{type(self.model).__name__} has no queries; read it with semantic inference.")
             return read_logits_map(maps, target_size, valid_size, strides, return_scores)
         classes = outputs.class_queries_logits[0]
         if self.options.inference == "general":

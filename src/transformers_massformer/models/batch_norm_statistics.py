@@ -26,7 +26,7 @@ def fix_statistics_under_adapters(model: nn.Module):
     Args:
         model (`nn.Module`): A model whose mode has just been set.
     """
-    # By module name, because peft is no dependency.
+    # By module name, because peft is not a dependency.
     if not any(type(module).__module__.partition(".")[0] == "peft" for module in model.modules()):
         return
     for module in model.modules():

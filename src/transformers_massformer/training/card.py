@@ -77,7 +77,9 @@ def describe_training(
     """
     batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
     precision = "bfloat16 (mixed)" if args.bf16 else "float16 (mixed)" if args.fp16 else "float32"
-    start = model.backbone_weights or ("the given model" if model.model is not None else "random weights")
+    start = "the initial model" if model.model is not None else "random weights"
+    if model.backbone_weights is not None:
+        start = f"`{Path(model.backbone_weights).name}`"
     pseudo_labels = ""
     if data.pseudo_labels is not None:
         pseudo_labels = f", with pseudo-labels of `{Path(data.pseudo_labels).name}` ({data.label_setting})"
@@ -89,7 +91,7 @@ def describe_training(
         "Optimiser": f"{getattr(args.optim, 'value', args.optim)}, learning rate {args.learning_rate:g} (backbone x "
         f"{args.backbone_learning_rate_factor:g}), weight decay {args.weight_decay:g}, gradients clipped to "
         f"{args.max_grad_norm:g}, schedule {getattr(args.lr_scheduler_type, 'value', args.lr_scheduler_type)}",
-        "Backbone": f"started from `{Path(str(start)).name}`" + (", frozen" if args.freeze_backbone else ""),
+        "Backbone": f"started from {start}" + (", frozen" if args.freeze_backbone else ""),
         "Precision": precision,
         "Hardware": hardware(args.device),
         "Versions": f"torch {torch.__version__}, transformers {transformers.__version__}",
