@@ -230,6 +230,10 @@ def test_the_demo_checkpoint_is_known_by_name(tmp_path, monkeypatch):
     assert command.make_context("segment", [*arguments, DEMO_CHECKPOINT]).params["model"] == str(demo_checkpoint())
     # A folder of this name comes first, as for any other name.
     (tmp_path / DEMO_CHECKPOINT).mkdir()
+    # Completion adds a slash; a folder of this name counts if it holds a model.
+    for name in (DEMO_CHECKPOINT, f"{DEMO_CHECKPOINT}/"):
+        assert command.make_context("segment", [*arguments, name]).params["model"] == str(demo_checkpoint())
+    (tmp_path / DEMO_CHECKPOINT / "config.json").write_text("{}")
     assert command.make_context("segment", [*arguments, DEMO_CHECKPOINT]).params["model"] == DEMO_CHECKPOINT
 
 
