@@ -182,6 +182,16 @@ def test_what_a_label_map_graph_cannot_give(dynamic, tmp_path, options, message)
     assert message in run(*command, *options, code=1).output
 
 
+def test_an_error_of_the_runtime_ends_an_evaluation_in_one_line(dynamic, tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise RuntimeError("ONNX Runtime cannot run the model")
+
+    monkeypatch.setattr(OnnxPredictor, "run", fail)
+    write_pair(tmp_path / "data", "val", "a", seed=0)
+    arguments = ("--model", dynamic[0], "--data", tmp_path / "data", "--output", tmp_path / "out", "--device", "cpu")
+    assert "error: ONNX Runtime cannot run the model" in run("evaluate", *arguments, code=1).output
+
+
 def test_files_that_are_no_exported_models(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"There is no file .*nothing.onnx"):
         OnnxPredictor(tmp_path / "nothing.onnx")

@@ -254,7 +254,7 @@ def evaluate(
         console.print(f"{len(records)} images, {time.perf_counter() - start:.1f} s. Written to {output}", markup=False)
         if size is not None and isinstance(predictor, ModelPredictor):
             write_profile(predictor, title, size, result["scores"], output)
-    except (OSError, ValueError, MemoryError) as error:
+    except (OSError, ValueError, RuntimeError, MemoryError) as error:
         fail(error)
     except KeyboardInterrupt:
         fail_interrupted()

@@ -424,8 +424,8 @@ class ModelPredictor(Predictor):
                 view = resized.transpose(PIL.Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else resized
                 inputs, valid_size = self.prepare(view)
                 _, scores = self.read(self.run(inputs), inputs, valid_size, target_size, return_scores=True)
-                if scores is not None:
-                    total += scores.flip(-1) if mirrored else scores
+                found = cast(torch.Tensor, scores)
+                total += found.flip(-1) if mirrored else found
         return total
 
     def peer_label_map(self, image: PIL.Image.Image) -> torch.Tensor:
