@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.golden import DATA, golden_labels, uniform
 from support.tiny import block_labels, random_predictions, tiny_config, tiny_model
+from torch.nn.utils.rnn import pad_sequence
 
 from transformers_massformer.models import loss_massformer
 from transformers_massformer.models.loss_massformer import (
@@ -132,22 +133,36 @@ def test_pairwise_costs_against_one_by_one():
         torch.testing.assert_close(pairwise_dice_cost(logits, targets)[q, m], dice_loss(*pair))
 
 
+def bordered(maps, points):
+    """Sample (N, H, W) maps at points, repeating their border outside."""
+    grid = 2 * points[:, None] - 1
+    return F.grid_sample(maps[:, None], grid, padding_mode="border", align_corners=False)[:, 0, 0]
+
+
 def naive_loss(criterion, class_logits, mask_embeddings, mask_features, edge_logits, labels):
     """Compute the loss with dense masks, image by image, drawing random numbers in the same order."""
     config = criterion.config
     classes, masks = semantic_targets(labels, criterion.num_labels)
+    ignored = (labels == 255).float()
     total = 0
     for step, (step_logits, embeddings) in enumerate(zip(class_logits, mask_embeddings, strict=True)):
         features = mask_features
         if step < len(class_logits) - 1:
             features = F.avg_pool2d(mask_features, 2)
         dense = torch.einsum("bqc,bchw->bqhw", embeddings, features)
-        matches = []
+        matches, all_points = [], torch.rand(len(labels), config.train_num_points, 2)
         for i in range(len(labels)):
-            points = torch.rand(1, config.train_num_points, 2)
+            points = all_points[i : i + 1]
             predicted = sample_points(dense[i][:, None], points.expand(len(dense[i]), -1, -1))[:, 0]
             target = sample_points(masks[i][:, None], points.expand(len(masks[i]), -1, -1))[:, 0]
-            cost = 5 * pairwise_mask_cost(predicted, target) + 5 * pairwise_dice_cost(predicted, target)
+            valid = 1 - bordered(ignored[i][None], points)
+            target = target * valid
+            entropy = (
+                F.softplus(-predicted)[:, None] * target + F.softplus(predicted)[:, None] * (valid - target)
+            ).sum(-1)
+            probability = (predicted.sigmoid() * valid)[:, None]
+            overlap = 2 * (probability * target).sum(-1) + 1
+            cost = 5 * entropy / valid.sum() + 5 - 5 * overlap / (probability.sum(-1) + target.sum(-1) + 1)
             cost = cost - 2 * step_logits[i].softmax(-1)[:, classes[i]]
             best = min(
                 itertools.permutations(range(len(embeddings[i])), len(classes[i])),
@@ -157,13 +172,17 @@ def naive_loss(criterion, class_logits, mask_embeddings, mask_features, edge_log
         logits = torch.stack([dense[i, q] for i, pairs in enumerate(matches) for q, _ in pairs])
         targets = torch.stack([masks[i][m] for i, pairs in enumerate(matches) for _, m in pairs])
         weights = boundary_weights(targets, 5)
-        points = select_points(logits, weights, config.train_num_points, 3, 0.75)
+        target_ignored = torch.stack([ignored[i] for i, pairs in enumerate(matches) for _ in pairs])
+        points = select_points(logits, weights, config.train_num_points, 3, 0.75, target_ignored)
         sampled = [sample_points(x[:, None], points)[:, 0] for x in (logits, targets, weights)]
+        valid = 1 - bordered(target_ignored, points)
+        sampled[1] = (sampled[1] / valid.clamp(min=1e-6)).clamp(max=1)
         present = [classes[i][m].item() for i, pairs in enumerate(matches) for _, m in pairs]
         emphasis = torch.tensor([[-1.5] if each in config.pseudo_label_classes else [5.0] for each in present])
         emphasized = (1 + emphasis * sampled[2]).clamp(min=0)
-        total = total + 5 * weighted_mask_loss(*sampled[:2], emphasized) / len(targets)
-        total = total + 5 * dice_loss(*sampled[:2]) / len(targets)
+        entropies = F.binary_cross_entropy_with_logits(*sampled[:2], reduction="none") * emphasized * valid
+        total = total + 5 * (entropies.sum(1) / valid.sum(1)).sum() / len(targets)
+        total = total + 5 * dice_loss(*sampled[:2], valid) / len(targets)
         queries = torch.full(step_logits.shape[:2], criterion.num_labels)
         for i, pairs in enumerate(matches):
             for q, m in pairs:
@@ -188,14 +207,85 @@ def test_loss_equals_the_dense_computation(pseudo_classes):
     torch.testing.assert_close(losses["loss"], naive_loss(criterion, *predictions, labels), rtol=1e-4, atol=1e-4)
 
 
+def test_ignored_pixels_have_no_influence_on_the_masks():
+    """Whatever the masks predict in the ignored half, their losses stay the same."""
+    config = tiny_config(use_auxiliary_loss=False, edge_weight=0.0)
+    class_logits, embeddings, features, edges = random_predictions(config, 2, 32, 32)
+    labels = block_labels(2, 32, 32)
+    labels[:, :, 16:] = 255
+    changed = features.clone()
+    # The column next to the labelled half is read by interpolation.
+    changed[..., 9:] = 7 * torch.randn_like(changed[..., 9:])
+    criterion, losses = MaSSFormerLoss(config), []
+    # Every candidate is a point, so that the choice does not depend on the prediction.
+    config.importance_sample_ratio = 0.0
+    for each in (features, changed):
+        torch.manual_seed(0)
+        losses.append(criterion(class_logits, embeddings, each, edges, labels))
+    for name in ("loss_mask", "loss_dice", "loss_cross_entropy"):
+        torch.testing.assert_close(losses[0][name], losses[1][name])
+    torch.manual_seed(0)
+    moved = criterion(class_logits, embeddings, features.flip(3), edges, labels)
+    assert moved["loss_mask"] != losses[0]["loss_mask"]
+
+
+def test_points_are_chosen_among_labelled_pixels_first():
+    ignored = torch.zeros(1, 16, 16)
+    ignored[..., 4:] = 1
+    points = select_points(torch.zeros(1, 8, 8), torch.zeros(1, 16, 16), 64, 8.0, 1.0, ignored)
+    assert (points[..., 0] < 0.3).all()
+
+
+def test_coarse_edges_suppress_all_classes_and_spare_the_edge_head():
+    config = tiny_config(lambda_2=0.5)
+    criterion = MaSSFormerLoss(config)
+    classes = torch.tensor([0, 3, 5])
+    assert criterion.edge_emphases(classes, torch.tensor(True)).tolist() == [-0.5] * 3
+    assert criterion.edge_emphases(classes, torch.tensor(False)).tolist() == [5.0] * 3
+    labels = block_labels(3, 32, 32)
+    edges = torch.randn(3, 1, 16, 16)
+    found = criterion.edge_loss(edges, labels, torch.tensor([True, False, True]))
+    resized = F.interpolate(edges[1:2], (32, 32), mode="bilinear")[0, 0]
+    kept = labels[1] != 255
+    expected = F.binary_cross_entropy_with_logits(resized[kept], semantic_edges(labels[1:2], 2)[0][kept])
+    torch.testing.assert_close(found, expected)
+    assert criterion.edge_loss(edges, labels, torch.ones(3, dtype=torch.bool)) == 0
+
+
+def test_unlabelled_classes_count_as_no_object():
+    config = tiny_config(num_labels=4)
+    criterion = MaSSFormerLoss(config)
+    logits, labelled = torch.randn(1, config.num_queries, 5), torch.tensor([[True, True, False, True]])
+    matches, classes = [(torch.tensor([2]), torch.tensor([0]))], [torch.tensor([1])]
+    found = criterion.class_loss(logits, matches, classes, labelled)
+    log_probabilities = logits[0].double().log_softmax(-1)
+    total, weight = -log_probabilities[2, 1], 1.0
+    for query in set(range(config.num_queries)) - {2}:
+        total = total - 0.1 * (log_probabilities[query, 2].exp() + log_probabilities[query, 4].exp()).log()
+        weight += 0.1
+    torch.testing.assert_close(found.double(), total / weight, rtol=1e-5, atol=1e-5)
+    everything = criterion.class_loss(logits, matches, classes, torch.ones(1, 4, dtype=torch.bool))
+    torch.testing.assert_close(everything, criterion.class_loss(logits, matches, classes))
+
+
+def test_pixel_loss_is_the_mean_cross_entropy_of_every_map():
+    config = tiny_config(pixel_loss_weight=2.0, edge_weight=0.0)
+    labels = block_labels(2, 32, 32)
+    maps = [torch.randn(2, 7, side, side) for side in (1, 2, 4, 16)]
+    found = MaSSFormerLoss(config)(*random_predictions(config, 2, 32, 32), labels, pixel_logits=maps)["loss_pixel"]
+    resized = [F.interpolate(x, (16, 16), mode="bilinear") for x in maps]
+    expected = 2 * sum(F.cross_entropy(x, labels[:, ::2, ::2], ignore_index=255) for x in resized)
+    torch.testing.assert_close(found, expected)
+
+
 def test_with_fixed_matching_every_class_has_its_query():
     config = tiny_config(num_queries=7, matching="fixed")
     criterion, predictions = MaSSFormerLoss(config), random_predictions(config, 2, 32, 64)
     labels = torch.zeros(2, 32, 64, dtype=torch.int64)
     labels[:, :, 20:], labels[1, 3:9] = 5, 2
     classes, masks = semantic_targets(labels, 7)
-    queries, matched = criterion.match(
-        predictions[0][0][1], predictions[1][0][1], predictions[2][1], classes[1], masks[1]
+    _, (queries, matched) = criterion.match(
+        predictions[0][0], predictions[1][0], predictions[2], classes, pad_sequence(masks, batch_first=True)
     )
     assert queries.tolist() == [0, 2, 5]
     assert classes[1][matched].tolist() == [0, 2, 5]
@@ -330,9 +420,7 @@ def test_diverged_predictions_are_matched_last():
     class_logits, embeddings, features, edges = random_predictions(config, 1, 32, 32)
     embeddings[-1][0, 4] = float("nan")
     classes, masks = semantic_targets(torch.arange(32 * 32).reshape(1, 32, 32) % 7, 7)
-    queries, _ = MaSSFormerLoss(config).match(
-        class_logits[-1][0], embeddings[-1][0], features[0], classes[0], masks[0]
-    )
+    ((queries, _),) = MaSSFormerLoss(config).match(class_logits[-1], embeddings[-1], features, classes, masks[0][None])
     assert len(queries) == 7
     assert 4 not in queries
 

@@ -16,6 +16,7 @@ from transformers_massformer.models.modeling_massformer import (
     mask_logits,
     merge_windows,
     partition_windows,
+    resize,
     sine_position_embedding,
 )
 from transformers_massformer.models.semantic_readout import read_semantic_map
@@ -239,10 +240,12 @@ def test_logits_are_the_queries_combined():
     st.integers(1, 200_000),
     st.integers(1, 3),
     st.sampled_from(["torchvision", "banded"]),
+    st.booleans(),
 )
-def test_bands_equal_the_whole(batch_size, rows, columns, band_values, stripe_bands, engine):
+def test_bands_equal_the_whole(batch_size, rows, columns, band_values, stripe_bands, engine, residual):
     torch.manual_seed(0)
-    model = tiny_model(deform_conv_engine=engine)
+    paths = {"detail_residual": residual, "cross_semantic_residual": residual}
+    model = tiny_model(deform_conv_engine=engine, **paths)
     pixel_values = torch.randn(batch_size, 3, 32 * rows, 32 * columns)
     with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(modeling_massformer, "BAND_VALUES", 10**9)
@@ -369,6 +372,46 @@ def test_initialisation_is_the_release_s():
         assert weight.std().item() == pytest.approx(std, rel=0.1)
     assert (layer.cross_attention.k_proj.bias == 0).all()
     assert (layer.cross_attention.out_proj.bias == 0).all()
+
+
+def test_details_reach_the_mask_features_from_the_first_step():
+    torch.manual_seed(0)
+    fusion = MaSSFormerForSemanticSegmentation(
+        tiny_config(detail_residual=True)
+    ).model.pixel_decoder.edge_guided_fusion
+    detail, body = torch.randn(2, 1, 16, 8, 8)
+    assert torch.equal(
+        fusion(detail, body), fusion.normalization(fusion.expand(torch.randn(1, 8, 8, 8))) + body + detail
+    )
+    assert torch.equal(fusion(detail, body), body + detail)
+
+
+def test_identity_start_passes_maps_through():
+    torch.manual_seed(0)
+    config = tiny_config(initialization="identity", hidden_size=128, pixel_decoder_hidden_size=64)
+    decoder = MaSSFormerForSemanticSegmentation(config).eval().model.pixel_decoder
+    feature_map = torch.rand(1, 64, 8, 8) + 0.1
+    upsampled = decoder.cross_semantic_transmission.detail_upsample(feature_map)
+    expected = resize(feature_map, (16, 16))
+    torch.testing.assert_close(upsampled[..., 1:-1, 1:-1], expected[..., 1:-1, 1:-1], rtol=1e-4, atol=1e-4)
+    modulation = torch.tensor(2.0).sigmoid()
+    branches = decoder.receptive_field_broadening.branches
+    passed = torch.cat([branch(feature_map) for branch in branches], dim=1)
+    torch.testing.assert_close(passed, modulation * feature_map, rtol=1e-4, atol=1e-4)
+
+
+def test_pixel_classifiers_train_and_leave_predictions_alone():
+    torch.manual_seed(0)
+    model = tiny_model(pixel_loss_weight=2.0).train()
+    outputs = model(torch.randn(2, 3, 64, 64), labels=block_labels(2, 64, 64))
+    outputs.loss.backward()
+    assert outputs.loss_dict["loss_pixel"] > 0
+    assert all(parameter.grad.abs().sum() > 0 for parameter in model.pixel_classifiers.parameters())
+    plain = tiny_model()
+    plain.load_state_dict({k: v for k, v in model.state_dict().items() if "pixel_classifiers" not in k})
+    pixel_values = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(model.eval()(pixel_values).logits, plain.eval()(pixel_values).logits)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

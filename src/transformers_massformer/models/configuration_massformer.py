@@ -25,6 +25,8 @@ from transformers.utils import auto_docstring
 MASS13K_LABELS = ("others", "human", "building", "vegetation", "ground", "sky", "water")
 # Ways to match queries and classes in training.
 MATCHINGS = ("bipartite", "fixed")
+# Ways to initialize the pixel decoder of a new model.
+INITIALIZATIONS = ("release", "identity")
 
 
 def with_semantic_labels(backbone_config: Any, num_labels: int) -> Any:
@@ -112,6 +114,17 @@ class MaSSFormerConfig(SegmentationLabelsMixin, PreTrainedConfig):
         (bands of rows) or `"triton"`, equal up to rounding. Defaults to bands on the CPU, Triton on CUDA
         if it is installed, and torchvision elsewhere and in exported programs. The environment variable
         `MASSFORMER_DEFORM_CONV_ENGINE` takes precedence.
+    initialization (`str`, *optional*, defaults to `"release"`):
+        How the learned upsampling and the deformable convolutions of a new model start: as in the release
+        (`"release"`), or close to the identity (`"identity"`): bilinear interpolation of each channel, channels passed
+        through the central tap, modulation near 1.
+    detail_residual (`bool`, *optional*, defaults to `False`):
+        Whether the edge-guided fusion also adds the details to its output, with the scale of its last normalization
+        starting at 0. In the release's graph details only gate the body, by factors between 0.5 and 1; new models
+        learn thin structures much better with this path.
+    cross_semantic_residual (`bool`, *optional*, defaults to `False`):
+        Whether paths of plain bilinear upsampling run beside the deformable convolutions and the learned upsampling of
+        the cross-semantic transmission.
     num_queries (`int`, *optional*, defaults to 100):
         Number of object queries. Must be at least `num_labels`; with `matching="fixed"` it equals `num_labels` and
         follows when a checkpoint is loaded with other labels.
@@ -140,6 +153,9 @@ class MaSSFormerConfig(SegmentationLabelsMixin, PreTrainedConfig):
     semantic_loss_weight (`float`, *optional*, defaults to 0.4):
         Weight of the cross-entropy of the semantic maps of a backbone with semantic layers (SeMask, Eq. 5). No effect
         with other backbones.
+    pixel_loss_weight (`float`, *optional*, defaults to 0.0):
+        Weight of an auxiliary cross-entropy per pixel, the sum over the memories and the mask features, each with a
+        linear classifier that inference does not use. 0 builds no classifiers, as in the release.
     no_object_weight (`float`, *optional*, defaults to 0.1):
         Weight of the "no object" class in the classification term.
     matching (`str`, *optional*, defaults to `"bipartite"`):
@@ -212,6 +228,9 @@ class MaSSFormerConfig(SegmentationLabelsMixin, PreTrainedConfig):
     edge_hidden_size: int = 16
     fusion_reduction: int = 2
     deform_conv_engine: str | None = None
+    initialization: str = "release"
+    detail_residual: bool = False
+    cross_semantic_residual: bool = False
     num_queries: int = 100
     hidden_size: int = 256
     num_hidden_layers: int = 6
@@ -225,6 +244,7 @@ class MaSSFormerConfig(SegmentationLabelsMixin, PreTrainedConfig):
     dice_weight: float | int = 5.0
     edge_weight: float | int = 10.0
     semantic_loss_weight: float | int = 0.4
+    pixel_loss_weight: float | int = 0.0
     no_object_weight: float | int = 0.1
     matching: str = "bipartite"
     lambda_1: float | int = 5.0
@@ -283,6 +303,7 @@ class MaSSFormerConfig(SegmentationLabelsMixin, PreTrainedConfig):
             "dice_weight",
             "edge_weight",
             "semantic_loss_weight",
+            "pixel_loss_weight",
             "no_object_weight",
             "lambda_1",
             "lambda_2",
@@ -332,6 +353,10 @@ class MaSSFormerConfig(SegmentationLabelsMixin, PreTrainedConfig):
             )
         if self.matching not in MATCHINGS:
             raise ValueError(f"`matching` must be one of {', '.join(MATCHINGS)}, got {self.matching!r}.")
+        if self.initialization not in INITIALIZATIONS:
+            raise ValueError(
+                f"`initialization` must be one of {', '.join(INITIALIZATIONS)}, got {self.initialization!r}."
+            )
         if self._has_query_per_label() and self.num_queries != num_labels:
             raise ValueError(
                 f"`num_queries` must be the number of labels ({num_labels}), because each class has its own query; "

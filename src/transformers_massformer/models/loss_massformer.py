@@ -20,6 +20,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import nn
+from torch.nn.utils.rnn import pad_sequence
 
 from .configuration_massformer import MaSSFormerConfig
 from .semantic_prior import semantic_prior_loss
@@ -64,18 +65,24 @@ def boundary_weights(masks: torch.Tensor, kernel_size: int) -> torch.Tensor:
     return (average - masks).abs()
 
 
-def sample_points(maps: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+def sample_points(maps: torch.Tensor, points: torch.Tensor, padding_mode: str = "zeros") -> torch.Tensor:
     """
     Sample maps bilinearly.
 
     Args:
-        maps (`torch.Tensor` of shape `(batch_size, num_channels, height, width)`): Maps to sample; zero outside.
+        maps (`torch.Tensor` of shape `(batch_size, num_channels, height, width)`): Maps to sample.
         points (`torch.Tensor` of shape `(batch_size, num_points, 2)`): x and y in [0, 1].
+        padding_mode (`str`): Values outside the maps, see `torch.nn.functional.grid_sample`.
 
     Returns:
         `torch.Tensor` of shape `(batch_size, num_channels, num_points)`.
     """
-    return F.grid_sample(maps, 2 * points[:, None] - 1, align_corners=False)[:, :, 0]
+    return F.grid_sample(maps, 2 * points[:, None] - 1, padding_mode=padding_mode, align_corners=False)[:, :, 0]
+
+
+def validity_at(ignored: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    """Return 1 at the (batch, points, 2) points where a (batch, H, W) map is 0, and 0 where it is 1."""
+    return 1 - sample_points(ignored[:, None], points, padding_mode="border")[:, 0]
 
 
 def select_points(
@@ -84,6 +91,7 @@ def select_points(
     num_points: int,
     oversample_ratio: float,
     importance_sample_ratio: float,
+    ignored: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """
     Select the points at which masks are compared: the most uncertain of `oversample_ratio * num_points` uniform
@@ -96,6 +104,8 @@ def select_points(
         num_points (`int`): Points per mask.
         oversample_ratio (`float`): Candidates per point.
         importance_sample_ratio (`float`): Share of the points chosen among the candidates.
+        ignored (`torch.Tensor` of shape `(num_masks, label_height, label_width)`, *optional*):
+            1 at pixels without a class, which are chosen last.
 
     Returns:
         `torch.Tensor` of shape `(num_masks, num_points, 2)`: x and y in [0, 1].
@@ -104,6 +114,8 @@ def select_points(
     candidates = torch.rand(num_masks, int(num_points * oversample_ratio), 2, device=device)
     certainty = sample_points(mask_logits[:, None], candidates)[:, 0].abs()
     certainty = certainty * sample_points(1 - weights[:, None], candidates)[:, 0]
+    if ignored is not None:
+        certainty = certainty.masked_fill(validity_at(ignored, candidates) < 0.5, torch.inf)
     num_important = int(importance_sample_ratio * num_points)
     chosen = certainty.topk(num_important, dim=1, largest=False).indices
     important = candidates.gather(1, chosen[:, :, None].expand(-1, -1, 2))
@@ -117,25 +129,41 @@ def weighted_mask_loss(logits: torch.Tensor, targets: torch.Tensor, weights: tor
     return (losses * weights).mean(dim=1).sum()
 
 
-def dice_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Compute the Dice loss of (masks, points) logits, smoothed by 1 above and below (release): sum over masks."""
+def dice_loss(logits: torch.Tensor, targets: torch.Tensor, validity: torch.Tensor | None = None) -> torch.Tensor:
+    """
+    Compute the Dice loss of (masks, points) logits, smoothed by 1 above and below (release): sum over masks. Points
+    count as much as they are valid (0 to 1).
+    """
     probabilities = logits.sigmoid()
+    if validity is not None:
+        probabilities, targets = probabilities * validity, targets * validity
     overlap = (probabilities * targets).sum(dim=1)
     return (1 - (2 * overlap + 1) / (probabilities.sum(dim=1) + targets.sum(dim=1) + 1)).sum()
 
 
-def pairwise_mask_cost(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Compute the mean cross-entropy of every (queries, points) prediction with every (masks, points) target."""
-    positive = F.softplus(-logits)
-    negative = F.softplus(logits)
-    return (positive @ targets.T + negative @ (1 - targets).T) / logits.shape[1]
+def pairwise_mask_cost(logits: torch.Tensor, targets: torch.Tensor, validity: torch.Tensor | None = None):
+    """
+    Compute the mean cross-entropy of every (..., queries, points) prediction with every (..., masks, points) target,
+    over the valid points of a (..., 1, points) validity.
+    """
+    if validity is None:
+        validity = torch.ones_like(targets[..., :1, :])
+    targets = targets * validity
+    costs = F.softplus(-logits) @ targets.mT + F.softplus(logits) @ (validity - targets).mT
+    return costs / validity.sum(dim=-1, keepdim=True).clamp(min=1)
 
 
-def pairwise_dice_cost(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Compute the Dice loss of every (queries, points) prediction with every (masks, points) target."""
+def pairwise_dice_cost(logits: torch.Tensor, targets: torch.Tensor, validity: torch.Tensor | None = None):
+    """
+    Compute the Dice loss of every (..., queries, points) prediction with every (..., masks, points) target, over the
+    valid points of a (..., 1, points) validity.
+    """
     probabilities = logits.sigmoid()
-    overlap = probabilities @ targets.T
-    return 1 - (2 * overlap + 1) / (probabilities.sum(dim=1)[:, None] + targets.sum(dim=1) + 1)
+    if validity is not None:
+        probabilities, targets = probabilities * validity, targets * validity
+    overlap = probabilities @ targets.mT
+    areas = probabilities.sum(dim=-1)[..., :, None] + targets.sum(dim=-1)[..., None, :]
+    return 1 - (2 * overlap + 1) / (areas + 1)
 
 
 def mean_over_processes(value: torch.Tensor) -> torch.Tensor:
@@ -180,6 +208,11 @@ def semantic_targets(
     return classes, masks
 
 
+def repeated(indices: torch.Tensor, num_queries: int) -> torch.Tensor:
+    """Repeat the (batch, masks) indices for every query."""
+    return indices[:, None].expand(-1, num_queries, -1)
+
+
 class MaSSFormerLoss(nn.Module):
     """
     Loss of MaSSFormer (Eq. 6): matches queries to the classes of each image and sums, for every step of the decoder,
@@ -201,45 +234,70 @@ class MaSSFormerLoss(nn.Module):
         class_logits: torch.Tensor,
         mask_embeddings: torch.Tensor,
         mask_features: torch.Tensor,
-        classes: torch.Tensor,
+        classes: list[torch.Tensor],
         masks: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        ignored: torch.Tensor | None = None,
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """
-        Match the queries of one image to its masks: the assignment with the lowest cost, or with fixed matching the
-        query whose index is the class. Returns the indices of the queries and of their masks.
+        Match the queries of each image to its masks, which are padded to one number per image: the assignment with the
+        lowest cost, or with fixed matching the query whose index is the class. Returns the indices of the queries and
+        of their masks.
         """
         # CODEPATH: training choice; no checkpoint depends on it.
         if self.config.matching == "fixed":
-            return classes, torch.arange(len(classes), device=classes.device)
-        points = torch.rand(1, self.config.train_num_points, 2, device=masks.device)
-        logits = mask_embeddings @ sample_points(mask_features[None], points)[0]
-        targets = sample_points(masks[None], points)[0]
+            return [(present, torch.arange(len(present), device=present.device)) for present in classes]
+        points = torch.rand(len(masks), self.config.train_num_points, 2, device=masks.device)
+        logits = mask_embeddings @ sample_points(mask_features, points)
+        targets, validity = sample_points(masks, points), None
+        if ignored is not None:
+            validity = validity_at(ignored, points)[:, None]
+        present = pad_sequence(classes, batch_first=True)
         cost = (
-            self.config.class_weight * -class_logits.softmax(dim=-1)[:, classes]
-            + self.config.mask_weight * pairwise_mask_cost(logits, targets)
-            + self.config.dice_weight * pairwise_dice_cost(logits, targets)
+            self.config.class_weight * -class_logits.softmax(dim=-1).gather(2, repeated(present, logits.shape[1]))
+            + self.config.mask_weight * pairwise_mask_cost(logits, targets, validity)
+            + self.config.dice_weight * pairwise_dice_cost(logits, targets, validity)
         )
         # Diverged predictions are matched last instead of stopping the training here.
         worst = torch.finfo(cost.dtype).max
         cost = torch.nan_to_num(cost, nan=worst, posinf=worst, neginf=worst)
-        queries, matched = linear_sum_assignment(cost.cpu())
-        return torch.as_tensor(queries, device=masks.device), torch.as_tensor(matched, device=masks.device)
+        pairs = [linear_sum_assignment(each[:, : len(c)]) for each, c in zip(cost.cpu(), classes, strict=True)]
+        device = masks.device
+        return [(torch.as_tensor(q, device=device), torch.as_tensor(m, device=device)) for q, m in pairs]
 
-    def edge_emphases(self, classes: torch.Tensor) -> torch.Tensor:
-        """Return the factor of W for the mask of each class: emphasis, or suppression for pseudo-labels (Eq. 7)."""
+    def edge_emphases(self, classes: torch.Tensor, has_coarse_edges: torch.Tensor | None = None) -> torch.Tensor:
+        """
+        Return the factor of W for the mask of each class: emphasis, or suppression for pseudo-labels (Eq. 7) and for
+        all classes of an image with coarse edges.
+        """
         factors = torch.full((self.num_labels,), float(self.config.lambda_1), device=classes.device)
         factors[list(self.config.pseudo_label_classes)] = -float(self.config.lambda_2)
+        if has_coarse_edges is not None:
+            factors = factors.masked_fill(has_coarse_edges, -float(self.config.lambda_2))
         return factors[classes]
 
     def class_loss(
-        self, class_logits: torch.Tensor, matches: list[tuple[torch.Tensor, torch.Tensor]], classes: list[torch.Tensor]
+        self,
+        class_logits: torch.Tensor,
+        matches: list[tuple[torch.Tensor, torch.Tensor]],
+        classes: list[torch.Tensor],
+        labelled_classes: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Compute the cross-entropy of all queries; unmatched ones are compared with "no object"."""
+        """
+        Compute the cross-entropy of all queries. Unmatched ones are compared with "no object", or with the sum of its
+        probability and those of the classes that the image's labels leave out.
+        """
         targets = torch.full(class_logits.shape[:2], self.num_labels, dtype=torch.int64, device=class_logits.device)
         for image_targets, (queries, matched), image_classes in zip(targets, matches, classes, strict=True):
             image_targets[queries] = image_classes[matched]
         weights = class_logits.new_ones(self.num_labels + 1)
         weights[-1] = self.config.no_object_weight
+        # CODEPATH: training choice; no checkpoint depends on it.
+        if labelled_classes is not None:
+            merged = torch.cat((~labelled_classes, labelled_classes.new_ones(len(targets), 1)), dim=1)[:, None]
+            no_object = class_logits.masked_fill(~merged, -torch.inf).logsumexp(dim=-1, keepdim=True)
+            others = torch.cat((class_logits[..., :-1].masked_fill(merged[..., :-1], -torch.inf), no_object), dim=-1)
+            is_unmatched = (targets == self.num_labels)[..., None]
+            class_logits = torch.where(is_unmatched, others, class_logits)
         losses = F.cross_entropy(class_logits.flatten(0, 1), targets.flatten(), weight=weights, reduction="sum")
         normalizer = mean_over_processes(weights[targets].sum())
         return losses / normalizer.clamp(min=torch.finfo(normalizer.dtype).tiny)
@@ -253,6 +311,7 @@ class MaSSFormerLoss(nn.Module):
         weights: list[torch.Tensor],
         emphases: list[torch.Tensor],
         num_masks: torch.Tensor,
+        ignored: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Compute the edge-weighted cross-entropy and the Dice loss of the matched masks."""
         logits = torch.cat(
@@ -269,6 +328,9 @@ class MaSSFormerLoss(nn.Module):
             torch.cat([image_values[matched] for image_values, (_, matched) in zip(values, matches, strict=True)])
             for values in (masks, weights, emphases)
         )
+        if ignored is not None:
+            counts = torch.tensor([len(queries) for queries, _ in matches], device=ignored.device)
+            ignored = ignored.repeat_interleave(counts, dim=0)
         with torch.no_grad():
             points = select_points(
                 logits,
@@ -276,19 +338,54 @@ class MaSSFormerLoss(nn.Module):
                 self.config.train_num_points,
                 self.config.oversample_ratio,
                 self.config.importance_sample_ratio,
+                ignored,
             )
             point_targets = sample_points(targets[:, None], points)[:, 0]
             edges = sample_points(target_weights[:, None], points)[:, 0]
             point_weights = (1 + target_emphases[:, None] * edges).clamp(min=0)
+            validity = None
+            if ignored is not None:
+                validity = validity_at(ignored, points)
+                # Between a class and ignored pixels, the class decides.
+                point_targets = (point_targets / validity.clamp(min=1e-6)).clamp(max=1)
+                point_weights = point_weights * validity / validity.mean(dim=1, keepdim=True).clamp(min=1e-6)
         point_logits = sample_points(logits[:, None], points)[:, 0]
         mask_loss = weighted_mask_loss(point_logits, point_targets, point_weights)
-        return mask_loss / num_masks, dice_loss(point_logits, point_targets) / num_masks
+        return mask_loss / num_masks, dice_loss(point_logits, point_targets, validity) / num_masks
 
-    def edge_loss(self, edge_logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Compute the cross-entropy of the edges with the edge map of the labels, at their size."""
+    def edge_loss(
+        self, edge_logits: torch.Tensor, labels: torch.Tensor, coarse_edges: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """
+        Compute the cross-entropy of the edges with the edge map of the labels, at their size. Pixels without a class
+        count as no edge (release), unless `coarse_edges` is given: then they and the images with coarse edges are left
+        out.
+        """
         logits = F.interpolate(edge_logits, size=labels.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
         edges = semantic_edges(labels, self.config.edge_width, self.config.ignore_index)
-        return F.binary_cross_entropy_with_logits(logits, edges)
+        if coarse_edges is None:
+            return F.binary_cross_entropy_with_logits(logits, edges)
+        is_counted = ((labels != self.config.ignore_index) & ~coarse_edges[:, None, None]).float()
+        losses = F.binary_cross_entropy_with_logits(logits, edges, weight=is_counted, reduction="sum")
+        return losses / mean_over_processes(is_counted.sum()).clamp(min=1)
+
+    def pixel_loss(self, pixel_logits: Sequence[torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
+        """
+        Sum the cross-entropies of several maps of logits per pixel over the pixels with a class, every second one in
+        each direction.
+        """
+        labels = labels[:, ::2, ::2]
+        losses = [
+            F.cross_entropy(
+                F.interpolate(logits.float(), size=labels.shape[-2:], mode="bilinear", align_corners=False),
+                labels,
+                ignore_index=self.config.ignore_index,
+                reduction="sum",
+            )
+            for logits in pixel_logits
+        ]
+        num_pixels = mean_over_processes((labels != self.config.ignore_index).sum().float())
+        return torch.stack(losses).sum() / num_pixels.clamp(min=1)
 
     # Nothing to compile: the number of masks varies with the classes of a batch, and matching runs on the CPU.
     @torch.compiler.disable
@@ -300,6 +397,9 @@ class MaSSFormerLoss(nn.Module):
         edge_logits: torch.Tensor,
         labels: torch.Tensor,
         semantic_maps: Sequence[torch.Tensor] | None = None,
+        pixel_logits: Sequence[torch.Tensor] = (),
+        coarse_edges: torch.Tensor | None = None,
+        labelled_classes: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         """
         Compute the loss of a batch.
@@ -315,11 +415,17 @@ class MaSSFormerLoss(nn.Module):
             labels (`torch.Tensor` of shape `(batch_size, height, width)`): Class of each pixel.
             semantic_maps (sequence of `torch.Tensor`, *optional*):
                 The semantic maps of a SeMask backbone, of shape `(batch_size, num_labels, height / s, width / s)`.
+            pixel_logits (sequence of `torch.Tensor`, *optional*):
+                Auxiliary class logits per pixel, of shape `(batch_size, num_labels, height / s, width / s)`.
+            coarse_edges (`torch.Tensor` of shape `(batch_size,)`, *optional*):
+                Booleans: images with unreliable edges, which are suppressed.
+            labelled_classes (`torch.Tensor` of shape `(batch_size, num_labels)`, *optional*):
+                Booleans: classes labelled wherever they occur in an image. Default: all.
 
         Returns:
             `dict[str, torch.Tensor]`: `loss`, the sum of the other entries, which are weighted already:
             `loss_cross_entropy`, `loss_mask`, `loss_dice` of the final step, the same with suffix `_0`, `_1` ... for
-            earlier steps, `loss_edge`, and `loss_semantic` with semantic maps.
+            earlier steps, `loss_edge`, `loss_pixel` with pixel logits, and `loss_semantic` with semantic maps.
 
         Raises:
             ValueError: If `labels` does not have the image's size or contains values outside the classes.
@@ -329,7 +435,11 @@ class MaSSFormerLoss(nn.Module):
             labels = labels.long()
             classes, masks = semantic_targets(labels, self.num_labels, self.config.ignore_index)
             weights = [boundary_weights(image_masks, self.config.edge_emphasis_kernel_size) for image_masks in masks]
-            emphases = [self.edge_emphases(image_classes) for image_classes in classes]
+            coarse = [None] * len(classes) if coarse_edges is None else coarse_edges
+            emphases = [self.edge_emphases(c, is_coarse) for c, is_coarse in zip(classes, coarse, strict=True)]
+            padded_masks = pad_sequence(masks, batch_first=True)
+            is_ignored = labels == self.config.ignore_index
+            ignored = is_ignored.float() if is_ignored.any() else None
             num_masks = torch.full((), float(sum(len(c) for c in classes)), device=labels.device)
             num_masks = mean_over_processes(num_masks).clamp(min=1)
 
@@ -345,16 +455,17 @@ class MaSSFormerLoss(nn.Module):
                 suffix = "" if step == final_step else f"_{step}"
                 step_features = features if step == final_step else coarse_features
                 class_logits, embeddings = class_logits.float(), embeddings.float()
-                images = zip(class_logits, embeddings, step_features, classes, masks, strict=True)
-                matches = [self.match(*image) for image in images]
+                matches = self.match(class_logits, embeddings, step_features, classes, padded_masks, ignored)
                 mask_loss, mask_dice_loss = self.mask_losses(
-                    embeddings, step_features, matches, masks, weights, emphases, num_masks
+                    embeddings, step_features, matches, masks, weights, emphases, num_masks, ignored
                 )
-                class_loss = self.class_loss(class_logits, matches, classes)
+                class_loss = self.class_loss(class_logits, matches, classes, labelled_classes)
                 losses[f"loss_cross_entropy{suffix}"] = self.config.class_weight * class_loss
                 losses[f"loss_mask{suffix}"] = self.config.mask_weight * mask_loss
                 losses[f"loss_dice{suffix}"] = self.config.dice_weight * mask_dice_loss
-            losses["loss_edge"] = self.config.edge_weight * self.edge_loss(edge_logits.float(), labels)
+            losses["loss_edge"] = self.config.edge_weight * self.edge_loss(edge_logits.float(), labels, coarse_edges)
+            if pixel_logits:
+                losses["loss_pixel"] = self.config.pixel_loss_weight * self.pixel_loss(pixel_logits, labels)
             if semantic_maps is not None:
                 semantic_loss = semantic_prior_loss(semantic_maps, labels, self.config.ignore_index)
                 losses["loss_semantic"] = self.config.semantic_loss_weight * semantic_loss

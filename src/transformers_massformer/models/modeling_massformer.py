@@ -475,13 +475,14 @@ class MaSSFormerWindowAttentionLayer(GradientCheckpointingLayer):
 class MaSSFormerCrossSemanticTransmission(nn.Module):
     """
     Module CST: adds the mean of the deepest features to the stride-32 map and carries its semantics to stride 16
-    (Eq. 1 and 2) and to stride 8.
+    (Eq. 1 and 2) and to stride 8. With `cross_semantic_residual`, every step is added to a plain one.
     """
 
     def __init__(self, config: MaSSFormerConfig, context_channels: int):
         super().__init__()
         hidden_size = config.pixel_decoder_hidden_size
         self.window_size = config.window_size
+        self.has_residual = config.cross_semantic_residual
         self.context_projection = MaSSFormerConvLayer(config, context_channels, hidden_size)
         self.semantic_convolution = MaSSFormerDeformableConvLayer(
             config, hidden_size, hidden_size, config.deform_kernel_size
@@ -520,10 +521,21 @@ class MaSSFormerCrossSemanticTransmission(nn.Module):
         self, semantic: torch.Tensor, detail: torch.Tensor, deepest_features: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         context = self.context_projection(deepest_features.mean(dim=(2, 3), keepdim=True))
+        # CODEPATH: false in the release and in every converted checkpoint.
+        if self.has_residual:
+            semantic = self.semantic_convolution(semantic + context) + semantic
+            upsampled = self.upsample(self.semantic_upsample, semantic)
+            detail = self.detail_convolution(self.attend(upsampled, detail)) + detail + upsampled
+            return semantic, detail, self.upsample(self.detail_upsample, detail)
         semantic = self.semantic_convolution(semantic + context)
         attended = self.attend(self.semantic_upsample(semantic), detail)
         detail = self.detail_convolution(attended)
         return semantic, detail, self.detail_upsample(detail)
+
+    def upsample(self, layer: MaSSFormerUpsampleLayer, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Upsample by 2 with a layer beside bilinear interpolation."""
+        height, width = hidden_states.shape[-2:]
+        return layer(hidden_states) + resize(hidden_states, (2 * height, 2 * width))
 
 
 class MaSSFormerReceptiveFieldBroadening(nn.Module):
@@ -642,12 +654,16 @@ class MaSSFormerEdgeHead(nn.Module):
 
 
 class MaSSFormerEdgeGuidedFusion(nn.Module):
-    """Module EGF: gates the body with the details (Eq. 5), refines it, and adds the result to the body."""
+    """
+    Module EGF: gates the body with the details (Eq. 5), refines it, and adds the result to the body; with
+    `detail_residual`, the details are added too.
+    """
 
     def __init__(self, config: MaSSFormerConfig):
         super().__init__()
         hidden_size = config.pixel_decoder_hidden_size
         reduced_size = hidden_size // config.fusion_reduction
+        self.has_residual = config.detail_residual
         self.reduce = nn.Conv2d(hidden_size, reduced_size, kernel_size=1)
         self.deformable = MaSSFormerDeformableConvLayer(config, reduced_size, reduced_size, config.deform_kernel_size)
         self.expand = nn.Conv2d(reduced_size, hidden_size, kernel_size=1)
@@ -656,19 +672,26 @@ class MaSSFormerEdgeGuidedFusion(nn.Module):
     def gate(self, detail: torch.Tensor, body: torch.Tensor) -> torch.Tensor:
         return self.reduce(detail.sigmoid() * body)
 
-    def merge(self, refined: torch.Tensor, body: torch.Tensor) -> torch.Tensor:
-        return self.normalization(self.expand(refined)) + body
+    def merge(self, refined: torch.Tensor, detail: torch.Tensor, body: torch.Tensor) -> torch.Tensor:
+        fused = self.normalization(self.expand(refined)) + body
+        # CODEPATH: false in the release and in every converted checkpoint.
+        return fused + detail if self.has_residual else fused
 
     def forward(self, detail: torch.Tensor, body: torch.Tensor) -> torch.Tensor:
-        return self.merge(self.deformable(self.gate(detail, body)), body)
+        return self.merge(self.deformable(self.gate(detail, body)), detail, body)
 
-    def refine_bands(self, gated: torch.Tensor, bands: list[tuple[int, int]]) -> torch.Tensor:
-        """Compute the rows of the deformable convolution that belong to the bands, from the complete map."""
+    def kept(self, detail: torch.Tensor, body: torch.Tensor) -> torch.Tensor:
+        """Return the map that the computation in bands keeps: the details if they are added, or the gated body."""
+        return detail if self.has_residual else self.gate(detail, body)
+
+    def refine_bands(self, kept: torch.Tensor, body: torch.Tensor, bands: list[tuple[int, int]]) -> torch.Tensor:
+        """Compute the rows of the deformable convolution that belong to the bands, from complete maps."""
 
         def read_rows(top: int, bottom: int) -> torch.Tensor:
-            return gated[:, :, top:bottom]
+            rows = kept[:, :, top:bottom]
+            return self.gate(rows, upsample_rows(body, top, bottom)) if self.has_residual else rows
 
-        rows_of_bands = ((self.deformable.forward_rows(read_rows, gated.shape[2], *band),) for band in bands)
+        rows_of_bands = ((self.deformable.forward_rows(read_rows, kept.shape[2], *band),) for band in bands)
         return join_rows(rows_of_bands, bands)[0]
 
 
@@ -748,25 +771,29 @@ class MaSSFormerPixelDecoder(nn.Module):
     def structure_bands(
         self, pixel_values: torch.Tensor, body: torch.Tensor, low_level: torch.Tensor, bands: list[tuple[int, int]]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Compute the gated body and the edge logits in bands of rows."""
+        """Compute the map that the fusion keeps and the edge logits in bands of rows."""
 
         def rows_of_bands() -> Iterator[tuple[torch.Tensor, ...]]:
             details = self.low_level_structure.forward_bands(pixel_values, low_level, bands)
             for (first, last), detail in zip(bands, details, strict=True):
                 body_rows = upsample_rows(body, first, last)
-                yield self.edge_guided_fusion.gate(detail, body_rows), self.edge_head(body_rows + detail)
+                yield self.edge_guided_fusion.kept(detail, body_rows), self.edge_head(body_rows + detail)
 
-        gated, edge_logits = join_rows(rows_of_bands(), bands)
-        return gated, edge_logits
+        kept, edge_logits = join_rows(rows_of_bands(), bands)
+        return kept, edge_logits
 
     def mask_feature_bands(
-        self, refined: torch.Tensor, body: torch.Tensor, bands: list[tuple[int, int]]
+        self, refined: torch.Tensor, kept: torch.Tensor, body: torch.Tensor, bands: list[tuple[int, int]]
     ) -> Iterator[torch.Tensor]:
-        """Yield the mask features band by band, from the refined rows of these bands and the complete body."""
+        """
+        Yield the mask features band by band, from the refined rows of these bands, the kept rows of the same bands and
+        the complete body.
+        """
         start = bands[0][0]
         for first, last in bands:
-            body_rows, refined_rows = upsample_rows(body, first, last), refined[:, :, first - start : last - start]
-            yield self.mask_projection(self.edge_guided_fusion.merge(refined_rows, body_rows))
+            rows = slice(first - start, last - start)
+            body_rows = upsample_rows(body, first, last)
+            yield self.mask_projection(self.edge_guided_fusion.merge(refined[:, :, rows], kept[:, :, rows], body_rows))
 
     def forward(
         self, pixel_values: torch.Tensor, feature_maps: list[torch.Tensor]
@@ -910,7 +937,10 @@ class MaSSFormerPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
-        """Initialize like the release: PyTorch's defaults, except for the modules listed here."""
+        """
+        Initialize like the release: PyTorch's defaults, except for the modules listed here; with
+        `initialization="identity"`, upsampling and deformable convolutions start close to the identity.
+        """
         super()._init_weights(module)
         if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
             init.kaiming_uniform_(module.weight, a=math.sqrt(5))
@@ -926,22 +956,55 @@ class MaSSFormerPreTrainedModel(PreTrainedModel):
         elif isinstance(module, MaSSFormerDeformableConvLayer):
             for parameter in module.offset.parameters():
                 init.zeros_(parameter)
+            # CODEPATH: how new models start; no checkpoint depends on it.
+            if self.config.initialization == "identity":
+                self._init_identity(module)
+        # CODEPATH: how new models start; no checkpoint depends on it.
+        elif isinstance(module, MaSSFormerReceptiveFieldBroadening) and self.config.initialization == "identity":
+            self._init_branches(module)
         elif isinstance(module, MaSSFormerUpsampleLayer):
             self._init_upsample(module)
+        elif isinstance(module, MaSSFormerEdgeGuidedFusion) and module.has_residual:
+            init.zeros_(module.normalization.weight)
         elif isinstance(module, MaSSFormerAttention):
             self._init_attention(module, init.xavier_uniform_)
         elif isinstance(module, MaSSFormerTransformerDecoderLayer):
             self._init_decoder_layer(module)
 
     def _init_upsample(self, module: MaSSFormerUpsampleLayer):
-        """Initialize the first output channel of every input channel as bilinear interpolation (release)."""
+        """
+        Initialize the first output channel of every input channel as bilinear interpolation (release), or every
+        channel's own output as bilinear interpolation and the rest as 0.
+        """
         kernel = torch.tensor([0.25, 0.75, 0.75, 0.25])
         weight = module.convolution.weight
         if not getattr(weight, "_is_hf_initialized", False):
-            start = torch.empty_like(weight)
-            nn.init.kaiming_uniform_(start, a=math.sqrt(5))
-            start[:, 0] = torch.outer(kernel, kernel).to(start)
+            start = torch.zeros_like(weight)
+            # CODEPATH: how new models start; no checkpoint depends on it.
+            if self.config.initialization == "identity":
+                start.diagonal(dim1=0, dim2=1)[:] = torch.outer(kernel, kernel).to(start)[..., None]
+            else:
+                nn.init.kaiming_uniform_(start, a=math.sqrt(5))
+                start[:, 0] = torch.outer(kernel, kernel).to(start)
             init.copy_(weight, start)
+
+    def _init_identity(self, module: MaSSFormerDeformableConvLayer, first_channel: int = 0):
+        """Pass channels from `first_channel` on through the central tap, with modulation sigmoid(2) = 0.88."""
+        weight = module.convolution.weight
+        bias: Any = module.offset.bias
+        if not getattr(weight, "_is_hf_initialized", False):
+            start = nn.init.dirac_(torch.zeros_like(weight))
+            init.copy_(weight, start.roll(first_channel, dims=1))
+        if not getattr(bias, "_is_hf_initialized", False):
+            start = torch.zeros_like(bias)
+            start[2 * module.num_taps :] = 2
+            init.copy_(bias, start)
+
+    def _init_branches(self, module: nn.Module):
+        """Let each branch of the receptive field broadening pass its own share of the channels."""
+        branches: Any = module.branches
+        for index, branch in enumerate(branches):
+            self._init_identity(branch, index * branch.convolution.weight.shape[0])
 
     def _init_attention(self, module: MaSSFormerAttention, initialize: Callable):
         """Initialize projections with the fans of PyTorch's joint projection of queries, keys and values, 1 : 3."""
@@ -1135,18 +1198,22 @@ class MaSSFormerModel(MaSSFormerPreTrainedModel):
         """
         pixel_decoder, transformer_decoder = self.pixel_decoder, self.transformer_decoder
         memories, body, low_level = pixel_decoder.semantic_branch(feature_maps)
-        gated, edge_logits = pixel_decoder.structure_bands(pixel_values, body, low_level, bands)
+        complete, edge_logits = pixel_decoder.structure_bands(pixel_values, body, low_level, bands)
         del low_level
         stripes = [bands[index : index + STRIPE_BANDS] for index in range(0, len(bands), STRIPE_BANDS)]
-        refined = [pixel_decoder.edge_guided_fusion.refine_bands(gated, stripe) for stripe in stripes]
-        del gated
+        refined = [pixel_decoder.edge_guided_fusion.refine_bands(complete, body, stripe) for stripe in stripes]
+        kept = list(refined)
+        # CODEPATH: only a fusion that adds the details reads them again.
+        if pixel_decoder.edge_guided_fusion.has_residual:
+            kept = [complete[:, :, stripe[0][0] : stripe[-1][1]] for stripe in stripes]
+        del complete
 
         # The features have more channels than the maps before them, so their bands have fewer rows.
         row_values = pixel_values.shape[0] * pixel_values.shape[-1] // 2 * self.config.hidden_size
         stripes = [row_bands(stripe[0][0], stripe[-1][1], row_values, 2) for stripe in stripes]
 
         def level_rows(index: int) -> list[torch.Tensor]:
-            features_of_bands = pixel_decoder.mask_feature_bands(refined[index], body, stripes[index])
+            features_of_bands = pixel_decoder.mask_feature_bands(refined[index], kept[index], body, stripes[index])
             return transformer_decoder.level_features(torch.cat([halve(x) for x in features_of_bands], dim=2))
 
         levels = zip(*(level_rows(index) for index in range(len(stripes))), strict=True)
@@ -1155,7 +1222,7 @@ class MaSSFormerModel(MaSSFormerPreTrainedModel):
 
         def rows_of_bands() -> Iterator[tuple[torch.Tensor]]:
             for stripe in stripes:
-                for features in pixel_decoder.mask_feature_bands(refined.pop(0), body, stripe):
+                for features in pixel_decoder.mask_feature_bands(refined.pop(0), kept.pop(0), body, stripe):
                     yield (mask_logits_rows(decoder_outputs.mask_embeddings[-1], features),)
 
         (masks_queries_logits,) = join_rows(rows_of_bands(), [band for stripe in stripes for band in stripe])
@@ -1213,7 +1280,18 @@ class MaSSFormerForSemanticSegmentation(MaSSFormerPreTrainedModel):
         self.model = MaSSFormerModel(config)
         self.criterion = MaSSFormerLoss(config)
         self.class_predictor = nn.Linear(config.hidden_size, self.criterion.num_labels + 1)
+        # CODEPATH: training choice; no converted checkpoint has them, and inference does not use them.
+        num_classifiers = num_memories(config) + 1 if config.pixel_loss_weight else 0
+        self.pixel_classifiers = nn.ModuleList(
+            nn.Conv2d(config.hidden_size, self.criterion.num_labels, kernel_size=1) for _ in range(num_classifiers)
+        )
         self.post_init()
+
+    def pixel_logits(self, outputs: MaSSFormerModelOutput) -> list[torch.Tensor]:
+        """Classify the pixels of the memories and the mask features; empty without pixel classifiers."""
+        memories: Any = outputs.pixel_decoder_hidden_states
+        feature_maps = (*memories, outputs.mask_features)
+        return [classify(x) for classify, x in zip(self.pixel_classifiers, feature_maps, strict=False)]
 
     @can_return_tuple
     @auto_docstring
@@ -1221,12 +1299,20 @@ class MaSSFormerForSemanticSegmentation(MaSSFormerPreTrainedModel):
         self,
         pixel_values: torch.Tensor,
         labels: torch.Tensor | None = None,
+        coarse_edges: torch.Tensor | None = None,
+        labelled_classes: torch.Tensor | None = None,
         output_auxiliary_logits: bool | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MaSSFormerForSemanticSegmentationOutput:
         r"""
         labels (`torch.LongTensor` of shape `(batch_size, height, width)`, *optional*):
             Class of each pixel, `config.ignore_index` for pixels without one. If given, the loss is returned.
+        coarse_edges (`torch.BoolTensor` of shape `(batch_size,)`, *optional*):
+            Images whose labels have unreliable edges: edges are suppressed for all of their classes as for
+            `config.pseudo_label_classes` (Eq. 7), and do not train the edge head.
+        labelled_classes (`torch.BoolTensor` of shape `(batch_size, num_labels)`, *optional*):
+            Classes labelled wherever they occur. Other classes may occur in pixels without a label, so queries that
+            predict them there are not told that they see no object.
         output_auxiliary_logits (`bool`, *optional*):
             Whether to return the predictions of the decoder's earlier steps. Defaults to whether `labels` are given.
         """
@@ -1245,6 +1331,9 @@ class MaSSFormerForSemanticSegmentation(MaSSFormerPreTrainedModel):
                 outputs.edge_logits,
                 labels,
                 outputs.semantic_maps,
+                self.pixel_logits(outputs),
+                coarse_edges,
+                labelled_classes,
             )
             loss = losses.pop("loss")
             loss_dict = {name: value.detach() for name, value in losses.items()}
