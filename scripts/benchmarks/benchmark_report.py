@@ -52,6 +52,7 @@ SETTING_TITLES = {
     "reweighted": "with re-weighting (Eq. 7)",
 }
 SCORES = {"mIoU": "mean_iou", "BIoU": "mean_boundary_iou", "BF1": "mean_bf1"}
+DECODER_SCORES = {**SCORES, "accuracy": "overall_accuracy"}
 FORMULATION_SCORES = {
     **SCORES,
     "PQ^St": "mean_pq_st",
@@ -323,13 +324,16 @@ def metric_table(results: Results) -> str:
 
 
 def decoder_table(rows: list[Row], scores: dict[str, str]) -> str:
-    """Format size, scores and training costs of models that were trained alike."""
+    """Format size, training steps, scores and costs of models that were trained alike."""
     lines = []
     for row in rows:
         size = f"{row['values']['parameters'][0] / 1e6:.2f} M"
-        costs = [cell(row, "seconds", seconds_text), format_bytes(max(row["values"]["peak_bytes"]))]
-        lines.append([row["key"]["decoder"], size, *(spread_cell(row, name) for name in scores.values()), *costs])
-    return table(["model", "parameters", *scores, "training", "peak memory"], lines)
+        costs = [cell(row, name, seconds_text) for name in ("step_seconds", "seconds")]
+        costs.append(format_bytes(max(row["values"]["peak_bytes"])))
+        about = [row["key"]["decoder"], size, str(row["key"]["steps"]), str(len(row["values"]["seconds"]))]
+        lines.append([*about, *(spread_cell(row, name) for name in scores.values()), *costs])
+    header = ["model", "parameters", "steps", "seeds", *scores, "a step alone", "training", "peak memory"]
+    return table(header, lines)
 
 
 def new_class_table(rows: list[Row], scores: dict[str, str]) -> str:
@@ -345,20 +349,23 @@ def new_class_table(rows: list[Row], scores: dict[str, str]) -> str:
 
 # Sections of trained models, their tables and the scores in these.
 TRAINED = {
-    "decoders": (decoder_table, SCORES),
+    "decoders": (decoder_table, DECODER_SCORES),
     "formulations": (decoder_table, FORMULATION_SCORES),
     "new_classes": (new_class_table, {"IoU": "iou", "BIoU": "boundary_iou", "BF1": "bf1"}),
 }
 
 
-def trained_entry(results: Results, device: str, section: str) -> dict[str, Any]:
-    """Return the training conditions of models that were trained alike, and their table."""
-    rows = section_rows(results, device, section)
-    if not rows:
-        return {}
+def trained_entries(results: Results, device: str, section: str) -> list[dict[str, Any]]:
+    """Return the training conditions of models that were trained alike, and their table, for each kind of data."""
+    rows, entries = section_rows(results, device, section), []
     table_of, scores = TRAINED[section]
-    seeds = max(len(values) for values in rows[-1]["values"].values())
-    return {**rows[-1]["key"], "seeds": seeds, "table": table_of(rows, scores)}
+    for domain in distinct(row["key"].get("domain", "scenes") for row in rows):
+        own = [row for row in rows if row["key"].get("domain", "scenes") == domain]
+        seeds = max(len(values) for row in own for values in row["values"].values())
+        entries.append(
+            {"scales": None, **own[-1]["key"], "domain": domain, "seeds": seeds, "table": table_of(own, scores)}
+        )
+    return entries
 
 
 def matte_table(results: Results, device: str) -> str:
@@ -441,7 +448,7 @@ def render(results: Results, results_name: str) -> str:
         achieved=by_device(achieved_table, results),
         ceilings=ceiling_table(results),
         metrics=metric_table(results),
-        **{section: by_device(trained_entry, results, section) for section in TRAINED},
+        **{section: by_device(trained_entries, results, section) for section in TRAINED},
         mattes=by_device(matte_table, results),
         onnx=by_device(onnx_table, results),
         failures=failures(results),

@@ -73,19 +73,25 @@ class PlainDetail(nn.Module):
 
 
 class PlainFusion(nn.Module):
-    """Replacement for EGF: the sum of the two branches."""
+    """Replacement for EGF: the sum of the two branches, which is also what the computation in bands keeps."""
+
+    has_residual = False
 
     def gate(self, detail: torch.Tensor, body: torch.Tensor) -> torch.Tensor:
         return detail + body
 
-    def merge(self, refined: torch.Tensor, body: torch.Tensor) -> torch.Tensor:
+    def kept(self, detail: torch.Tensor, body: torch.Tensor) -> torch.Tensor:
+        return self.gate(detail, body)
+
+    def merge(self, refined: torch.Tensor, *inputs: torch.Tensor) -> torch.Tensor:
         return refined
 
     def forward(self, detail: torch.Tensor, body: torch.Tensor) -> torch.Tensor:
         return self.gate(detail, body)
 
-    def refine_bands(self, gated: torch.Tensor, bands: list[tuple[int, int]]) -> torch.Tensor:
-        return gated[:, :, bands[0][0] : bands[-1][1]]
+    def refine_bands(self, kept: torch.Tensor, *inputs: Any) -> torch.Tensor:
+        bands = inputs[-1]
+        return kept[:, :, bands[0][0] : bands[-1][1]]
 
 
 class AblatedMaSSFormer(MaSSFormerForSemanticSegmentation):

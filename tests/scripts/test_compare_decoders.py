@@ -1,23 +1,36 @@
 """Comparison of decoders trained under equal conditions."""
 
 import json
+import time
 from pathlib import Path
 
+import numpy as np
 import PIL.Image
 import pytest
 import torch
 from ablation import AblatedMaSSFormer, AblationConfig
 from benchmark_report import render
-from compare_decoders import file_name
-from decoders import ABLATION, DECODERS, FORMULATIONS, SWITCHES, build_decoder
+from compare_decoders import (
+    CachedSamples,
+    RelativeTransform,
+    by_domain,
+    cache_samples,
+    file_name,
+    list_jobs,
+    pairs_of,
+    run_apart,
+)
+from decoders import ABLATION, ABLATION_AS_FOUND, AS_FOUND, DECODERS, FORMULATIONS, FOUND, SWITCHES, build_decoder
 from support.commands import run_python
 from support.tiny import block_labels, tiny_config, tiny_model
 from support.tiny_data import write_pair
 
 from transformers_massformer import MaSSFormerImageProcessor
+from transformers_massformer.data.training_set import TrainingSet
 from transformers_massformer.inference.predictor import ModelPredictor, PredictionOptions
 from transformers_massformer.models import modeling_massformer
 from transformers_massformer.training.collation import collate_for
+from transformers_massformer.training.session import items
 
 
 def samples():
@@ -39,7 +52,7 @@ def test_every_decoder_learns_on_the_same_samples(name):
 
 
 @pytest.mark.filterwarnings("ignore:You'd better set embed_dim:UserWarning")
-@pytest.mark.parametrize("name", [*DECODERS[:4], *FORMULATIONS[:-1]])
+@pytest.mark.parametrize("name", [*DECODERS[:5], *FORMULATIONS[:-1]])
 def test_every_decoder_is_evaluated_on_whole_photographs(name):
     model = build_decoder(name, tiny_config(hidden_size=32)).eval()
     photo = PIL.Image.effect_noise((96, 64), 50).convert("RGB")
@@ -49,8 +62,9 @@ def test_every_decoder_is_evaluated_on_whole_photographs(name):
     assert predictor(photo).shape == (64, 96)
 
 
-def test_the_rows_of_table_4_add_a_module_each():
-    rows = [build_decoder(name, tiny_config()).config for name in ABLATION]
+@pytest.mark.parametrize("rows", [ABLATION, ABLATION_AS_FOUND])
+def test_the_rows_of_table_4_add_a_module_each(rows):
+    rows = [build_decoder(name, tiny_config()).config for name in rows]
     switches = [{switch for switch in SWITCHES if getattr(row, switch)} for row in rows]
     assert [len(row) for row in switches] == [0, 1, 2, 3]
     assert all(smaller < larger for smaller, larger in zip(switches, switches[1:], strict=False))
@@ -58,10 +72,19 @@ def test_the_rows_of_table_4_add_a_module_each():
     assert build_decoder("MaSSFormer", tiny_config()).config.edge_weight == 10
 
 
+def test_rows_trained_as_found_have_its_fields():
+    for name in (AS_FOUND, *ABLATION_AS_FOUND):
+        config = build_decoder(name, tiny_config()).config
+        assert {field: getattr(config, field) for field in FOUND} == FOUND
+    assert not build_decoder("MaSSFormer", tiny_config()).config.detail_residual
+
+
+@pytest.mark.parametrize("fields", [{}, FOUND])
 @pytest.mark.parametrize("switch", SWITCHES)
-def test_a_model_without_a_module_is_smaller_learns_and_runs_in_bands(switch, monkeypatch):
-    config = AblationConfig(**{**tiny_config().to_dict(), "model_type": AblationConfig.model_type, switch: False})
-    model, full = AblatedMaSSFormer(config).train(), tiny_model()
+def test_a_model_without_a_module_is_smaller_learns_and_runs_in_bands(switch, fields, monkeypatch):
+    own = {"model_type": AblationConfig.model_type, switch: False}
+    config = AblationConfig(**{**tiny_config(**fields).to_dict(), **own})
+    model, full = AblatedMaSSFormer(config).train(), tiny_model(**fields)
     assert model.num_parameters() < full.num_parameters()
     pixel_values, labels = torch.randn(2, 3, 64, 32), block_labels(2, 64, 32)
     outputs = model(pixel_values, labels=labels)
@@ -79,6 +102,40 @@ def test_a_model_without_a_module_is_smaller_learns_and_runs_in_bands(switch, mo
 def test_no_two_models_share_a_record():
     names = [*DECODERS, *FORMULATIONS[:-1]]
     assert len({file_name(name) for name in names}) == len(names)
+
+
+def test_the_first_jobs_are_the_first_seed_of_the_first_decoders():
+    assert by_domain(["a", "photographs=b", "photographs=c"]) == {"scenes": ["a"], "photographs": ["b", "c"]}
+    jobs = list(list_jobs(["A", "B"], ["scenes", "photographs"], 2, 10, {"A": 6, "B": 10}))
+    assert jobs[:3] == [("A", "scenes", 0, 10), ("A", "photographs", 0, 10), ("A", "scenes", 0, 6)]
+    assert len(jobs) == len(set(jobs)) == 12
+    assert [seed for _, _, seed, _ in jobs] == [0] * 6 + [1] * 6
+
+
+def test_scales_are_relative_to_each_image():
+    # The class of a pixel is its row in fourths; at half their size, 16 rows are 8.
+    for side in (16, 32):
+        label = (torch.arange(side) * 4 // side).to(torch.uint8)[:, None].expand(side, side).contiguous()
+        image = torch.zeros(3, side, side, dtype=torch.uint8)
+        sample = RelativeTransform(16, [0.5])(image, label, np.random.default_rng(0), "label")
+        assert (sample["labels"] != 255).sum() == (side // 2) ** 2
+
+
+def test_cached_samples_are_those_of_the_epochs_in_their_order(scenes):
+    options = {"data": {"scenes": [str(scenes / "data")]}, "crop_size": 64, "batch_size": 2, "scales": [1.0]}
+    cache_samples("scenes", 3, options, scenes / "cache", 4, 1)
+    cached = CachedSamples(scenes / "cache", 4)
+    pairs = pairs_of(options["data"]["scenes"], "train")
+    fresh = TrainingSet(items(pairs), RelativeTransform(64, [1.0]), 3)
+    for index in range(4):
+        fresh.set_epoch(index // 2)
+        sample = fresh[fresh.order()[index % 2]]
+        assert cached[index]["labels"].equal(sample["labels"])
+        torch.testing.assert_close(cached[index]["pixel_values"], sample["pixel_values"], rtol=1e-3, atol=1e-3)
+
+
+def test_no_run_starts_after_the_deadline(tmp_path):
+    assert run_apart(("SegFormer", "scenes", 0, 1), {}, tmp_path, tmp_path, time.monotonic()) is None
 
 
 # Settings that train within seconds.
@@ -103,21 +160,24 @@ def run_comparison(folder: Path, weights: Path, *options: str, code: int = 0) ->
 
 def test_a_comparison_from_data_to_table(scenes):
     timm = pytest.importorskip("timm")
-    weights, options = scenes / "lite0.pth", ("--decoder", "SegFormer", "--threads", "1")
+    weights, options = scenes / "lite0.pth", ("--decoder", "SegFormer", "--threads", "1", "--equal-time", "SegFormer")
     torch.save(timm.create_model("tf_efficientnet_lite0").state_dict(), weights)
     run_comparison(scenes, weights, *options)
     results = json.loads((scenes / "all.json").read_text())
-    (row,) = results["cpu"]["decoders"]["rows"]
-    assert row["key"]["decoder"] == "SegFormer"
-    scores = {"mean_iou", "mean_boundary_iou", "mean_bf1", "mean_pq_st"}
-    assert row["values"].keys() == {*scores, "seconds", "peak_bytes", "parameters"}
+    rows = results["cpu"]["decoders"]["rows"]
+    times = json.loads((scenes / "work" / "step_seconds.json").read_text())
+    as_long = max(1, round(times["Mask2Former"] / times["SegFormer"]))
+    assert [row["key"]["steps"] for row in rows] == list(dict.fromkeys((1, as_long)))
+    scores = {"mean_iou", "mean_boundary_iou", "mean_bf1", "mean_pq_st", "overall_accuracy"}
+    costs = {"seconds", "step_seconds", "peak_bytes", "parameters", "learning_rate"}
+    assert all(row["values"].keys() == scores | costs for row in rows)
     document = (scenes / "all.md").read_text()
     assert document == render(results, "all.json")
-    assert "on 2 scenes of 96 x 80 pixels, evaluation on 1 held-out scenes; 1 steps of 2 crops" in document
+    assert "on 2 scenes of 96 x 80 pixels, evaluation on 1 held-out scenes; 2 crops of 64 pixels per step" in document
     assert "| SegFormer |" in document
     # What is done is kept, and not mixed with other options.
-    records = {path: path.stat().st_mtime_ns for path in (scenes / "work").glob("segformer-*.json")}
-    assert len(records) == 1
+    records = {path: path.stat().st_mtime_ns for path in (scenes / "work").glob("scenes-segformer-*.json")}
+    assert len(records) == len(rows)
     run_comparison(scenes, weights, *options)
     assert {path: path.stat().st_mtime_ns for path in records} == records
     assert "contains runs with other options" in run_comparison(scenes, weights, *options, "--steps", "2", code=1)
@@ -131,5 +191,5 @@ def test_general_inference_is_compared_for_models_of_queries(scenes):
     assert not [name for name in pixels["values"] if name.startswith("general_")]
     assert {f"general_{name}" for name in ("mean_iou", "mean_pq_st")} <= masks["values"].keys()
     (line,) = [x for x in (scenes / "all.md").read_text().splitlines() if x.startswith("| Semantic-FPN, SeMask")]
-    assert line.split("|")[7:9] == [" - ", " - "]
+    assert line.split("|")[9:11] == [" - ", " - "]
     run_comparison(scenes, scenes / "none.pth", "--decoder", "Semantic-FPN, Swin", code=2)
