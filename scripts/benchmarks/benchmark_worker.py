@@ -107,7 +107,7 @@ def create(model: str, engine: str | None = None) -> tuple[Any, Any]:
         config = model_class.config_class(**copy.deepcopy(fields), **label_names(MASS13K_LABELS))
     else:
         model_class, processor_class = MaSSFormerForSemanticSegmentation, MaSSFormerImageProcessor
-        overrides = {} if engine is None else {"deform_conv_engine": engine}
+        overrides: dict[str, Any] = {} if engine is None else {"deform_conv_engine": engine}
         if (HUB / model / "config.json").exists():
             config = MaSSFormerConfig.from_pretrained(HUB / model, **overrides)
         else:
