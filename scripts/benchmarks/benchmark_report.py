@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from benchmark_worker import OFFSET_PIXELS
+from benchmark_worker import OFFSET_PIXELS, TENSORS
 
 from transformers_massformer import MASS13K_LABELS
 from transformers_massformer.metrics.tables import format_score
@@ -23,6 +23,7 @@ SECTION_TITLES = {
     "inference": "inference",
     "training": "training step",
     "deformable": "deformable convolutions",
+    "accuracy": "their accuracy",
     "shares": "their share",
     "flops": "operations",
     "ceilings": "the machine's peak rates",
@@ -59,6 +60,9 @@ FORMULATION_SCORES = {
     "mIoU, general": "general_mean_iou",
     "PQ^St, general": "general_mean_pq_st",
 }
+
+# Largest relative errors of a correct engine, by dtype.
+ERROR_BOUNDS = {"float32": 1e-5, "float16": 1.5e-3, "bfloat16": 1e-2}
 
 # {device: {section: {"source": {...}, "rows": [{"key": {...}, "status": str, "values": {name: [number per round]}}]}}}
 Results = dict[str, dict[str, Any]]
@@ -240,6 +244,24 @@ def deformable_table(results: Results, device: str) -> str:
                 cells.append(ratio_text(reference, value(row, "seconds")))
         lines.append(cells)
     return table(header, lines)
+
+
+def is_accurate(row: Row) -> bool:
+    """Return whether all errors of an engine were measured and are within the bound; NaN is not."""
+    errors = [value(row, name) for name in TENSORS]
+    return all(error is not None and error <= ERROR_BOUNDS[row["key"]["dtype"]] for error in errors)
+
+
+def accuracy_table(results: Results, device: str) -> str:
+    """Format the largest relative errors of each engine over all cases, and in how many they are within the bound."""
+    rows, lines = section_rows(results, device, "accuracy"), []
+    for engine, dtype in distinct((row["key"]["engine"], row["key"]["dtype"]) for row in rows):
+        own = [row for row in rows if (row["key"]["engine"], row["key"]["dtype"]) == (engine, dtype)]
+        errors = {name: [x for row in own if (x := value(row, name)) is not None] for name in TENSORS}
+        worst = [f"{max(found):.1e}" if found else NOT_MEASURED for found in errors.values()]
+        within = f"{sum(map(is_accurate, own))} of {len(own)}"
+        lines.append([engine, dtype, *worst, f"{ERROR_BOUNDS[dtype]:.1e}", within])
+    return table(["engine", "dtype", *TENSORS, "bound", "cases within"], lines)
 
 
 def share_table(results: Results, device: str) -> str:
@@ -442,6 +464,7 @@ def render(results: Results, results_name: str) -> str:
         inference=comparison_tables(results, "inference"),
         training=comparison_tables(results, "training"),
         deformable=by_device(deformable_table, results),
+        accuracy=by_device(accuracy_table, results),
         shares=by_device(share_table, results),
         scaling=scaling_table(results),
         operations=operations_table(results),

@@ -12,6 +12,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,15 +21,21 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torchvision.ops import deform_conv2d
 
-from transformers_massformer import MASS13K_LABELS, MaSSFormerForSemanticSegmentation, MaSSFormerImageProcessor
+from transformers_massformer import (
+    MASS13K_LABELS,
+    MaSSFormerConfig,
+    MaSSFormerForSemanticSegmentation,
+    MaSSFormerImageProcessor,
+)
 from transformers_massformer.conversion import variant_config
 from transformers_massformer.evaluation.profiling import count_operations, run_times, synchronize
 from transformers_massformer.inference.memory import OUT_OF_MEMORY, PeakMemory
-from transformers_massformer.models.deform_conv import ModulatedDeformConv2d
+from transformers_massformer.models.deform_conv import ENGINES, ModulatedDeformConv2d
 from transformers_massformer.models.modeling_massformer import MaSSFormerDeformableConvLayer
 from transformers_massformer.training.classes import label_names
 
 
+HUB = Path(__file__).parents[2] / "hub"
 # Largest side of the image for the warm-up on a CPU.
 WARM_UP_SIDE = 2048
 # Timed runs stop after this number of runs or seconds.
@@ -47,6 +54,8 @@ DEFORMABLE_LAYERS = {
     "EGF": (64, 64, 3, 2),
 }
 FORWARD, FORWARD_BACKWARD = "forward", "forward + backward"
+# What the errors of an engine are measured of: its output, and the gradients of its inputs.
+TENSORS = ("output", "input", "offsets", "modulation", "weight")
 # Substrings of out-of-memory errors of PyTorch, Python and the C library.
 OUT_OF_MEMORY_MESSAGES = (*OUT_OF_MEMORY, "allocate memory", "memoryerror", "memory object", "thread creation")
 # Sides of the matrices, and bytes of the copy, that measure the machine's peak rates.
@@ -57,7 +66,7 @@ MATRIX_SIDE, COPIED_BYTES = {"cpu": 4096, "cuda": 16384}, 2**29
 class Contestant:
     """A model and how it is run."""
 
-    # A key of `PEERS`, or "massformer-" and a variant.
+    # A key of `PEERS`, "massformer-" and a variant, or a folder of `HUB`.
     model: str
     # Of the weights; in training, of autocast.
     dtype: str = "float32"
@@ -98,8 +107,11 @@ def create(model: str, engine: str | None = None) -> tuple[Any, Any]:
         config = model_class.config_class(**copy.deepcopy(fields), **label_names(MASS13K_LABELS))
     else:
         model_class, processor_class = MaSSFormerForSemanticSegmentation, MaSSFormerImageProcessor
-        overrides = {} if engine is None else {"deform_conv_engine": engine}
-        config = variant_config(model.removeprefix("massformer-"), **overrides)
+        overrides: dict[str, Any] = {} if engine is None else {"deform_conv_engine": engine}
+        if (HUB / model / "config.json").exists():
+            config = MaSSFormerConfig.from_pretrained(HUB / model, **overrides)
+        else:
+            config = variant_config(model.removeprefix("massformer-"), **overrides)
     return model_class(config).eval(), processor_class()
 
 
@@ -260,6 +272,37 @@ def deformable(key: dict[str, Any], device: str) -> dict[str, float]:
     return {"seconds": statistics.median(run_times(step, torch.device(device), *LIMITS))}
 
 
+def accuracy(key: dict[str, Any], device: str) -> dict[str, float]:
+    """
+    Measure the relative errors |x - y| / |y| of an engine's output and gradients, for the rows that the key names.
+    y is from torchvision's operator in float64, given the same rounded inputs.
+    """
+    torch.manual_seed(0)
+    (in_channels, out_channels), (height, width), (first, last) = key["channels"], key["size"], key["rows"]
+    side, dtype = key["kernel_size"], getattr(torch, key["dtype"])
+
+    def random(channels: int, rows: int) -> torch.Tensor:
+        return torch.randn(2, channels, rows, width, device=device)
+
+    # Sixteenths of a pixel: exact in float32, and never a whole number, where gradients jump.
+    offsets = (random(2 * side**2, last - first) * key["offset_pixels"] * 16).floor() / 16 + 1 / 32
+    weight = torch.randn(out_channels, in_channels, side, side, device=device) / (side * in_channels**0.5)
+    modulation = random(side**2, last - first).sigmoid()
+    inputs = [random(in_channels, height).to(dtype), offsets, modulation.to(dtype), weight.to(dtype)]
+    upstream = random(out_channels, last - first).to(dtype)
+
+    def output_and_gradients(engine: str, leaves: list[torch.Tensor], upstream: torch.Tensor) -> list[torch.Tensor]:
+        leaves = [x.requires_grad_() for x in leaves]
+        output = ENGINES[engine](*leaves, first_row=first)
+        return [output.detach(), *torch.autograd.grad(output, leaves, upstream)]
+
+    exact = output_and_gradients("torchvision", [x.double() for x in inputs], upstream.double())
+    found = output_and_gradients(key["engine"], inputs, upstream)
+    return {
+        name: ((x.double() - y).norm() / y.norm()).item() for name, x, y in zip(TENSORS, found, exact, strict=True)
+    }
+
+
 def shares(key: dict[str, Any], device: str) -> dict[str, float]:
     """Measure the share of MaSSFormer-R50's forward pass in deformable convolutions, excluding offset prediction."""
     dtype = getattr(torch, key["dtype"])
@@ -304,7 +347,9 @@ def ceilings(key: dict[str, Any], device: str) -> dict[str, float]:
     return {"per_second": work / min(run_times(step, torch.device(device), *LIMITS))}
 
 
-SECTIONS = {measure.__name__: measure for measure in (inference, training, deformable, shares, flops, ceilings)}
+SECTIONS = {
+    measure.__name__: measure for measure in (inference, training, deformable, accuracy, shares, flops, ceilings)
+}
 
 
 def failure(message: str) -> dict[str, str]:
