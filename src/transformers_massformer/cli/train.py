@@ -119,7 +119,9 @@ def short_message(error: Exception) -> str:
 def train(
     context: typer.Context,
     output: Annotated[Path, typer.Option(help="Folder for checkpoints and the trained model.")],
-    data: Annotated[Path | None, typer.Option(help="Folder of MaSS13K, or of data in its layout.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder in the layout of MaSS13K, or a YAML file that mixes several.")
+    ] = None,
     model: Annotated[
         str | None,
         model_option("r50, r18-lite, swin-t, swin-b, semask-swin-t (-s, -b, -l), massformer-demo, or a model folder."),

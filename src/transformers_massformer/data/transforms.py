@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import PIL.Image
 import torch
+from scipy import ndimage
 from torchvision import tv_tensors
 
 from ..images import allowing_large_pictures
@@ -75,13 +76,13 @@ class Distortion:
             raise ValueError(f"hue is {self.hue}; it must lie between -60 and 60 degrees.")
 
 
-def resized_size(size: tuple[int, int], short_side: int, max_long_side: int = MAX_LONG_SIDE) -> tuple[int, int]:
+def resized_size(size: tuple[int, int], short_side: float, max_long_side: int = MAX_LONG_SIDE) -> tuple[int, int]:
     """
     Return the size of a picture resized to a short side with its aspect ratio kept (release: `ResizeShortestEdge`).
 
     Args:
         size (`tuple[int, int]`): Height and width.
-        short_side (`int`): Target for the shorter of the two.
+        short_side (`float`): Target for the shorter of the two.
         max_long_side (`int`): Limit of the longer, for which the shorter may stay below its target.
 
     Returns:
@@ -287,6 +288,23 @@ def is_varied(labels: torch.Tensor, ignore_index: int) -> bool:
     return bool((counts > 0).sum() > 1 and counts.max() / counts.sum() < MAX_CLASS_SHARE)
 
 
+def ignore_band(label: torch.Tensor, width: int, ignore_index: int) -> torch.Tensor:
+    """
+    Ignore the pixels near edges between classes: those with a pixel of another class at most `width` rows and columns
+    away. Pixels without a class do not make edges.
+
+    Args:
+        label (`torch.Tensor` of shape `(height, width)`): uint8 class indices.
+        width (`int`): Width of the band on either side of an edge, in pixels.
+        ignore_index (`int`): Label of pixels without a class.
+    """
+    values, side = label.numpy(), 2 * width + 1
+    is_ignored = values == ignore_index
+    highest = ndimage.maximum_filter(np.where(is_ignored, 0, values).astype(np.uint8), side, mode="nearest")
+    lowest = ndimage.minimum_filter(np.where(is_ignored, 255, values).astype(np.uint8), side, mode="nearest")
+    return torch.from_numpy(np.where(highest > lowest, ignore_index, values).astype(np.uint8))
+
+
 @dataclass(frozen=True)
 class TrainingTransform:
     """
@@ -300,6 +318,9 @@ class TrainingTransform:
         ignore_index (`int`): Label of pixels without a class.
         short_sides (`Sequence[int]`): Short sides to resize to, one of which is drawn at random.
         max_long_side (`int`): Upper limit of the longer side of a resized picture.
+        scales (`tuple[float, float]`, *optional*):
+            Factors of the picture's own size between which it is resized, log-uniform; replaces `short_sides`.
+        ignored_band (`int`): Pixels of the label map at most this far from an edge between classes are ignored.
 
     Raises:
         ValueError: If a number is out of its range.
@@ -310,6 +331,8 @@ class TrainingTransform:
     ignore_index: int = 255
     short_sides: Sequence[int] = SHORT_SIDES
     max_long_side: int = MAX_LONG_SIDE
+    scales: tuple[float, float] | None = None
+    ignored_band: int = 0
 
     def __post_init__(self):
         if self.crop_size < 1:
@@ -323,6 +346,11 @@ class TrainingTransform:
             raise ValueError(
                 f"short_sides, {list(self.short_sides)}, and max_long_side, {self.max_long_side}, must be at least 1, "
                 "and short_sides must not be empty."
+            )
+        if self.ignored_band < 0 or (self.scales is not None and not 0 < self.scales[0] <= self.scales[1]):
+            raise ValueError(
+                f"ignored_band, {self.ignored_band}, must be 0 or more, and scales, {self.scales}, two positive "
+                "numbers, the smaller one first."
             )
 
     def __call__(
@@ -350,6 +378,8 @@ class TrainingTransform:
             ValueError: If the sizes differ, the types are wrong, or there are unknown labels.
         """
         image, label = self.check(image, label, name)
+        if self.ignored_band:
+            label = ignore_band(label, self.ignored_band, self.ignore_index)
         window, labels = self.draw_window(label, rng)
         return {
             "pixel_values": self.normalized(image, window, draw_distortion(rng)),
@@ -391,11 +421,16 @@ class TrainingTransform:
                 "label map, or change num_labels."
             )
 
+    def draw_short_side(self, size: tuple[int, int], rng: np.random.Generator) -> float:
+        """Draw the short side to resize a picture to."""
+        if self.scales is None:
+            return self.short_sides[int(rng.integers(len(self.short_sides)))]
+        return min(size) * math.exp(rng.uniform(math.log(self.scales[0]), math.log(self.scales[1])))
+
     def draw_window(self, label: torch.Tensor, rng: np.random.Generator) -> tuple[Window, torch.Tensor]:
         """Draw a window of the resized picture and its labels; the last one drawn if none is varied (release)."""
         source_size = (label.shape[0], label.shape[1])
-        short_side = self.short_sides[int(rng.integers(len(self.short_sides)))]
-        height, width = resized_size(source_size, short_side, self.max_long_side)
+        height, width = resized_size(source_size, self.draw_short_side(source_size, rng), self.max_long_side)
         mirrored = bool(rng.random() < 0.5)
 
         def draw() -> tuple[Window, torch.Tensor]:

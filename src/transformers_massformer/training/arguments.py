@@ -178,7 +178,9 @@ class DataArguments:
     Options that choose the training data.
 
     Args:
-        data (`str`): Folder with MaSS13K, or with data in the same layout.
+        data (`str`):
+            Folder with MaSS13K, or with data in the same layout; or a YAML file that describes a mixture, see
+            [`read_mixture`].
         train_split (`str`, *optional*, defaults to `"train"`): Split to train on.
         eval_split (`str`, *optional*, defaults to `"validation"`): Split to evaluate on.
         max_eval_images (`int`, *optional*):
@@ -192,7 +194,9 @@ class DataArguments:
             How pseudo-labels are used (paper, Table 3).
     """
 
-    data: str | None = field(default=None, metadata={"help": "Folder with MaSS13K, or with data in the same layout."})
+    data: str | None = field(
+        default=None, metadata={"help": "Folder in the layout of MaSS13K, or a YAML file that mixes several."}
+    )
     train_split: str = field(default="train", metadata={"help": "Split to train on."})
     eval_split: str = field(default="validation", metadata={"help": "Split to evaluate on."})
     max_eval_images: int | None = field(

@@ -10,6 +10,7 @@ import torch
 import transformers
 from huggingface_hub import ModelCard, ModelCardData
 
+from ..data.mixture import Source
 from ..metrics.tables import SCORES, score_rows
 from ..utils.text import markdown_table
 from .arguments import DataArguments, MaSSFormerTrainingArguments, ModelArguments
@@ -65,6 +66,7 @@ def describe_training(
     num_images: int,
     steps: int,
     best_step: int | None,
+    sources: Sequence[Source] = (),
 ) -> dict[str, str]:
     """
     Describe data, recipe, hardware and versions of a training.
@@ -74,6 +76,7 @@ def describe_training(
         num_images (`int`): Number of training images.
         steps (`int`): Number of optimiser steps.
         best_step (`int`, *optional*): Step of the best checkpoint.
+        sources (`Sequence[Source]`, *optional*): The sources of a mixture.
     """
     batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
     precision = "bfloat16 (mixed)" if args.bf16 else "float16 (mixed)" if args.fp16 else "float32"
@@ -83,8 +86,11 @@ def describe_training(
     pseudo_labels = ""
     if data.pseudo_labels is not None:
         pseudo_labels = f", with pseudo-labels of `{Path(data.pseudo_labels).name}` ({data.label_setting})"
+    total = sum(source.share for source in sources)
+    mixture = ": " + ", ".join(source.describe(total) for source in sources) if sources else ""
     return {
-        "Data": f"{num_images} images of `{Path(str(data.data)).name}`, split `{data.train_split}`{pseudo_labels}",
+        "Data": f"{num_images} images of `{Path(str(data.data)).name}`, split `{data.train_split}`{pseudo_labels}"
+        f"{mixture}",
         "Samples": f"crops of {data.crop_size} x {data.crop_size} pixels; short sides of {min(data.short_sides)} to "
         f"{max(data.short_sides)} pixels; seed {args.seed}",
         "Steps": f"{steps:,}, {batch} crops each, on {args.world_size} process(es)",

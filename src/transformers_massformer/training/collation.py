@@ -6,17 +6,25 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from ..models.configuration_massformer import MaSSFormerConfig
+
 
 # Model types trained on one binary mask per class of an image.
 MASK_MODELS = ("eomt", "mask2former", "maskformer", "oneformer")
+# Entries of a mixture's samples that say how far their labels are to be relied on; MaSSFormer's loss alone uses them.
+QUALITY = ("coarse_edges", "labelled_classes")
+STACKED = ("pixel_values", "labels", *QUALITY)
 
 
 def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Stack the tensors of training samples; evaluation photos and label maps, which differ in size, stay lists."""
     batch: dict[str, Any] = {name: [sample[name] for sample in samples] for name in samples[0]}
-    return {
-        name: torch.stack(values) if name in ("pixel_values", "labels") else values for name, values in batch.items()
-    }
+    return {name: torch.stack(values) if name in STACKED else values for name, values in batch.items()}
+
+
+def collate_without_quality(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Collate as [`collate`] does, without the entries on the quality of labels."""
+    return {name: values for name, values in collate(samples).items() if name not in QUALITY}
 
 
 def mask_collate(samples: Sequence[Mapping[str, Any]], ignore_index: int = 255) -> dict[str, Any]:
@@ -38,7 +46,9 @@ def mask_collate(samples: Sequence[Mapping[str, Any]], ignore_index: int = 255) 
 
 def collate_for(model: PreTrainedModel) -> Callable:
     """Return the collate function for a model."""
-    return mask_collate if model.config.model_type in MASK_MODELS else collate
+    if model.config.model_type == MaSSFormerConfig.model_type:
+        return collate
+    return mask_collate if model.config.model_type in MASK_MODELS else collate_without_quality
 
 
 def label_maps(inputs: Mapping[str, Any], ignore_index: int = 255) -> torch.Tensor:

@@ -12,6 +12,7 @@ from transformers import TrainerState, set_seed
 from transformers.utils import logging
 
 from ..data.layout import Pair, Split, check_faults, choose_split, find_splits, full_split_name
+from ..data.mixture import MixtureSet, Source, read_mixture
 from ..data.pseudo_labels import PseudoLabelFiles
 from ..data.training_set import TrainingSet
 from ..data.transforms import TrainingTransform
@@ -86,6 +87,46 @@ def labelled_pairs(pairs: list[Pair], arguments: DataArguments) -> list[Pair]:
     return files.pairs(pairs, split, alone=arguments.label_setting == LabelSetting.alone)
 
 
+def read_folder(folder: str | Path, arguments: DataArguments) -> tuple[list[Pair], list[Pair]]:
+    """
+    Return the training photos of a folder with the label maps to train on, and the evaluation photos, if any.
+
+    Raises:
+        FileNotFoundError: If the folder or pseudo-labels are missing.
+        ValueError: If there is no split to train on, or files have faults.
+    """
+    splits = find_splits(folder)
+    train_pairs = labelled_pairs(read_pairs(splits, arguments.train_split), arguments)
+    has_eval_split = full_split_name(arguments.eval_split) in splits
+    return train_pairs, read_pairs(splits, arguments.eval_split) if has_eval_split else []
+
+
+def read_source(source: Source, arguments: DataArguments) -> tuple[list[Pair], list[Pair]]:
+    """Read the folder of a source as [`read_folder`] does; errors name the source."""
+    try:
+        return read_folder(source.data, arguments)
+    except (FileNotFoundError, ValueError) as error:
+        raise type(error)(f"{source.origin}: {error}") from error
+
+
+def read_sources(arguments: DataArguments) -> list[Source]:
+    """
+    Return the sources of a mixture, or none if the data is a folder.
+
+    Raises:
+        FileNotFoundError: If the folder of a source is missing.
+        ValueError: If no data is given, or the description of the mixture is wrong.
+    """
+    if arguments.data is None:
+        raise ValueError("Pass --data, a folder in the layout of MaSS13K or a YAML file that mixes several.")
+    path = Path(arguments.data)
+    if not path.is_file():
+        return []
+    if arguments.pseudo_labels is not None:
+        raise ValueError(f"{path} is a mixture, to which --pseudo_labels does not apply. Pass a folder as --data.")
+    return read_mixture(path)
+
+
 def items(pairs: Sequence[Pair]) -> list[dict[str, Path]]:
     """Convert pairs of files to items of a data set."""
     return [{"image": pair.image, "label": pair.label} for pair in pairs]
@@ -100,8 +141,8 @@ def evenly(pairs: list[Pair], count: int | None) -> list[Pair]:
 
 class TrainingSession:
     """
-    Training run on a folder of data. It writes checkpoints and finally the model to `args.output_dir`, and resumes
-    from the latest complete checkpoint there.
+    Training run on a folder of data or a mixture of several. It writes checkpoints and finally the model to
+    `args.output_dir`, and resumes from the latest complete checkpoint there.
 
     Args:
         model_arguments ([`ModelArguments`]): The model to train.
@@ -123,40 +164,48 @@ class TrainingSession:
     ):
         self.model_arguments, self.data_arguments, self.args = model_arguments, data_arguments, args
         self.output = Path(str(args.output_dir))
-        if data_arguments.data is None:
-            raise ValueError("Pass --data, a folder in the layout of MaSS13K.")
-        splits = find_splits(data_arguments.data)
-        self.train_pairs = labelled_pairs(read_pairs(splits, data_arguments.train_split), data_arguments)
-        has_eval_split = full_split_name(data_arguments.eval_split) in splits
-        self.eval_pairs = read_pairs(splits, data_arguments.eval_split) if has_eval_split else []
-        if not has_eval_split and args.eval_strategy != "no":
+        self.sources = read_sources(data_arguments)
+        parts = [read_source(source, data_arguments) for source in self.sources]
+        parts = parts or [read_folder(str(data_arguments.data), data_arguments)]
+        self.train_parts = [items(train_pairs) for train_pairs, _ in parts]
+        self.eval_pairs = [pair for _, eval_pairs in parts for pair in eval_pairs]
+        if not self.eval_pairs and args.eval_strategy != "no":
             logger.warning(f"{data_arguments.data} has no split {data_arguments.eval_split}; evaluation is off.")
             args.eval_strategy, args.load_best_model_at_end = "no", False
-        with args.main_process_first(desc="preparing the folder"):
-            if self.is_main_process:
-                self.prepare_folder(overwrite)
         set_seed(args.seed)
         self.model, self.processor, constant_inputs = build_model(model_arguments, data_arguments.crop_size)
         if data_arguments.pseudo_labels is not None:
             classes = PseudoLabelFiles(Path(data_arguments.pseudo_labels)).read_classes()
             check_new_classes(self.model, classes)
             apply_setting(self.model, data_arguments.label_setting, list(classes))
-        transform = TrainingTransform(
-            crop_size=data_arguments.crop_size,
-            num_labels=len(class_names(self.model.config)),
-            ignore_index=getattr(self.model.config, "ignore_index", 255),
-            short_sides=tuple(data_arguments.short_sides),
-            max_long_side=data_arguments.max_long_side,
-        )
-        seed = args.seed if args.data_seed is None else args.data_seed
+        train_dataset = self.training_set()
+        # Options that are wrong must not leave their mark on the folder.
+        with args.main_process_first(desc="preparing the folder"):
+            if self.is_main_process:
+                self.prepare_folder(overwrite)
         self.trainer = MaSSFormerTrainer(
             model=self.model,
             args=args,
-            train_dataset=TrainingSet(items(self.train_pairs), transform, seed),
+            train_dataset=train_dataset,
             eval_dataset=items(evenly(self.eval_pairs, data_arguments.max_eval_images)) or None,
             processing_class=self.processor,
             constant_inputs=constant_inputs,
         )
+
+    def training_set(self) -> TrainingSet:
+        """Create the training set of the folder or the mixture."""
+        labels = class_names(self.model.config)
+        transform = TrainingTransform(
+            crop_size=self.data_arguments.crop_size,
+            num_labels=len(labels),
+            ignore_index=getattr(self.model.config, "ignore_index", 255),
+            short_sides=tuple(self.data_arguments.short_sides),
+            max_long_side=self.data_arguments.max_long_side,
+        )
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        if self.sources:
+            return MixtureSet(self.train_parts, self.sources, transform, labels, seed)
+        return TrainingSet(self.train_parts[0], transform, seed)
 
     @property
     def is_main_process(self) -> bool:
@@ -165,6 +214,8 @@ class TrainingSession:
     def identity(self) -> dict[str, Any]:
         """Return the settings that identify this training run when resuming."""
         data = {**vars(self.data_arguments), "data": str(Path(str(self.data_arguments.data)).resolve())}
+        if self.sources:
+            data["sources"] = [source.identity() for source in self.sources]
         how = {name: getattr(self.args, name) for name in DEFINING}
         return json.loads(json.dumps({**vars(self.model_arguments), **data, **how}, default=str))
 
@@ -245,9 +296,10 @@ class TrainingSession:
                 self.model_arguments,
                 self.data_arguments,
                 self.args,
-                len(self.train_pairs),
+                sum(map(len, self.train_parts)),
                 state.global_step,
                 state.best_global_step,
+                self.sources,
             ),
             metrics=metrics,
             eval_split=self.data_arguments.eval_split,
