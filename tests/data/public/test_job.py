@@ -7,12 +7,11 @@ import shutil
 import numpy as np
 import PIL.Image
 import pytest
-
 import yaml
-from support.public_data import quadrants, save_map, save_photo
 from scipy.io import savemat
 from support import public_data as replicas
 from support.commands import run
+from support.public_data import quadrants, save_map, save_photo
 
 from transformers_massformer.data.layout import find_splits
 from transformers_massformer.data.public.layouts import FINDERS

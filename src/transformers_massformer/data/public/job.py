@@ -16,10 +16,10 @@ import numpy as np
 from ...utils.files import written_whole
 from ..headers import Header, label_orientation, read_header
 from ..label_images import label_map_image
-from ..layout import LABEL_FOLDER, LABELS
+from ..layout import IGNORE_INDEX, LABEL_FOLDER, LABELS
 from .layouts import Item, Source, find_source
 from .names import PublicDataSet
-from .tables import build_lookup, convert_values
+from .tables import IGNORED, build_lookup, convert_values
 
 
 # Share of the photographs for validation where the owners have no split.
@@ -86,9 +86,9 @@ def split_items(items: list[Item], share: float | None) -> dict[str, list[Item]]
 
 def describe_job(name: PublicDataSet, source: Path, found: Source, val_share: float | None) -> dict[str, Any]:
     """Return what identifies a prepared folder: the data set, its mapping, and the split."""
-    mapping = {LABELS[label] if label < len(LABELS) else "ignored": [] for label in found.table.labels.values()}
+    mapping: dict[str, list[str]] = defaultdict(list)
     for owners_class, label in found.table.labels.items():
-        mapping[LABELS[label] if label < len(LABELS) else "ignored"].append(owners_class)
+        mapping[IGNORED if label == IGNORE_INDEX else LABELS[label]].append(owners_class)
     return {
         "data_set": str(name),
         "source": str(source.resolve()),

@@ -143,15 +143,16 @@ def match_splits(splits: Iterable[tuple[str, Path, Path]], **endings: str) -> li
 
 
 def find_ade20k(source: Path) -> Source:
-    names = (("train", "training"), ("val", "validation"))
+    """Find the files of ADE20K in SceneParsing's layout."""
     splits = [
-        (split, *(find_folder(source, f"{kind}/{name}") for kind in ("images", "annotations")))
-        for split, name in names
+        (split, find_folder(source, f"images/{name}"), find_folder(source, f"annotations/{name}"))
+        for split, name in (("train", "training"), ("val", "validation"))
     ]
     return Source(read_table("ade20k"), match_splits(splits), read_ids)
 
 
 def find_coco_stuff(source: Path) -> Source:
+    """Find the files of COCO-Stuff."""
     splits = []
     for split in ("train", "val"):
         images = find_folder(source, f"images/{split}2017", f"{split}2017")
@@ -161,6 +162,7 @@ def find_coco_stuff(source: Path) -> Source:
 
 
 def find_cityscapes(source: Path) -> Source:
+    """Find the files of Cityscapes with fine labels."""
     # The label maps of the test split are empty.
     splits = [
         (split, find_folder(source, f"leftImg8bit/{split}"), find_folder(source, f"gtFine/{split}"))
@@ -171,6 +173,7 @@ def find_cityscapes(source: Path) -> Source:
 
 
 def find_mapillary_vistas(source: Path) -> Source:
+    """Find the files of Mapillary Vistas, by its own list of classes."""
     splits = []
     for split, name in (("train", "training"), ("val", "validation")):
         folders = (f"{name}/v2.0/labels", f"{name}/v1.2/labels", f"{name}/labels")
@@ -189,11 +192,13 @@ def find_mapillary_vistas(source: Path) -> Source:
 
 
 def find_stanford_background(source: Path) -> Source:
+    """Find the files of Stanford Background."""
     items = match(find_folder(source, "images"), find_folder(source, "labels"), label_ending=".regions.txt")
     return Source(read_table("stanford-background"), items, read_text)
 
 
 def find_labelmefacade(source: Path) -> Source:
+    """Find the files of LabelMeFacade."""
     labels = find_folder(source, "labels")
     find_folder(source, "images")
     items = []
@@ -207,6 +212,7 @@ def find_labelmefacade(source: Path) -> Source:
 
 
 def find_camvid(source: Path) -> Source:
+    """Find the files of CamVid in its owners' layout or SegNet's."""
     if (source / "trainannot").is_dir():
         splits = [
             (split, find_folder(source, split), find_folder(source, f"{split}annot")) for split in ("train", "val")
@@ -223,12 +229,14 @@ def find_camvid(source: Path) -> Source:
 
 
 def find_penn_fudan(source: Path) -> Source:
+    """Find the files of Penn-Fudan."""
     folders = find_folder(source, "PNGImages"), find_folder(source, "PedMasks")
     items = match(*folders, image_ending=".png", label_ending="_mask.png")
     return Source(read_table("penn-fudan"), items, read_instances)
 
 
 def find_clothing_co_parsing(source: Path) -> Source:
+    """Find the files of Clothing Co-Parsing, by its own list of classes."""
     photos, labels = find_folder(source, "photos"), find_folder(source, "annotations/pixel-level")
     classes = source / "label_list.mat"
     if not classes.is_file():
