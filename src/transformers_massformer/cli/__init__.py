@@ -20,6 +20,7 @@ from .evaluate import evaluate
 from .export import export
 from .hq_sam import evaluate_hq_sam, train_hq_sam
 from .label import label
+from .prepare import prepare
 from .refine import refine
 from .scenes import scenes
 from .segment import segment
@@ -58,6 +59,7 @@ app.command(cls=Command, context_settings=MORE_OPTIONS)(train)
 app.command(cls=Command)(evaluate)
 app.command(cls=Command)(compare)
 app.command(cls=Command)(stats)
+app.command(cls=Command)(prepare)
 app.command(cls=Command)(annotations)
 app.command(cls=Command)(scenes)
 app.command(cls=Command)(label)

@@ -1,0 +1,201 @@
+"""Prepare a public data set: write its photographs and label maps in MaSS13K's layout."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...utils.files import written_whole
+from ..headers import Header, label_orientation, read_header
+from ..label_images import label_map_image
+from ..layout import IGNORE_INDEX, LABEL_FOLDER, LABELS
+from .layouts import Item, Source, find_source
+from .names import PublicDataSet
+from .tables import IGNORED, build_lookup, convert_values
+
+
+# Share of the photographs for validation where the owners have no split.
+VAL_SHARE = 0.1
+RECORD = "prepared.json"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A photograph to prepare and the files to write."""
+
+    item: Item
+    image: Path
+    label: Path
+
+    @property
+    def is_done(self) -> bool:
+        """Whether both files exist; the label map is written last."""
+        return self.label.exists() and self.image.exists()
+
+
+def draw_split(image_id: str, share: float) -> str:
+    """Choose the split of a photograph by its name alone, so that it is the same for any selection of photographs."""
+    number = int.from_bytes(hashlib.sha256(image_id.encode()).digest()[:8], "big")
+    return "val" if number < share * 2**64 else "train"
+
+
+def split_items(items: list[Item], share: float | None) -> dict[str, list[Item]]:
+    """
+    Divide photographs into splits: the owners', or a share for validation. Of a video, the last frames are for
+    validation, because neighbouring frames are alike.
+
+    Args:
+        items (`list[Item]`): The photographs.
+        share (`float`, *optional*): Share for validation that replaces the owners' splits.
+
+    Raises:
+        ValueError: If two photographs of a split have the same name, or a split for training or validation is empty.
+    """
+    splits: dict[str, list[Item]] = defaultdict(list)
+    videos: dict[str, list[Item]] = defaultdict(list)
+    for item in items:
+        if share is None and item.split is not None:
+            splits[item.split].append(item)
+        elif item.sequence is not None:
+            videos[item.sequence].append(item)
+        else:
+            splits[draw_split(item.image_id, VAL_SHARE if share is None else share)].append(item)
+    for frames in videos.values():
+        cut = len(frames) - round(len(frames) * (VAL_SHARE if share is None else share))
+        splits["train"] += frames[:cut]
+        splits["val"] += frames[cut:]
+    for split, chosen in splits.items():
+        name, count = Counter(item.image_id for item in chosen).most_common(1)[0] if chosen else ("", 0)
+        if count > 1:
+            raise ValueError(f"{count} photographs of the split {split} have the name {name}. Rename or remove them.")
+    for split in ("train", "val"):
+        if not splits[split]:
+            raise ValueError(
+                f"The split {split} of {len(items)} photographs is empty. Choose another share with --val-share."
+            )
+    return dict(splits)
+
+
+def describe_job(name: PublicDataSet, source: Path, found: Source, val_share: float | None) -> dict[str, Any]:
+    """Return what identifies a prepared folder: the data set, its mapping, and the split."""
+    mapping: dict[str, list[str]] = defaultdict(list)
+    for owners_class, label in found.table.labels.items():
+        mapping[IGNORED if label == IGNORE_INDEX else LABELS[label]].append(owners_class)
+    return {
+        "data_set": str(name),
+        "source": str(source.resolve()),
+        "title": found.table.title,
+        "val_share": val_share,
+        "labelled_classes": list(found.table.complete),
+        "mapping": mapping,
+    }
+
+
+def claim_output(output: Path, record: dict[str, Any]):
+    """
+    Record in the output which data set it holds.
+
+    Raises:
+        ValueError: If it holds something else.
+    """
+    path = output / RECORD
+    if path.exists():
+        present = json.loads(path.read_text())
+        differing = sorted(key for key in {**present, **record} if present.get(key) != record.get(key))
+        if differing:
+            raise ValueError(
+                f"{output} holds {present.get('title')} prepared from {present.get('source')} (different "
+                f"{', '.join(differing)}). Choose another --output."
+            )
+    elif output.exists() and any(output.iterdir()):
+        raise ValueError(f"{output} is not empty and has no {RECORD}. Choose another --output.")
+    else:
+        with written_whole(path) as partial:
+            partial.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def link_or_copy(source: Path, target: Path):
+    """Give a photograph a second name, or copy it where the file system has no hard links between the two."""
+    with written_whole(target) as partial:
+        partial.unlink(missing_ok=True)
+        try:
+            os.link(source.resolve(), partial)
+        except OSError:
+            shutil.copyfile(source, partial)
+
+
+class Preparation:
+    """
+    Preparation of a data set.
+
+    Args:
+        name ([`PublicDataSet`]): The data set.
+        source (`Path`): Its folder, in the owners' layout.
+        output (`Path`): The folder to write.
+        val_share (`float`, *optional*):
+            Share of the photographs for validation. By default the owners' splits, or a tenth where there are none.
+
+    Raises:
+        FileNotFoundError: If the folder has another layout, or a file is missing.
+        ValueError: If the share is not between 0 and 1, the output holds something else, or a split is unusable.
+    """
+
+    def __init__(self, name: PublicDataSet, source: Path, output: Path, val_share: float | None = None):
+        if val_share is not None and not 0 < val_share < 1:
+            raise ValueError(f"--val-share {val_share} must be between 0 and 1.")
+        self.found = find_source(name, source)
+        self.jobs = [
+            Job(
+                item,
+                output / "images" / split / f"{item.image_id}{item.image.suffix.lower()}",
+                output / LABEL_FOLDER / split / f"{item.image_id}.png",
+            )
+            for split, items in split_items(self.found.items, val_share).items()
+            for item in items
+        ]
+        claim_output(output, describe_job(name, source, self.found, val_share))
+        self.lookup = build_lookup(self.found.table, self.found.values)
+
+    @property
+    def open_jobs(self) -> list[Job]:
+        """Photographs that are not finished."""
+        return [job for job in self.jobs if not job.is_done]
+
+    def convert(self, item: Item) -> np.ndarray:
+        """
+        Convert the label map of a photograph.
+
+        Raises:
+            ValueError: If a file cannot be read, has an unknown class, or the sizes differ.
+        """
+        label = convert_values(self.found.read(item.label), self.lookup, self.found.table, item.label)
+        try:
+            label_orientation(read_header(item.image), Header(label.shape[1], label.shape[0]))
+        except ValueError as error:
+            raise ValueError(f"{item.label}, the label map of {item.image}: {error}") from error
+        return label
+
+    def do(self, job: Job):
+        """Write the files of a photograph."""
+        image = label_map_image(self.convert(job.item), len(LABELS))
+        link_or_copy(job.item.image, job.image)
+        with written_whole(job.label) as partial:
+            image.save(partial, format="PNG")
+
+    def run(self, threads: int) -> Iterator[None]:
+        """Prepare the photographs that are not finished, yielding after each."""
+        with ThreadPoolExecutor(threads) as executor:
+            futures = [executor.submit(self.do, job) for job in self.open_jobs]
+            try:
+                for future in futures:
+                    yield future.result()
+            finally:
+                executor.shutdown(cancel_futures=True)
