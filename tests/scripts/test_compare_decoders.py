@@ -142,7 +142,7 @@ def test_no_run_starts_after_the_deadline(tmp_path):
 
 
 # Settings that train within seconds.
-QUICK = ("--steps", "1", "--crop-size", "64", "--batch-size", "2", "--points", "64", "--seeds", "1")
+QUICK = ("--steps", "1", "--crop-size", "64", "--batch-size", "2", "--points", "64", "--seeds", "1", "--threads", "1")
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ def run_comparison(folder: Path, weights: Path, *options: str):
 
 def test_a_comparison_from_data_to_table(scenes):
     timm = pytest.importorskip("timm")
-    weights, options = scenes / "lite0.pth", ("--decoder", "SegFormer", "--threads", "1", "--equal-time", "SegFormer")
+    weights, options = scenes / "lite0.pth", ("--decoder", "SegFormer", "--equal-time", "SegFormer")
     torch.save(timm.create_model("tf_efficientnet_lite0").state_dict(), weights)
     run_comparison(scenes, weights, *options)
     results = json.loads((scenes / "all.json").read_text())
