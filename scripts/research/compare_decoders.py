@@ -17,7 +17,8 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,7 +30,7 @@ import yaml
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 from benchmark_model import check_choices
-from benchmark_record import DOCUMENT, RESULTS_FILE, Document, Record, ResultsFile, apart, describe_run, write_whole
+from benchmark_record import DOCUMENT, RESULTS_FILE, Document, Record, ResultsFile, describe_run, write_whole
 from decoders import DECODERS, FORMULATIONS, LEARNING_RATES, SEMANTIC_LAYERS, build_decoder
 from rich.progress import track
 from torch.utils.data import Dataset
@@ -41,7 +42,7 @@ from transformers_massformer.cli.console import error_console as console
 from transformers_massformer.data.headers import read_header
 from transformers_massformer.data.layout import Pair, find_splits
 from transformers_massformer.data.training_set import TrainingSet
-from transformers_massformer.data.transforms import TrainingTransform
+from transformers_massformer.data.transforms import TrainingTransform, Window
 from transformers_massformer.evaluation.run import Evaluator
 from transformers_massformer.inference.memory import PeakMemory
 from transformers_massformer.inference.predictor import ModelPredictor, PredictionOptions
@@ -74,18 +75,16 @@ PLAIN_TRAINING = {
 Job = tuple[str, str, int, int]
 
 
-class RelativeTransform:
+@dataclass(frozen=True)
+class RelativeTransform(TrainingTransform):
     """Training transform that resizes each image to a random fraction of its own size."""
 
-    def __init__(self, crop_size: int, scales: Sequence[float]):
-        self.crop_size, self.scales = crop_size, scales
+    scales: Sequence[float] = (1.0,)
 
-    def __call__(
-        self, image: Any, label: torch.Tensor, rng: np.random.Generator, name: str
-    ) -> dict[str, torch.Tensor]:
-        short_side = min(label.shape[-2:])
-        short_sides = tuple(max(1, int(short_side * scale)) for scale in self.scales)
-        return TrainingTransform(crop_size=self.crop_size, short_sides=short_sides)(image, label, rng, name)
+    def draw_window(self, label: torch.Tensor, rng: np.random.Generator) -> tuple[Window, torch.Tensor]:
+        """Draw a window of the resized picture and its labels."""
+        short_sides = tuple(max(1, int(min(label.shape) * scale)) for scale in self.scales)
+        return TrainingTransform(crop_size=self.crop_size, short_sides=short_sides).draw_window(label, rng)
 
 
 class CachedSamples(Dataset):
@@ -114,7 +113,7 @@ def pairs_of(folders: Sequence[str], split: str) -> list[Pair]:
 def write_samples(pairs: list[Pair], options: dict[str, Any], seed: int, folder: Path, first: int, last: int):
     """Write samples, counted in the order of training, to the files of [`cache_samples`]."""
     torch.set_num_threads(1)
-    samples = TrainingSet(items(pairs), RelativeTransform(options["crop_size"], options["scales"]), seed)
+    samples = TrainingSet(items(pairs), RelativeTransform(options["crop_size"], scales=options["scales"]), seed)
     pixels, labels = (np.load(folder / f"{name}.npy", mmap_mode="r+") for name in ("pixels", "labels"))
     # As for EpochSampler, an incomplete step at the end of an epoch is dropped.
     per_epoch = len(samples) // options["batch_size"] * options["batch_size"]
@@ -139,7 +138,9 @@ def cache_samples(domain: str, seed: int, options: dict[str, Any], folder: Path,
         ("labels", np.uint8, (count, side, side)),
     ):
         np.lib.format.open_memmap(partial / f"{name}.npy", "w+", kind, shape)
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    workers: Executor = ProcessPoolExecutor(processes, context) if processes > 1 else ThreadPoolExecutor(1)
+    with workers as pool:
         tasks = [
             pool.submit(write_samples, pairs, options, seed, partial, first, min(first + CHUNK, count))
             for first in range(0, count, CHUNK)
@@ -370,7 +371,7 @@ def main(
     times_file = work / "step_seconds.json"
     times = json.loads(times_file.read_text()) if times_file.exists() else {}
     if not times.keys() >= set(timed):
-        times = apart(time_steps, timed, options, samples / f"{file_name(first)}-0")
+        times = time_steps(timed, options, samples / f"{file_name(first)}-0")
         write_whole(times_file, json.dumps(times, indent=1) + "\n")
     as_long = {name: max(1, round(steps * times[PEER] / times[name])) for name in equal_time or ()}
     longest = max([steps, *as_long.values()])

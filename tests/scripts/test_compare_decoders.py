@@ -8,6 +8,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+import typer
 from ablation import AblatedMaSSFormer, AblationConfig
 from benchmark_report import render
 from compare_decoders import (
@@ -15,8 +16,10 @@ from compare_decoders import (
     RelativeTransform,
     by_domain,
     cache_samples,
+    check_work,
     file_name,
     list_jobs,
+    main,
     pairs_of,
     run_apart,
 )
@@ -117,7 +120,7 @@ def test_scales_are_relative_to_each_image():
     for side in (16, 32):
         label = (torch.arange(side) * 4 // side).to(torch.uint8)[:, None].expand(side, side).contiguous()
         image = torch.zeros(3, side, side, dtype=torch.uint8)
-        sample = RelativeTransform(16, [0.5])(image, label, np.random.default_rng(0), "label")
+        sample = RelativeTransform(16, scales=[0.5])(image, label, np.random.default_rng(0), "label")
         assert (sample["labels"] != 255).sum() == (side // 2) ** 2
 
 
@@ -126,7 +129,7 @@ def test_cached_samples_are_those_of_the_epochs_in_their_order(scenes):
     cache_samples("scenes", 3, options, scenes / "cache", 4, 1)
     cached = CachedSamples(scenes / "cache", 4)
     pairs = pairs_of(options["data"]["scenes"], "train")
-    fresh = TrainingSet(items(pairs), RelativeTransform(64, [1.0]), 3)
+    fresh = TrainingSet(items(pairs), RelativeTransform(64, scales=[1.0]), 3)
     for index in range(4):
         fresh.set_epoch(index // 2)
         sample = fresh[fresh.order()[index % 2]]
@@ -139,7 +142,7 @@ def test_no_run_starts_after_the_deadline(tmp_path):
 
 
 # Settings that train within seconds.
-QUICK = ("--steps", "1", "--crop-size", "64", "--batch-size", "2", "--points", "64", "--seeds", "1")
+QUICK = ("--steps", "1", "--crop-size", "64", "--batch-size", "2", "--points", "64", "--seeds", "1", "--threads", "1")
 
 
 @pytest.fixture
@@ -151,16 +154,16 @@ def scenes(tmp_path) -> Path:
     return tmp_path
 
 
-def run_comparison(folder: Path, weights: Path, *options: str, code: int = 0) -> str:
-    """Run the script and return its error output."""
+def run_comparison(folder: Path, weights: Path, *options: str):
+    """Run the script."""
     files = ("--results-file", folder / "all.json", "--output", folder / "all.md")
     command = ("scripts/research/compare_decoders.py", "--data", folder / "data", "--work", folder / "work", *files)
-    return run_python(*command, "--backbone-weights", weights, *QUICK, *options, code=code).stderr
+    run_python(*command, "--backbone-weights", weights, *QUICK, *options)
 
 
 def test_a_comparison_from_data_to_table(scenes):
     timm = pytest.importorskip("timm")
-    weights, options = scenes / "lite0.pth", ("--decoder", "SegFormer", "--threads", "1", "--equal-time", "SegFormer")
+    weights, options = scenes / "lite0.pth", ("--decoder", "SegFormer", "--equal-time", "SegFormer")
     torch.save(timm.create_model("tf_efficientnet_lite0").state_dict(), weights)
     run_comparison(scenes, weights, *options)
     results = json.loads((scenes / "all.json").read_text())
@@ -180,7 +183,8 @@ def test_a_comparison_from_data_to_table(scenes):
     assert len(records) == len(rows)
     run_comparison(scenes, weights, *options)
     assert {path: path.stat().st_mtime_ns for path in records} == records
-    assert "contains runs with other options" in run_comparison(scenes, weights, *options, "--steps", "2", code=1)
+    with pytest.raises(ValueError, match="contains runs with other options"):
+        check_work(scenes / "work", {"steps": 2})
 
 
 def test_general_inference_is_compared_for_models_of_queries(scenes):
@@ -192,4 +196,5 @@ def test_general_inference_is_compared_for_models_of_queries(scenes):
     assert {f"general_{name}" for name in ("mean_iou", "mean_pq_st")} <= masks["values"].keys()
     (line,) = [x for x in (scenes / "all.md").read_text().splitlines() if x.startswith("| Semantic-FPN, SeMask")]
     assert line.split("|")[9:11] == [" - ", " - "]
-    run_comparison(scenes, scenes / "none.pth", "--decoder", "Semantic-FPN, Swin", code=2)
+    with pytest.raises(typer.BadParameter, match="Semantic-FPN, Swin"):
+        main(["scenes"], "none.pth", decoders=["Semantic-FPN, Swin"])
