@@ -52,23 +52,42 @@ class Deadline(TrainerCallback):
     """Callback that saves a checkpoint and stops when the time is over."""
 
     def __init__(self, minutes: float):
-        self.end, self.is_over = time.monotonic() + 60 * minutes, False
+        self.seconds, self.start, self.is_over = 60 * minutes, time.monotonic(), False
+
+    @property
+    def progress(self) -> float:
+        """Return the elapsed share of the time."""
+        return (time.monotonic() - self.start) / self.seconds
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.start = time.monotonic()
 
     def on_step_end(self, args, state, control, **kwargs):
-        if time.monotonic() > self.end and state.global_step < state.max_steps:
+        if self.progress > 1 and state.global_step < state.max_steps:
             self.is_over = control.should_save = True
 
     def on_save(self, args, state, control, **kwargs):
         if self.is_over:
-            raise Paused(
-                f"Paused after {state.global_step} of {state.max_steps} steps; run the command again to resume."
-            )
+            raise Paused(f"Paused after {state.global_step} of {state.max_steps} steps; run again to resume.")
 
 
-def train(options: list[str], minutes: float):
+class Annealing(Deadline):
+    """Callback that lowers the learning rate to 0 within the time, along a cosine, and then ends the training."""
+
+    def on_pre_optimizer_step(self, args, state, control, **kwargs):
+        factor = (1 + math.cos(math.pi * min(1.0, self.progress))) / 2
+        for group in kwargs["optimizer"].param_groups:
+            group["lr"] = group["initial_lr"] * factor * min(1.0, (state.global_step + 1) / args.warmup_steps)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if self.progress > 1:
+            control.should_training_stop = True
+
+
+def train(options: list[str], callback: TrainerCallback):
     """Train with the recipe and other options until all steps are done, or raise [`Paused`]."""
     session = TrainingSession(*parse_arguments(read_recipe(RECIPE), options, RECIPE.name))
-    session.trainer.add_callback(Deadline(minutes))
+    session.trainer.add_callback(callback)
     session.run()
     session.end()
 
@@ -149,6 +168,7 @@ def main(
         Path | None, typer.Option(help="ImageNet weights; by default backbone.pth in the work folder.")
     ] = None,
     minutes: Annotated[float, typer.Option(help="Pause the training after this time.")] = math.inf,
+    anneal: Annotated[bool, typer.Option("--anneal", help="Finish within --minutes instead of pausing.")] = False,
     options: Annotated[
         str, typer.Option(help="Options of `massformer train` that replace the recipe's, such as '--bf16'.")
     ] = "",
@@ -160,7 +180,8 @@ def main(
     data, backbone_weights = data or work / "photos.yaml", backbone_weights or work / "backbone.pth"
     inputs = ["--data", str(data), "--backbone_weights", str(backbone_weights), *shlex.split(options)]
     try:
-        train([*inputs, "--output_dir", str(work / "training")], minutes)
+        callback = Annealing(minutes) if anneal else Deadline(minutes)
+        train([*inputs, "--output_dir", str(work / "training")], callback)
     except Paused as pause:
         console.print(str(pause))
         return

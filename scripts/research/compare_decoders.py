@@ -199,7 +199,8 @@ def run(job: Job, options: dict[str, Any], samples: Path, record: Path):
         trainer.train()
     seconds = time.perf_counter() - start
     metrics = trainer.evaluate()
-    general = general_scores(trainer, eval_pairs) if hasattr(model, "class_predictor") else {}
+    is_compared = decoder in FORMULATIONS and hasattr(model, "class_predictor")
+    general = general_scores(trainer, eval_pairs) if is_compared else {}
     values = {
         **{name: metrics[f"eval_{name}"] for name in SCORES},
         **{f"general_{name}": general[name] for name in SCORES if name in general},
