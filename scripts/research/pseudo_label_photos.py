@@ -31,7 +31,8 @@ WALL = 7
 # Classes of ADE20K by their 1-based number; all the rest are "others".
 ADE20K = {
     HUMAN: (13,),
-    # building, windowpane, door, house, column, skyscraper, grandstand, screen door, bridge, hovel, tower, awning, canopy
+    # building, windowpane, door, house, column, skyscraper, grandstand, screen door, bridge, hovel, tower, awning,
+    # canopy
     BUILDING: (2, 9, 15, 26, 43, 49, 52, 59, 62, 80, 85, 87, 107),
     # tree, grass, plant, field, flower, palm
     3: (5, 10, 18, 30, 67, 73),
@@ -182,7 +183,7 @@ def sharpen_sky(votes: np.ndarray, sky: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def ask_teachers(photo: np.ndarray, voters: list[Callable], sky_net: Callable) -> np.ndarray:
-    """Return the vote in at most VOTE_SIDE pixels: percent of each class and of walls, then 1 where voters disagree."""
+    """Return the vote in at most VOTE_SIDE pixels: percent of each class and of walls, then where voters disagree."""
     longest = max(photo.shape[:2])
     scale = min(1, VOTE_SIDE / longest)
     height, width = (round(length * scale) for length in photo.shape[:2])
