@@ -1,7 +1,6 @@
 """
-Draw docs/images/readme.jpg from the pictures of `make demo`: the scene under its label map, and beside it the window
-with the longest vegetation boundary at full resolution: photo, label map and exact label map. The window is chosen by
-the exact label map alone.
+Draw docs/images/readme.jpg from the photograph of `make demo`: the photograph and its overlay, and below each of them
+a detail at full resolution.
 """
 
 from pathlib import Path
@@ -10,56 +9,40 @@ from typing import Annotated
 import numpy as np
 import PIL.Image
 import PIL.ImageDraw
-import PIL.ImageFont
 import typer
-from scipy import ndimage
 
-from transformers_massformer import MASS13K_LABELS
-from transformers_massformer.editing import label_map_image, overlay_image, with_legend
+from transformers_massformer import MASS13K_LABELS, open_image
+from transformers_massformer.editing import overlay_image, with_legend
 
 
-# In pixels: height of the picture without the legend, width of each window, gap between them, font size.
-HEIGHT, PART_WIDTH, GAP, TITLE_SIZE = 600, 390, 8, 30
+PHOTO = Path(__file__).parents[1] / "data" / "tree.jpg"
+# In pixels: width of each panel, gap between them, height of the details.
+WIDTH, GAP, DETAIL_HEIGHT = 800, 8, 450
+# Left and top of the detail: thin splinters at the end of a branch, in front of the sky.
+DETAIL = (780, 960)
 OPACITY, JPEG_QUALITY = 0.5, 85
 
 
-def busiest_part(label_map: np.ndarray, label: int, width: int, height: int) -> tuple[int, int]:
-    """Find left and top of the window with the longest boundary of a class, to a quarter of the window's size."""
-    inside = label_map == label
-    boundary = inside & ~ndimage.binary_erosion(inside, border_value=1)
-    sums = np.pad(boundary.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
-    windows = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
-    windows = windows[:: height // 4, :: width // 4]
-    row, column = np.unravel_index(windows.argmax(), windows.shape)
-    return int(column) * (width // 4), int(row) * (height // 4)
+def column(picture: PIL.Image.Image, box: tuple[int, int, int, int]) -> PIL.Image.Image:
+    """Draw a picture with the detail's frame, reduced, above its detail."""
+    framed = picture.copy()
+    PIL.ImageDraw.Draw(framed).rectangle(box, outline="white", width=12)
+    overview = framed.resize((WIDTH, picture.height * WIDTH // picture.width), PIL.Image.Resampling.LANCZOS)
+    panel = PIL.Image.new("RGB", (WIDTH, overview.height + GAP + DETAIL_HEIGHT), "white")
+    panel.paste(overview, (0, 0))
+    panel.paste(picture.crop(box), (0, overview.height + GAP))
+    return panel
 
 
-def titled(picture: PIL.Image.Image, title: str) -> PIL.Image.Image:
-    """Draw a title into a dark corner of a picture."""
-    draw = PIL.ImageDraw.Draw(picture)
-    font = PIL.ImageFont.load_default(TITLE_SIZE)
-    draw.rectangle((0, 0, font.getlength(title) + TITLE_SIZE, 3 * TITLE_SIZE // 2), fill="black")
-    draw.text((TITLE_SIZE // 2, 3 * TITLE_SIZE // 4), title, fill="white", font=font, anchor="lm")
-    return picture
-
-
-def compose(photo: PIL.Image.Image, label_map: np.ndarray, truth: np.ndarray) -> PIL.Image.Image:
-    """Compose the overview with the framed window, and the window's photo, label map and exact label map."""
-    num_labels = len(MASS13K_LABELS)
-    left, top = busiest_part(truth, MASS13K_LABELS.index("vegetation"), PART_WIDTH, HEIGHT)
-    box = (left, top, left + PART_WIDTH, top + HEIGHT)
-    overview = overlay_image(photo, label_map, num_labels, OPACITY)
-    PIL.ImageDraw.Draw(overview).rectangle(box, outline="white", width=16)
-    overview = overview.resize((photo.width * HEIGHT // photo.height, HEIGHT), PIL.Image.Resampling.LANCZOS)
-    panels = [titled(overview, f"{photo.width} x {photo.height} pixels")]
-    panels.append(titled(photo.crop(box), "photograph"))
-    for title, values in (("label map", label_map), ("exact", truth)):
-        panels.append(titled(label_map_image(values, num_labels).convert("RGB").crop(box), title))
-    width = sum(panel.width for panel in panels) + GAP * (len(panels) - 1)
-    picture, x = PIL.Image.new("RGB", (width, HEIGHT), "white"), 0
-    for panel in panels:
-        picture.paste(panel, (x, 0))
-        x += panel.width + GAP
+def compose(photo: PIL.Image.Image, label_map: np.ndarray) -> PIL.Image.Image:
+    """Compose the columns of the photograph and of its overlay, above a legend."""
+    left, top = DETAIL
+    box = (left, top, left + WIDTH, top + DETAIL_HEIGHT)
+    pictures = (photo, overlay_image(photo, label_map, len(MASS13K_LABELS), OPACITY))
+    columns = [column(picture, box) for picture in pictures]
+    picture = PIL.Image.new("RGB", (2 * WIDTH + GAP, columns[0].height), "white")
+    for index, panel in enumerate(columns):
+        picture.paste(panel, (index * (WIDTH + GAP), 0))
     return with_legend(picture, label_map, MASS13K_LABELS)
 
 
@@ -67,11 +50,10 @@ def main(
     demo: Annotated[Path, typer.Option(help="Folder that `make demo` wrote.")] = Path("demo"),
     output: Annotated[Path, typer.Option(help="Picture to write.")] = Path("docs/images/readme.jpg"),
 ):
-    if not (demo / "truth.png").exists():
+    if not (demo / "photo_label_map.png").exists():
         raise typer.BadParameter(f"{demo} has no pictures. Run `make demo` first.")
-    photo = PIL.Image.open(demo / "scene.jpg").convert("RGB")
-    label_map, truth = (np.asarray(PIL.Image.open(demo / f"{name}.png")) for name in ("label_map", "truth"))
-    compose(photo, label_map, truth).save(output, quality=JPEG_QUALITY)
+    label_map = np.asarray(PIL.Image.open(demo / "photo_label_map.png"))
+    compose(open_image(PHOTO), label_map).save(output, quality=JPEG_QUALITY)
 
 
 if __name__ == "__main__":

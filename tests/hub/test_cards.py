@@ -3,10 +3,13 @@
 import re
 
 import pytest
+from build_hub import render_card
 from huggingface_hub import DatasetCard, ModelCard, SpaceCard
 from huggingface_hub.utils import yaml_dump
 from support import ROOT
 from transformers.pipelines import check_task
+
+from transformers_massformer.data.mass13k import CITATION
 
 
 MODELS = [
@@ -66,6 +69,17 @@ def test_published_scores(built_hub, name, published):
     card = " ".join((built_hub / name / "README.md").read_text().split())
     assert published in card
     assert f"--output {name} ```" in card
+
+
+def test_the_photo_card_says_what_the_data_allow():
+    fields = {"parameters": "1", "training": ["Data: a", "Steps: 2"], "scores": "| | mIoU |", "citation": CITATION}
+    card = ModelCard(render_card("massformer-photo", **fields), ignore_metadata_errors=False)
+    assert (card.data.license, card.data.license_name) == ("other", "research-only-training-data")
+    assert sections(card) >= SECTIONS
+    assert "* Data: a\n* Steps: 2\n* Command: `python scripts/train_photo.py`\n\n## Training data" in card.text
+    assert "**for research\nonly**" in card.text
+    # Eight photographs, each with its author and licence.
+    assert len(re.findall(r"^\| [\w-]+ \| .* \| CC BY(?:-SA)? 4\.0 \| \[", card.text, re.MULTILINE)) == 8
 
 
 def test_recipes_named_by_cards_exist(built_hub):

@@ -1,11 +1,14 @@
 """`make demo`, and the checkpoint that it runs."""
 
+import re
+from pathlib import Path
+
+import demo
 import numpy as np
 import PIL.Image
 import pytest
 import torch
 from safetensors import safe_open
-from support import ROOT
 from support.commands import run_python
 from transformers import AutoModelForSemanticSegmentation
 
@@ -13,7 +16,7 @@ from transformers_massformer import MASS13K_LABELS
 from transformers_massformer.editing import class_mattes
 
 
-CHECKPOINT = ROOT / "hub" / "massformer-demo"
+CHECKPOINT = demo.CHECKPOINT
 
 
 def mean_scores(printed: str) -> list[float]:
@@ -22,16 +25,57 @@ def mean_scores(printed: str) -> list[float]:
     return [float(cell) for cell in line.replace("│", " ").split()[1:]]
 
 
+def sum_of_mattes(folder: Path) -> np.ndarray:
+    return np.sum([PIL.Image.open(folder / f"{label}.png") for label in MASS13K_LABELS], axis=0, dtype=int)
+
+
 def test_demo_goes_all_the_way(tmp_path):
-    printed = run_python("scripts/demo.py", "--output", tmp_path, "--size", "640x480").stdout
-    assert "segmented by massformer-demo" in printed
+    small = tmp_path / "small.jpg"
+    with PIL.Image.open(demo.PHOTO) as photo:
+        photo.resize((504, 378)).save(small)
+    options = ("--output", tmp_path, "--photo", small, "--class", "sky", "--size", "640x480")
+    printed = run_python("scripts/demo.py", *options).stdout
+    assert f"loaded {demo.CHECKPOINT.name}" in printed
+    assert re.findall(r"segmented (\d+ x \d+) pixels in .* peak memory", printed) == ["504 x 378", "640 x 480"]
+    assert "cut out sky" in printed
     assert len(mean_scores(printed)) == 3
-    for name, mode in (("scene.jpg", "RGB"), ("label_map.png", "P"), ("truth.png", "P"), ("overlay.jpg", "RGB")):
+    modes = {"scene.jpg": "RGB", "truth.png": "P", "photo_cutout.png": "RGBA"}
+    for half in ("", "photo_"):
+        modes |= {f"{half}label_map.png": "P", f"{half}overlay.jpg": "RGB"}
+        # Each matte is rounded separately.
+        assert np.abs(sum_of_mattes(tmp_path / f"{half}mattes") - 255).max() <= 4
+    for name, mode in modes.items():
         with PIL.Image.open(tmp_path / name) as picture:
-            assert (picture.size, picture.mode) == ((640, 480), mode)
-    mattes = [np.asarray(PIL.Image.open(tmp_path / "mattes" / f"{label}.png")) for label in MASS13K_LABELS]
-    # Each matte is rounded separately.
-    assert np.abs(np.sum(mattes, axis=0, dtype=int) - 255).max() <= 4
+            assert (picture.size, picture.mode) == ((504, 378) if "photo_" in name else (640, 480), mode)
+    # The sky is opaque in the cut-out where the label map has it, and only there.
+    sky = np.asarray(PIL.Image.open(tmp_path / "photo_label_map.png")) == MASS13K_LABELS.index("sky")
+    alpha = np.asarray(PIL.Image.open(tmp_path / "photo_cutout.png"))[..., 3]
+    assert alpha[sky].mean() > 200
+    assert alpha[~sky].mean() < 50
+
+
+def test_the_photograph_is_small_and_attributed():
+    with PIL.Image.open(demo.PHOTO) as photo:
+        assert photo.width >= 3840
+        assert not photo.getexif()
+    assert demo.PHOTO.stat().st_size <= 3_000_000
+    words = (demo.PHOTO.parent / "README.md").read_text()
+    for name in ("Title", "Author", "Source", "Licence", "Changes"):
+        assert f"* {name}: " in words
+    assert demo.PHOTO.name in words
+
+
+def test_the_largest_subject_is_no_background():
+    label_map = np.full((4, 4), MASS13K_LABELS.index("sky"), dtype=np.uint8)
+    label_map[0, :2] = MASS13K_LABELS.index("building")
+    label_map[1, 0] = MASS13K_LABELS.index("human")
+    assert demo.largest_subject(label_map) == "building"
+
+
+def test_unknown_classes_are_named():
+    assert "There is no class tree, only others, human" in " ".join(
+        run_python("scripts/demo.py", "--class", "tree", code=2).stderr.replace("│", " ").split()
+    )
 
 
 def test_the_checkpoint_is_small_and_loads_in_single_precision():
