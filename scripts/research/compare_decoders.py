@@ -18,7 +18,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -42,7 +41,7 @@ from transformers_massformer.cli.console import error_console as console
 from transformers_massformer.data.headers import read_header
 from transformers_massformer.data.layout import Pair, find_splits
 from transformers_massformer.data.training_set import TrainingSet
-from transformers_massformer.data.transforms import TrainingTransform, Window
+from transformers_massformer.data.transforms import TrainingTransform
 from transformers_massformer.evaluation.run import Evaluator
 from transformers_massformer.inference.memory import PeakMemory
 from transformers_massformer.inference.predictor import ModelPredictor, PredictionOptions
@@ -75,18 +74,6 @@ PLAIN_TRAINING = {
 Job = tuple[str, str, int, int]
 
 
-@dataclass(frozen=True)
-class RelativeTransform(TrainingTransform):
-    """Training transform that resizes each image to a random fraction of its own size."""
-
-    scales: Sequence[float] = (1.0,)
-
-    def draw_window(self, label: torch.Tensor, rng: np.random.Generator) -> tuple[Window, torch.Tensor]:
-        """Draw a window of the resized picture and its labels."""
-        short_sides = tuple(max(1, int(min(label.shape) * scale)) for scale in self.scales)
-        return TrainingTransform(crop_size=self.crop_size, short_sides=short_sides).draw_window(label, rng)
-
-
 class CachedSamples(Dataset):
     """Samples in the order of training, from the files of [`cache_samples`]."""
 
@@ -113,7 +100,7 @@ def pairs_of(folders: Sequence[str], split: str) -> list[Pair]:
 def write_samples(pairs: list[Pair], options: dict[str, Any], seed: int, folder: Path, first: int, last: int):
     """Write samples, counted in the order of training, to the files of [`cache_samples`]."""
     torch.set_num_threads(1)
-    samples = TrainingSet(items(pairs), RelativeTransform(options["crop_size"], scales=options["scales"]), seed)
+    samples = TrainingSet(items(pairs), TrainingTransform(options["crop_size"], scales=tuple(options["scales"])), seed)
     pixels, labels = (np.load(folder / f"{name}.npy", mmap_mode="r+") for name in ("pixels", "labels"))
     # As for EpochSampler, an incomplete step at the end of an epoch is dropped.
     per_epoch = len(samples) // options["batch_size"] * options["batch_size"]
@@ -328,8 +315,8 @@ def main(
     steps: Annotated[int, typer.Option(help="Optimizer steps of each run.")] = 150,
     crop_size: Annotated[int, typer.Option(help="Side of the training crops in pixels.")] = 256,
     scales: Annotated[
-        str, typer.Option(help="Fractions of their own size that images are resized to.")
-    ] = "0.5,0.75,1,1.25",
+        tuple[float, float], typer.Option(help="Factors of their own size between which images are resized.")
+    ] = (0.5, 1.25),
     batch_size: Annotated[int, typer.Option(help="Crops per step.")] = 4,
     points: Annotated[int, typer.Option(help="Points per mask in the loss.")] = 2048,
     seeds: Annotated[int, typer.Option(help="Runs of each decoder.", min=1)] = 3,
@@ -354,7 +341,7 @@ def main(
         check_choices(equal_time, chosen, "--equal-time")
     domains = by_domain(data)
     conditions: dict[str, Any] = {"crop_size": crop_size, "batch_size": batch_size, "points": points}
-    conditions |= {"threads": threads, "scales": [float(scale) for scale in scales.split(",")]}
+    conditions |= {"threads": threads, "scales": list(scales)}
     options = {"data": domains, "backbone_weights": backbone_weights, "eval_limit": eval_limit, **conditions}
     check_work(work, {**options, "steps": steps})
     samples = samples or work / "samples"

@@ -10,7 +10,7 @@ label maps decide wherever they are not 255, and the vote fills confident pixels
 skipped; `--votes` keeps the votes, so that other thresholds need no teacher.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -55,7 +55,7 @@ class Segmenter:
     """A TFLite model of ADE20K: an RGB photograph to probabilities of the seven classes and walls."""
 
     def __init__(self, path: Path, threads: int):
-        from ai_edge_litert.interpreter import Interpreter
+        from ai_edge_litert.interpreter import Interpreter  # ty: ignore[import-not-found]  # not in this environment
 
         scores = scores_before_argmax(path)
         self.model = Interpreter(str(path), num_threads=threads, experimental_preserve_all_tensors=scores is not None)
@@ -86,7 +86,7 @@ class SkyNet:
     """The sky net: an RGB photograph to the probability of sky."""
 
     def __init__(self, folder: Path, threads: int):
-        import ncnn
+        import ncnn  # ty: ignore[import-not-found]  # not in this environment
 
         self.matrix, self.net = ncnn.Mat, ncnn.Net()
         self.net.opt.num_threads = threads
@@ -99,7 +99,7 @@ class SkyNet:
     def __call__(self, photo: np.ndarray) -> np.ndarray:
         """Find the sky of a photograph, in the photograph's size."""
         square = resize(photo, (SKY_SIDE, SKY_SIDE)).astype(np.float32) / 255
-        square = (square - np.float32([0.485, 0.456, 0.406])) / np.float32([0.229, 0.224, 0.225])
+        square = (square - np.array([0.485, 0.456, 0.406], np.float32)) / np.array([0.229, 0.224, 0.225], np.float32)
         extractor = self.net.create_extractor()
         extractor.input(SKY_INPUT, self.matrix(np.ascontiguousarray(square.transpose(2, 0, 1))).clone())
         sky = np.array(extractor.extract(SKY_OUTPUT)[1]).reshape(SKY_SIDE, SKY_SIDE)
@@ -108,8 +108,8 @@ class SkyNet:
 
 def scores_before_argmax(path: Path) -> int | None:
     """Return the tensor that goes into a model's ArgMax, or None if it ends in scores."""
-    from tflite.BuiltinOperator import BuiltinOperator
-    from tflite.Model import Model
+    from tflite.BuiltinOperator import BuiltinOperator  # ty: ignore[import-not-found]  # not in this environment
+    from tflite.Model import Model  # ty: ignore[import-not-found]  # not in this environment
 
     model = Model.GetRootAs(path.read_bytes(), 0)
     graph, scores = model.Subgraphs(0), None
@@ -144,7 +144,7 @@ def seven_classes(probabilities: np.ndarray) -> np.ndarray:
     return np.stack(sums, -1)
 
 
-def vote(photo: np.ndarray, voters: list[Callable]) -> list[np.ndarray]:
+def vote(photo: np.ndarray, voters: Sequence[Callable]) -> list[np.ndarray]:
     """Return what each voter sees in a photograph and its mirror image, in the photograph's size."""
     votes = []
     for voter in voters:
@@ -173,7 +173,7 @@ def sharpen_sky(votes: np.ndarray, sky: np.ndarray) -> tuple[np.ndarray, np.ndar
     if both <= SKY_OVERLAP * either or either < 0.005 * sky.size:
         return votes, np.zeros_like(net)
     kernel = np.ones((2 * SKY_REACH + 1,) * 2, np.uint8)
-    near = cv2.dilate(net.astype(np.uint8), kernel) & cv2.dilate((~net).astype(np.uint8), kernel)
+    near = np.bitwise_and(cv2.dilate(net.astype(np.uint8), kernel), cv2.dilate((~net).astype(np.uint8), kernel))
     weight = 0.8 * cv2.blur(near.astype(np.float32), (9, 9))[..., None]
     rest = votes.copy()
     rest[..., SKY] = 0
@@ -182,7 +182,7 @@ def sharpen_sky(votes: np.ndarray, sky: np.ndarray) -> tuple[np.ndarray, np.ndar
     return (1 - weight) * votes + weight * sharp, near > 0
 
 
-def ask_teachers(photo: np.ndarray, voters: list[Callable], sky_net: Callable) -> np.ndarray:
+def ask_teachers(photo: np.ndarray, voters: Sequence[Callable], sky_net: Callable) -> np.ndarray:
     """Return the vote in at most VOTE_SIDE pixels: percent of each class and of walls, then where voters disagree."""
     longest = max(photo.shape[:2])
     scale = min(1, VOTE_SIDE / longest)
@@ -266,10 +266,18 @@ def read_votes(path: Path | None, photo: np.ndarray, ask: Callable) -> np.ndarra
     return votes
 
 
+def read_picture(path: Path, mode: int) -> np.ndarray:
+    """Read a picture with OpenCV, which returns nothing for files that it cannot read."""
+    picture = cv2.imread(str(path), mode)
+    if picture is None:
+        raise typer.BadParameter(f"{path} is missing or cannot be read as a picture.")
+    return np.asarray(picture)
+
+
 def write_label(path: Path, labels: np.ndarray):
     """Write a label map whole."""
     temporary = path.with_suffix(".tmp")
-    temporary.write_bytes(cv2.imencode(".png", labels, [cv2.IMWRITE_PNG_COMPRESSION, 9])[1])
+    temporary.write_bytes(bytes(cv2.imencode(".png", labels, [cv2.IMWRITE_PNG_COMPRESSION, 9])[1]))
     temporary.replace(path)
 
 
@@ -297,11 +305,11 @@ def main(
         target = output / f"{path.stem}.png"
         if target.exists():
             continue
-        photo = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+        photo = read_picture(path, cv2.IMREAD_COLOR)[..., ::-1].copy()
         seen = read_votes(votes and votes / f"{path.stem}.npz", photo, lambda x: ask_teachers(x, voters, sky_net))
         found = label_photo(photo, seen, fill_confidence if labels else confidence, keep_walls)
         if labels:
-            existing = cv2.imread(str(labels / target.name), cv2.IMREAD_UNCHANGED)
+            existing = read_picture(labels / target.name, cv2.IMREAD_UNCHANGED)
             found = merge(existing, found, margin, complete or [])
         write_label(target, found)
         typer.echo(f"{path.name}: {np.mean(found == IGNORE):.0%} unlabelled")

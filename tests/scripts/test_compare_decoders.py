@@ -4,7 +4,6 @@ import json
 import time
 from pathlib import Path
 
-import numpy as np
 import PIL.Image
 import pytest
 import torch
@@ -13,7 +12,6 @@ from ablation import AblatedMaSSFormer, AblationConfig
 from benchmark_report import render
 from compare_decoders import (
     CachedSamples,
-    RelativeTransform,
     by_domain,
     cache_samples,
     check_work,
@@ -30,6 +28,7 @@ from support.tiny_data import write_pair
 
 from transformers_massformer import MaSSFormerImageProcessor
 from transformers_massformer.data.training_set import TrainingSet
+from transformers_massformer.data.transforms import TrainingTransform
 from transformers_massformer.inference.predictor import ModelPredictor, PredictionOptions
 from transformers_massformer.models import modeling_massformer
 from transformers_massformer.training.collation import collate_for
@@ -115,21 +114,12 @@ def test_the_first_jobs_are_the_first_seed_of_the_first_decoders():
     assert [seed for _, _, seed, _ in jobs] == [0] * 6 + [1] * 6
 
 
-def test_scales_are_relative_to_each_image():
-    # The class of a pixel is its row in fourths; at half their size, 16 rows are 8.
-    for side in (16, 32):
-        label = (torch.arange(side) * 4 // side).to(torch.uint8)[:, None].expand(side, side).contiguous()
-        image = torch.zeros(3, side, side, dtype=torch.uint8)
-        sample = RelativeTransform(16, scales=[0.5])(image, label, np.random.default_rng(0), "label")
-        assert (sample["labels"] != 255).sum() == (side // 2) ** 2
-
-
 def test_cached_samples_are_those_of_the_epochs_in_their_order(scenes):
-    options = {"data": {"scenes": [str(scenes / "data")]}, "crop_size": 64, "batch_size": 2, "scales": [1.0]}
+    options = {"data": {"scenes": [str(scenes / "data")]}, "crop_size": 64, "batch_size": 2, "scales": [1.0, 1.0]}
     cache_samples("scenes", 3, options, scenes / "cache", 4, 1)
     cached = CachedSamples(scenes / "cache", 4)
     pairs = pairs_of(options["data"]["scenes"], "train")
-    fresh = TrainingSet(items(pairs), RelativeTransform(64, scales=[1.0]), 3)
+    fresh = TrainingSet(items(pairs), TrainingTransform(64, scales=(1.0, 1.0)), 3)
     for index in range(4):
         fresh.set_epoch(index // 2)
         sample = fresh[fresh.order()[index % 2]]
