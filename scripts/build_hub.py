@@ -30,6 +30,8 @@ from transformers_massformer.metrics.boundary_segmentation import BoundarySegmen
 
 ROOT = Path(__file__).parent.parent
 HUB = ROOT / "hub"
+# Folders with weights, of photographs and of drawn scenes.
+CHECKPOINTS = ("massformer-photo", "massformer-demo")
 ADE20K_LABELS = 150
 
 
@@ -147,9 +149,10 @@ def build(output: Path):
         (output / name).mkdir(parents=True, exist_ok=True)
     for name, fields in variants.items():
         build_model(output / name, **fields)
-    for name in ("massformer-demo", "space"):
+    for name in (*CHECKPOINTS, "space"):
         shutil.copytree(HUB / name, output / name, dirs_exist_ok=True)
-    add_remote_code(output / "massformer-demo")
+    for name in CHECKPOINTS:
+        add_remote_code(output / name)
     build_data_set(output / "mass13k")
     build_metric(output / "boundary_segmentation")
 

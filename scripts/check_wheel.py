@@ -32,13 +32,13 @@ masks = pipeline("image-segmentation", model=str(demo_checkpoint()))("photo.png"
 if not masks or any(mask["mask"].size != (200, 100) for mask in masks):
     raise SystemExit(f"The pipeline gave {masks}.")
 """
-SEGMENT = ["segment", "photo.png", "--model", "massformer-demo", "--output", "label-maps"]
+SEGMENT = ["segment", "photo.png", "--model", "massformer-photo", "--output", "label-maps"]
 # Commands that end with an error, and part of its message.
 REFUSED = [
     (["train", "--output", "trained", "--recipe", "none"], "finetune-24gb"),
     (["scenes", "--output", "scenes", "--count", "1"], "[scenes]"),
     (["demo"], "[demo]"),
-    (["export", "--model", "massformer-demo", "--output", "model.onnx"], "[onnx]"),
+    (["export", "--model", "massformer-photo", "--output", "model.onnx"], "[onnx]"),
     ([*SEGMENT, "--overwrite", "--format", "coco-rle"], "[coco]"),
     ([*SEGMENT, "--overwrite", "--mattes", "--cutouts"], "[editing]"),
 ]

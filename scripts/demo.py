@@ -28,7 +28,7 @@ from transformers_massformer.scenes.photograph import encode_jpeg
 from transformers_massformer.utils.text import format_bytes
 
 
-CHECKPOINT = Path(__file__).parent.parent / "hub" / "massformer-demo"
+CHECKPOINT = Path(__file__).parent.parent / "hub" / "massformer-photo"
 PHOTO = Path(__file__).parent / "data" / "tree.jpg"
 # No scene of this seed was used to train or score the checkpoint.
 SEED, JPEG_QUALITY = 2026, 95

@@ -139,7 +139,8 @@ def training_lines(folder: Path) -> list[str]:
     """Return the lines about the training from the card that it wrote."""
     text = ModelCard.load(folder / "README.md").content
     kept = ("Data", "Samples", "Steps", "Optimiser", "Precision", "Hardware", "Versions")
-    return [line[2:] for line in text.splitlines() if line.startswith(tuple(f"* {name}:" for name in kept))]
+    lines = [line[2:] for line in text.splitlines() if line.startswith(tuple(f"* {name}:" for name in kept))]
+    return [*lines, "Command: `python scripts/train_photo.py`"]
 
 
 def score_table(results: dict[str, dict[str, Any]]) -> list[list[str]]:
@@ -153,7 +154,7 @@ def score_table(results: dict[str, dict[str, Any]]) -> list[list[str]]:
             shown.append("-" if is_absent(accuracy) else f"{100 * iou:.1f}")
         labelled = [float(value) for value in shown if value != "-"]
         values = [100 * scores["overall_accuracy"], sum(labelled) / len(labelled)]
-        rows.append([name, str(result["num_images"]), *(f"{value:.1f}" for value in values), *shown])
+        rows.append([name, str(len(result["images"])), *(f"{value:.1f}" for value in values), *shown])
     return rows
 
 

@@ -7,4 +7,4 @@ from transformers_massformer.demo.page import serve
 
 
 if __name__ == "__main__":
-    serve(os.environ.get("MASSFORMER_MODEL") or Path(__file__).with_name("massformer-demo"))
+    serve(os.environ.get("MASSFORMER_MODEL") or Path(__file__).with_name("massformer-photo"))

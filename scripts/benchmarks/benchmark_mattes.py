@@ -64,7 +64,7 @@ def measure_photo(
 
 def main(
     data: Annotated[Path, typer.Option(help="Folder of scenes drawn with --alpha, split val.")],
-    model: Annotated[str, typer.Option(help="Folder of the model.")] = "hub/massformer-demo",
+    model: Annotated[str, typer.Option(help="Folder of the model.")] = "hub/massformer-photo",
     classes: Annotated[str, typer.Option(help="Classes to measure, comma-separated.")] = "human,vegetation",
     results_file: ResultsFile = RESULTS_FILE,
     output: Document = DOCUMENT,

@@ -43,7 +43,7 @@ print(json.dumps({"seconds": found.seconds, "peak_bytes": found.peak_bytes}))
 def model_folder(name: str, folder: Path) -> Path:
     """Return the folder of the demo model, or save a variant with random weights and spread offsets."""
     if name == DEMO:
-        return Path("hub/massformer-demo")
+        return Path("hub/massformer-photo")
     torch.manual_seed(0)
     model, processor = create(f"massformer-{name}")
     spread_offsets(model)

@@ -40,7 +40,7 @@ def sheet(pairs: list[PIL.Image.Image]) -> PIL.Image.Image:
 
 def main(
     photos: Annotated[list[Path], typer.Argument(help="Photographs, in the order of the sheet.", exists=True)],
-    model: Annotated[str, typer.Option(help="Folder of the model.")] = "hub/massformer-demo",
+    model: Annotated[str, typer.Option(help="Folder of the model.")] = "hub/massformer-photo",
     output: Annotated[Path, typer.Option(help="Picture to write.")] = Path("examples.jpg"),
 ):
     segmenter = Segmenter(model, "cpu", torch.float32)

@@ -17,7 +17,7 @@ from transformers_massformer.scenes import SceneFiles, render_scene
 
 
 ROOT = Path(__file__).parents[2]
-CHECKPOINT = ROOT / "hub" / "massformer-demo"
+CHECKPOINT = ROOT / "hub" / "massformer-photo"
 # One of the held-out scenes that the checkpoint's card scores.
 SEED, INDEX, SIZE = 7, 1, (4096, 3072)
 # A phone of medium size: CSS pixels of its page, and device pixels per CSS pixel.

@@ -38,7 +38,7 @@ from transformers_massformer.inference.segmenter import Segmenter
 from transformers_massformer.scenes import render_scene
 
 
-CHECKPOINT = ROOT / "hub" / "massformer-demo"
+CHECKPOINT = ROOT / "hub" / "massformer-photo"
 CHROMIUM = shutil.which("chromium")
 SIZES = {"wide.jpg": (320, 240), "high.jpg": (192, 256)}
 

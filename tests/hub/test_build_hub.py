@@ -45,6 +45,7 @@ SEMASK = {
 }
 FILES = {
     **{f"massformer-{variant}": MASSFORMER for variant in ("r50", "r18-lite", "swin-t", "swin-b")},
+    "massformer-photo": MASSFORMER | {"model.safetensors", "examples.jpg"},
     "massformer-demo": MASSFORMER | {"model.safetensors"},
     **{f"semask-fpn-swin-{size}": SEMASK for size in "tsbl"},
     "mass13k": {"README.md", "headers.py", "id2label.json", "layout.py", "mass13k.py", "palette.json"},
@@ -144,7 +145,7 @@ def test_semask_folders_load_without_the_package(built_hub, size, parameters, tm
 def test_remote_weights_load_bit_equal(request, family, tmp_path):
     folder = tmp_path / "model"
     if family == "demo":
-        folder = request.getfixturevalue("built_hub") / "massformer-demo"
+        folder = request.getfixturevalue("built_hub") / "massformer-photo"
     else:
         model, processor = {
             "massformer": (tiny_model, MaSSFormerImageProcessor),
@@ -179,7 +180,7 @@ print({mask["mask"].size for mask in pipeline("image-segmentation", model=sys.ar
 @pytest.mark.parametrize("where", ["committed", "built"])
 def test_the_demo_checkpoint_in_a_pipeline(built_hub, where, tmp_path):
     """With the package there is neither a question, which would fail for lack of an answer, nor a log message."""
-    result = run(PIPELINE, {"committed": ROOT / "hub", "built": built_hub}[where] / "massformer-demo", tmp_path)
+    result = run(PIPELINE, {"committed": ROOT / "hub", "built": built_hub}[where] / "massformer-photo", tmp_path)
     assert result.stdout.strip() == "{(96, 64)}"
     assert result.stderr == ""
 
@@ -187,4 +188,4 @@ def test_the_demo_checkpoint_in_a_pipeline(built_hub, where, tmp_path):
 def test_committed_folders_hold_no_copies():
     copies = {path.name for path in (ROOT / "hub").rglob("*.py")} - {"app.py"}
     assert copies == set()
-    assert "auto_map" not in json.loads((ROOT / "hub" / "massformer-demo" / "config.json").read_text())
+    assert "auto_map" not in json.loads((ROOT / "hub" / "massformer-photo" / "config.json").read_text())

@@ -28,7 +28,7 @@ def test_the_readme_picture_shows_the_detail_at_full_size():
 def test_the_sheet_of_examples(tmp_path, count):
     with PIL.Image.open(readme_image.PHOTO) as photo:
         photo.resize((160, 120)).save(tmp_path / "photo.png")
-    photo_examples.main([tmp_path / "photo.png"] * count, str(ROOT / "hub/massformer-demo"), tmp_path / "sheet.jpg")
+    photo_examples.main([tmp_path / "photo.png"] * count, str(ROOT / "hub/massformer-photo"), tmp_path / "sheet.jpg")
     (width, height), gap = photo_examples.CELL, photo_examples.GAP
     with PIL.Image.open(tmp_path / "sheet.jpg") as sheet:
         assert sheet.width == 4 * width + 5 * gap

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..inference.predictor import PredictionOptions, Predictor
 
 
-DEMO_CHECKPOINT = "massformer-demo"
+DEMO_CHECKPOINT = "massformer-photo"
 
 
 class DType(StrEnum):

@@ -236,7 +236,7 @@ def segment_photo(segmenter: Segmenter, job: Job, extras: Extras) -> str:
 
 def segment(
     paths: Photographs,
-    model: Annotated[str, model_option("Model folder, Hub name, massformer-demo, or an ONNX file.")],
+    model: Annotated[str, model_option("Model folder, Hub name, massformer-photo, or an ONNX file.")],
     output: Annotated[Path, typer.Option(help="Folder for the results; files are named after the photographs.")],
     annotation_format: Annotated[
         AnnotationFormat,

@@ -124,7 +124,9 @@ def train(
     ] = None,
     model: Annotated[
         str | None,
-        model_option("r50, r18-lite, swin-t, swin-b, semask-swin-t (-s, -b, -l), massformer-demo, or a model folder."),
+        model_option(
+            "r50, r18-lite, swin-t, swin-b, semask-swin-t (-s, -b, -l), massformer-photo, or a model folder."
+        ),
     ] = None,
     recipe: Annotated[
         str | None,

@@ -33,8 +33,8 @@ TITLE = "MaSSFormer"
 INTRODUCTION = """# MaSSFormer
 Sharp segmentation of complete photos at their original size. Your files are deleted within an hour."""
 DEMO_CHECKPOINT, DEMO_NOTE = (
-    "massformer-demo",
-    " This model was trained on **drawn scenes** only: on photos it finds edges, but often the wrong classes.",
+    "massformer-photo",
+    " This small model makes mistakes, and its weights are for **research only**.",
 )
 
 
