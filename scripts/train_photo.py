@@ -104,14 +104,14 @@ def write_weights(source: Path, folder: Path):
         (folder / name).write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
 
 
-def publish(source: Path):
-    """Update the changed files of the checkpoint; an evaluation is resumed only if the files are unchanged."""
+def publish(source: Path, checkpoint: Path):
+    """Update the changed files of a checkpoint; an evaluation is resumed only if the files are unchanged."""
     with tempfile.TemporaryDirectory() as folder:
         write_weights(source, Path(folder))
-        CHECKPOINT.mkdir(parents=True, exist_ok=True)
+        checkpoint.mkdir(parents=True, exist_ok=True)
         for path in Path(folder).iterdir():
-            if not (CHECKPOINT / path.name).exists() or not filecmp.cmp(path, CHECKPOINT / path.name, shallow=False):
-                shutil.copyfile(path, CHECKPOINT / path.name)
+            if not (checkpoint / path.name).exists() or not filecmp.cmp(path, checkpoint / path.name, shallow=False):
+                shutil.copyfile(path, checkpoint / path.name)
 
 
 def evaluate(data: Path, output: Path) -> dict[str, Any]:
@@ -188,7 +188,7 @@ def main(
         return
     if only_train:
         return
-    publish(work / "training")
+    publish(work / "training", CHECKPOINT)
     scored = [source for source in read_mixture(data) if "validation" in find_splits(source.data)]
     results = {source.data.name: evaluate(source.data, work / "results" / source.data.name) for source in scored}
     write_card(work, results)
