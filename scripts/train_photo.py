@@ -77,7 +77,7 @@ class Annealing(Deadline):
     def on_pre_optimizer_step(self, args, state, control, **kwargs):
         factor = (1 + math.cos(math.pi * min(1.0, self.progress))) / 2
         for group in kwargs["optimizer"].param_groups:
-            group["lr"] = group["initial_lr"] * factor * min(1.0, (state.global_step + 1) / args.warmup_steps)
+            group["lr"] = group["initial_lr"] * factor * min(1.0, (state.global_step + 1) / max(1, args.warmup_steps))
 
     def on_step_end(self, args, state, control, **kwargs):
         if self.progress > 1:
@@ -177,6 +177,8 @@ def main(
         bool, typer.Option("--only-train", help="Leave the checkpoint of the package alone.")
     ] = False,
 ):
+    if anneal and minutes == math.inf:
+        raise typer.BadParameter("--anneal needs --minutes, the time within which to finish.")
     logging.disable_progress_bar()
     data, backbone_weights = data or work / "photos.yaml", backbone_weights or work / "backbone.pth"
     inputs = ["--data", str(data), "--backbone_weights", str(backbone_weights), *shlex.split(options)]

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import train_photo
+from support.commands import run_python
 from support.tiny import tiny_model
 from transformers import TrainerControl
 
@@ -55,9 +56,18 @@ def test_annealing_follows_a_cosine_over_the_time(clock):
     clock.seconds = 1000
     annealing.on_pre_optimizer_step(ARGS, SimpleNamespace(global_step=0), control, optimizer=optimizer)
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.5 / 4)
+    annealing.on_pre_optimizer_step(
+        SimpleNamespace(warmup_steps=0), SimpleNamespace(global_step=0), control, optimizer=optimizer
+    )
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.5)
     clock.seconds = 1061
     annealing.on_step_end(ARGS, STATE, control)
     assert control.should_training_stop
+
+
+def test_annealing_needs_a_time(tmp_path):
+    printed = run_python("scripts/train_photo.py", "--work", tmp_path, "--anneal", code=2).stderr
+    assert "--anneal needs --minutes" in printed
 
 
 def test_published_weights_predict_as_the_trained_ones(tmp_path):
