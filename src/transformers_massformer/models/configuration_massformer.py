@@ -120,8 +120,7 @@ class MaSSFormerConfig(SegmentationLabelsMixin, PreTrainedConfig):
         through the central tap, modulation near 1.
     detail_residual (`bool`, *optional*, defaults to `False`):
         Whether the edge-guided fusion also adds the details to its output, with the scale of its last normalization
-        starting at 0. In the release's graph details only gate the body, by factors between 0.5 and 1; new models
-        learn thin structures much better with this path.
+        starting at 0. In the release's graph details only gate the body, by factors between 0.5 and 1.
     cross_semantic_residual (`bool`, *optional*, defaults to `False`):
         Whether paths of plain bilinear upsampling run beside the deformable convolutions and the learned upsampling of
         the cross-semantic transmission.

@@ -141,7 +141,9 @@ def dice_loss(logits: torch.Tensor, targets: torch.Tensor, validity: torch.Tenso
     return (1 - (2 * overlap + 1) / (probabilities.sum(dim=1) + targets.sum(dim=1) + 1)).sum()
 
 
-def pairwise_mask_cost(logits: torch.Tensor, targets: torch.Tensor, validity: torch.Tensor | None = None):
+def pairwise_mask_cost(
+    logits: torch.Tensor, targets: torch.Tensor, validity: torch.Tensor | None = None
+) -> torch.Tensor:
     """
     Compute the mean cross-entropy of every (..., queries, points) prediction with every (..., masks, points) target,
     over the valid points of a (..., 1, points) validity.
@@ -153,7 +155,9 @@ def pairwise_mask_cost(logits: torch.Tensor, targets: torch.Tensor, validity: to
     return costs / validity.sum(dim=-1, keepdim=True).clamp(min=1)
 
 
-def pairwise_dice_cost(logits: torch.Tensor, targets: torch.Tensor, validity: torch.Tensor | None = None):
+def pairwise_dice_cost(
+    logits: torch.Tensor, targets: torch.Tensor, validity: torch.Tensor | None = None
+) -> torch.Tensor:
     """
     Compute the Dice loss of every (..., queries, points) prediction with every (..., masks, points) target, over the
     valid points of a (..., 1, points) validity.
@@ -208,11 +212,6 @@ def semantic_targets(
     return classes, masks
 
 
-def repeated(indices: torch.Tensor, num_queries: int) -> torch.Tensor:
-    """Repeat the (batch, masks) indices for every query."""
-    return indices[:, None].expand(-1, num_queries, -1)
-
-
 class MaSSFormerLoss(nn.Module):
     """
     Loss of MaSSFormer (Eq. 6): matches queries to the classes of each image and sums, for every step of the decoder,
@@ -251,9 +250,10 @@ class MaSSFormerLoss(nn.Module):
         targets, validity = sample_points(masks, points), None
         if ignored is not None:
             validity = validity_at(ignored, points)[:, None]
-        present = pad_sequence(classes, batch_first=True)
+        # The same for every query.
+        present = pad_sequence(classes, batch_first=True)[:, None].expand(-1, logits.shape[1], -1)
         cost = (
-            self.config.class_weight * -class_logits.softmax(dim=-1).gather(2, repeated(present, logits.shape[1]))
+            self.config.class_weight * -class_logits.softmax(dim=-1).gather(2, present)
             + self.config.mask_weight * pairwise_mask_cost(logits, targets, validity)
             + self.config.dice_weight * pairwise_dice_cost(logits, targets, validity)
         )
