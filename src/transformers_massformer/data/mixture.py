@@ -36,6 +36,7 @@ class Source:
         labelled_classes (`tuple[str, ...]`, *optional*):
             Classes that are labelled wherever they occur; by default, all of them. Others may occur in pixels without
             a label.
+        focus (`tuple[str, ...]`): Rare classes that every second window contains; see [`TrainingTransform`].
         origin (`str`): The file and the place in it, for errors.
     """
 
@@ -44,6 +45,7 @@ class Source:
     edges: str | int = "exact"
     scales: tuple[float, float] | None = None
     labelled_classes: tuple[str, ...] | None = None
+    focus: tuple[str, ...] = ()
     origin: str = "the mixture"
 
     def identity(self) -> dict[str, Any]:
@@ -60,7 +62,8 @@ class Source:
         edges = f"{self.edges} edges" if self.edges in EDGES else f"edges ignored within {self.edges} pixels"
         scales = "" if self.scales is None else f", scales {self.scales[0]:g} to {self.scales[1]:g}"
         classes = "" if self.labelled_classes is None else f", labels of {' / '.join(self.labelled_classes)} only"
-        return f"{100 * self.share / total:.3g} % from `{self.data.name}` ({edges}{scales}{classes})"
+        focus = f", every second window with {' or '.join(self.focus)}" if self.focus else ""
+        return f"{100 * self.share / total:.3g} % from `{self.data.name}` ({edges}{scales}{classes}{focus})"
 
 
 def is_number(value: Any) -> bool:
@@ -86,6 +89,7 @@ CHECKS = {
     "edges": (lambda value: value in EDGES or is_band(value), "`exact`, `coarse` or a positive number of pixels"),
     "scales": (is_range, "two positive numbers, such as [0.5, 2.0], the smaller one first"),
     "labelled_classes": (is_names, "a list of class names"),
+    "focus": (is_names, "a list of class names"),
 }
 
 
@@ -118,7 +122,7 @@ def read_mixture(path: Path) -> list[Source]:
 
     Args:
         path (`Path`): YAML file with a list `sources`, whose entries have the keys `data` and `share` and optionally
-            `edges`, `scales` and `labelled_classes`; see [`Source`].
+            `edges`, `scales`, `labelled_classes` and `focus`; see [`Source`].
 
     Raises:
         FileNotFoundError: If a folder does not exist.
@@ -142,6 +146,17 @@ def read_mixture(path: Path) -> list[Source]:
     return sources
 
 
+def known_classes(source: Source, key: str, labels: Sequence[str]) -> list[int]:
+    """Return the indices of the classes that a key of a source names; raises a ValueError if one is unknown."""
+    names = getattr(source, key)
+    if unknown := [name for name in names if name not in labels]:
+        raise ValueError(
+            f"{source.origin}: {key} has the unknown classes {', '.join(unknown)}; the model's classes are "
+            f"{', '.join(labels)}."
+        )
+    return [labels.index(name) for name in names]
+
+
 def labelled_mask(source: Source, labels: Sequence[str]) -> torch.Tensor:
     """
     Return which classes a source labels, a bool `torch.Tensor` of shape `(num_labels,)`.
@@ -149,14 +164,18 @@ def labelled_mask(source: Source, labels: Sequence[str]) -> torch.Tensor:
     Raises:
         ValueError: If it names an unknown class.
     """
-    names = labels if source.labelled_classes is None else source.labelled_classes
-    unknown = [name for name in names if name not in labels]
-    if unknown:
-        raise ValueError(
-            f"{source.origin}: labelled_classes has the unknown classes {', '.join(unknown)}; the model's classes are "
-            f"{', '.join(labels)}."
-        )
-    return torch.tensor([label in names for label in labels])
+    if source.labelled_classes is None:
+        return torch.ones(len(labels), dtype=torch.bool)
+    mask = torch.zeros(len(labels), dtype=torch.bool)
+    mask[known_classes(source, "labelled_classes", labels)] = True
+    return mask
+
+
+def source_transform(transform: TrainingTransform, source: Source, labels: Sequence[str]) -> TrainingTransform:
+    """Return the transform with the scales, the edges and the focus of a source."""
+    ignored_band = source.edges if is_band(source.edges) else 0
+    focus = known_classes(source, "focus", labels)
+    return replace(transform, scales=source.scales, ignored_band=ignored_band, focus=focus)
 
 
 class MixtureSet(TrainingSet):
@@ -168,7 +187,7 @@ class MixtureSet(TrainingSet):
     Args:
         datasets (`Sequence[Sequence]`): The items of each source, as for [`TrainingSet`].
         sources (`Sequence[Source]`): The sources.
-        transform ([`TrainingTransform`]): The transform; each source's edges and scales are added to it.
+        transform ([`TrainingTransform`]): The transform; each source's edges, scales and focus are added to it.
         labels (`Sequence[str]`): The model's class names.
         seed (`int`): As for [`TrainingSet`].
 
@@ -189,10 +208,7 @@ class MixtureSet(TrainingSet):
         self.sources, self.sizes = list(sources), [len(dataset) for dataset in datasets]
         self.labelled = [labelled_mask(source, labels) for source in sources]
         self.labels = list(labels)
-        self.transforms = [
-            replace(transform, scales=source.scales, ignored_band=source.edges if is_band(source.edges) else 0)
-            for source in sources
-        ]
+        self.transforms = [source_transform(transform, source, labels) for source in sources]
         self.planned_epoch, self.planned = -1, np.empty((0, 2), dtype=np.int64)
 
     def plan(self) -> np.ndarray:

@@ -27,6 +27,8 @@ IMAGE_STD = (58.395, 57.12, 57.375)
 # A window is redrawn, at most this often, until no class has a larger share of it (release).
 MAX_REDRAWS = 10
 MAX_CLASS_SHARE = 0.75
+# Share of the windows that are placed on a class of the focus.
+FOCUS_SHARE = 0.5
 # Ranges of the photometric distortion (release), in steps of 0 to 255 and, the hue, of two degrees.
 BRIGHTNESS_DELTA = 32
 CONTRAST_RANGE = (0.5, 1.5)
@@ -321,6 +323,8 @@ class TrainingTransform:
         scales (`tuple[float, float]`, *optional*):
             Factors of the picture's own size between which it is resized, log-uniform; replaces `short_sides`.
         ignored_band (`int`): Pixels of the label map at most this far from an edge between classes are ignored.
+        focus (`Sequence[int]`):
+            Indices of rare classes: every second window, on average, contains a pixel of one of them, if there is one.
 
     Raises:
         ValueError: If a number is out of its range.
@@ -333,6 +337,7 @@ class TrainingTransform:
     max_long_side: int = MAX_LONG_SIDE
     scales: tuple[float, float] | None = None
     ignored_band: int = 0
+    focus: Sequence[int] = ()
 
     def __post_init__(self):
         if self.crop_size < 1:
@@ -351,6 +356,10 @@ class TrainingTransform:
             raise ValueError(
                 f"ignored_band, {self.ignored_band}, must be 0 or more, and scales, {self.scales}, two positive "
                 "numbers, the smaller one first."
+            )
+        if unknown := [index for index in self.focus if not 0 <= index < self.num_labels]:
+            raise ValueError(
+                f"focus has {unknown}: with {self.num_labels} classes, labels are 0 to {self.num_labels - 1}."
             )
 
     def __call__(
@@ -432,10 +441,10 @@ class TrainingTransform:
         source_size = (label.shape[0], label.shape[1])
         height, width = resized_size(source_size, self.draw_short_side(source_size, rng), self.max_long_side)
         mirrored = bool(rng.random() < 0.5)
+        tops, lefts = self.places(label, (height, width), rng)
 
         def draw() -> tuple[Window, torch.Tensor]:
-            top = int(rng.integers(max(height - self.crop_size, 0) + 1))
-            left = int(rng.integers(max(width - self.crop_size, 0) + 1))
+            top, left = int(rng.integers(*tops)), int(rng.integers(*lefts))
             inside = min(height, self.crop_size), min(width, self.crop_size)
             window = Window(source_size, (height, width), top, left, *inside, mirrored)
             return window, resize_label(label, window)
@@ -446,6 +455,24 @@ class TrainingTransform:
                 break
             window, labels = draw()
         return window, labels
+
+    def places(self, label: torch.Tensor, resized: tuple[int, int], rng: np.random.Generator) -> list[tuple[int, int]]:
+        """Return the ranges of a window's first row and column, the stops excluded: anywhere, or around the focus."""
+        ranges = [(0, max(side - self.crop_size, 0) + 1) for side in resized]
+        if not self.focus or rng.random() >= FOCUS_SHARE:
+            return ranges
+        pixels = np.flatnonzero(np.isin(label.numpy(), self.focus))
+        if not pixels.size:
+            return ranges
+        pixel = np.unravel_index(rng.choice(pixels), label.shape)
+        # Where the middle of the pixel lies in the resized picture.
+        centre = [
+            int((place + 0.5) * side / size) for place, side, size in zip(pixel, resized, label.shape, strict=True)
+        ]
+        return [
+            (min(max(0, place - self.crop_size + 1), stop - 1), min(place + 1, stop))
+            for place, (_, stop) in zip(centre, ranges, strict=True)
+        ]
 
     def normalized(
         self, image: torch.Tensor | PIL.Image.Image, window: Window, distortion: Distortion
