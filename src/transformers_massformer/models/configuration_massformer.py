@@ -124,6 +124,9 @@ class MaSSFormerConfig(SegmentationLabelsMixin, PreTrainedConfig):
     cross_semantic_residual (`bool`, *optional*, defaults to `False`):
         Whether paths of plain bilinear upsampling run beside the deformable convolutions and the learned upsampling of
         the cross-semantic transmission.
+    pooled_batch_norm (`bool`, *optional*, defaults to `True`):
+        Whether maps pooled to one pixel, in squeeze-and-excitation and in the context of the cross-semantic
+        transmission, are batch-normalized (release). With few crops per step, their statistics are mostly noise.
     num_queries (`int`, *optional*, defaults to 100):
         Number of object queries. Must be at least `num_labels`; with `matching="fixed"` it equals `num_labels` and
         follows when a checkpoint is loaded with other labels.
@@ -230,6 +233,7 @@ class MaSSFormerConfig(SegmentationLabelsMixin, PreTrainedConfig):
     initialization: str = "release"
     detail_residual: bool = False
     cross_semantic_residual: bool = False
+    pooled_batch_norm: bool = True
     num_queries: int = 100
     hidden_size: int = 256
     num_hidden_layers: int = 6

@@ -292,6 +292,12 @@ class MaSSFormerBatchNorm(nn.BatchNorm2d):
         super().__init__(num_features, eps=config.batch_norm_eps, momentum=config.batch_norm_momentum)
 
 
+def pooled_normalization(config: MaSSFormerConfig, num_features: int) -> nn.Module:
+    """Return the normalization of maps with one pixel."""
+    # CODEPATH: true in the release and in every converted checkpoint.
+    return MaSSFormerBatchNorm(config, num_features) if config.pooled_batch_norm else nn.Identity()
+
+
 class MaSSFormerConvLayer(nn.Module):
     """Convolution without bias, batch normalization, ReLU (the paper's CBR)."""
 
@@ -315,7 +321,7 @@ class MaSSFormerSqueezeExcitation(nn.Module):
         hidden_size = config.pixel_decoder_hidden_size
         reduced_size = hidden_size // config.squeeze_reduction
         self.reduce = nn.Conv2d(hidden_size, reduced_size, kernel_size=1, bias=False)
-        self.normalization = MaSSFormerBatchNorm(config, reduced_size)
+        self.normalization = pooled_normalization(config, reduced_size)
         self.activation = nn.ReLU()
         self.expand = nn.Conv2d(reduced_size, hidden_size, kernel_size=1, bias=False)
 
@@ -484,6 +490,7 @@ class MaSSFormerCrossSemanticTransmission(nn.Module):
         self.window_size = config.window_size
         self.has_residual = config.cross_semantic_residual
         self.context_projection = MaSSFormerConvLayer(config, context_channels, hidden_size)
+        self.context_projection.normalization = pooled_normalization(config, hidden_size)
         self.semantic_convolution = MaSSFormerDeformableConvLayer(
             config, hidden_size, hidden_size, config.deform_kernel_size
         )
@@ -1153,7 +1160,7 @@ class MaSSFormerModel(MaSSFormerPreTrainedModel):
                 "Prepare images with `MaSSFormerImageProcessor`, which pads them."
             )
         norm: Any = self.pixel_decoder.squeeze_excitations[0].normalization
-        if norm.training and not isinstance(norm, nn.SyncBatchNorm) and pixel_values.shape[0] == 1:
+        if isinstance(norm, MaSSFormerBatchNorm) and norm.training and pixel_values.shape[0] == 1:
             raise ValueError(
                 "Training needs at least two images per batch and process: the pixel decoder normalizes pooled 1 x 1 "
                 "maps over the batch, and one value has no variance. Raise the batch size, convert the model with "
