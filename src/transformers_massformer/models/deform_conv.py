@@ -14,10 +14,12 @@
 """Modulated deformable convolution (Deformable ConvNets v2, arXiv:1811.11168), with several engines"""
 
 import os
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 from torchvision.ops import deform_conv2d
 from transformers.utils import logging
@@ -97,6 +99,34 @@ def sampling_plan(
     return (upper_left[..., None] + neighbours).flatten(0, 2), weights.flatten(0, 2)
 
 
+class WeightedNeighbours(torch.autograd.Function):
+    """
+    Weighted sums of four rows each of a (positions, channels) matrix. Forward is an embedding bag. Backward sums over
+    the sorted indices, again as an embedding bag, in a third of the time of the operator's own gradient.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, positions: torch.Tensor, indices: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(positions, indices, weights)
+        return F.embedding_bag(indices, positions, mode="sum", per_sample_weights=weights)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, None, torch.Tensor | None]:
+        positions, indices, weights = ctx.saved_tensors
+        to_positions = to_weights = None
+        if ctx.needs_input_grad[0]:
+            index, order = indices.flatten().sort()
+            starts = torch.searchsorted(index, torch.arange(len(positions)).to(index))
+            to_positions = F.embedding_bag(
+                order // 4, gradient, starts, mode="sum", per_sample_weights=weights.flatten()[order]
+            )
+        if ctx.needs_input_grad[2]:
+            neighbours = positions.index_select(0, indices.flatten()).unflatten(0, indices.shape)
+            to_weights = torch.bmm(neighbours, gradient[:, :, None])[:, :, 0]
+        return to_positions, None, to_weights
+
+
 def convolve_band(
     positions: torch.Tensor,
     offsets: torch.Tensor,
@@ -116,7 +146,7 @@ def convolve_band(
         taps_at_once = indices.shape[0]
     outputs = []
     for some_indices, some_weights in zip(indices.split(taps_at_once), weights.split(taps_at_once), strict=True):
-        sampled = F.embedding_bag(some_indices, positions, mode="sum", per_sample_weights=some_weights)
+        sampled = WeightedNeighbours.apply(positions, some_indices, some_weights)
         sampled = sampled.view(-1, taps_times_channels)
         outputs.append(sampled @ kernel if bias is None else torch.addmm(bias, sampled, kernel))
     return torch.cat(outputs)
