@@ -41,7 +41,7 @@ CHECKPOINT = HUB / "massformer-photo"
 RECIPE = Path(__file__).parent.parent / "src/transformers_massformer/recipes/photo.yaml"
 MASSFORMER = [sys.executable, "-m", "transformers_massformer.cli"]
 # Weights that only the training uses.
-TRAINING_ONLY = "pixel_classifiers."
+TRAINING_ONLY = ("pixel_classifiers.", "class_embeddings.")
 
 
 class Paused(Exception):
@@ -98,7 +98,8 @@ def write_weights(source: Path, folder: Path):
     kept = {name: x for name, x in weights.items() if not name.startswith(TRAINING_ONLY)}
     halved = {name: x.half() if x.is_floating_point() else x for name, x in kept.items()}
     save_file(halved, folder / "model.safetensors", metadata={"format": "pt"})
-    changes: dict[str, dict[str, Any]] = {"config.json": {"dtype": "float32", "pixel_loss_weight": 0.0}}
+    plain = {"dtype": "float32", "pixel_loss_weight": 0.0, "mask_piloted": False}
+    changes: dict[str, dict[str, Any]] = {"config.json": plain}
     for name in ("config.json", "preprocessor_config.json"):
         values = json.loads((source / name).read_text()) | changes.get(name, {})
         (folder / name).write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")

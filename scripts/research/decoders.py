@@ -38,6 +38,7 @@ EXPERIMENTS: dict[str, dict[str, Any]] = {
     "MaSSFormer, identity start": {"initialization": "identity"},
     "MaSSFormer, path around CST": {"cross_semantic_residual": True},
     "MaSSFormer, pooled maps not normalized": {"pooled_batch_norm": False},
+    "MaSSFormer, mask-piloted": {"mask_piloted": True},
 }
 # The rows of Table 4 trained as found; the full model is the last.
 ABLATION_AS_FOUND = {f"{name}, as found": switches for name, switches in ABLATION.items()}

@@ -278,6 +278,37 @@ def test_pixel_loss_is_the_mean_cross_entropy_of_every_map():
     torch.testing.assert_close(found, expected)
 
 
+def test_piloted_queries_are_compared_with_the_classes_of_their_image_in_order():
+    config = tiny_config()
+    labels = torch.full((2, 32, 64), 3)
+    labels[0, :, 20:], labels[1] = 5, 6
+    masks = torch.stack([labels == index for index in range(16)], dim=1).float()
+    class_logits, embeddings, _, edges = random_predictions(config, 2, 32, 64)
+    # Padding is not read at all.
+    ideal = torch.full((2, 2, 16), torch.nan)
+    ideal[0, 0], ideal[0, 1], ideal[1, 0] = 30 * torch.eye(16)[[3, 5, 6]]
+    features = 2 * F.avg_pool2d(masks, 2) - 1
+
+    def losses(queries):
+        found = MaSSFormerLoss(config)(
+            class_logits,
+            embeddings,
+            features,
+            edges,
+            labels,
+            piloted_class_logits=[queries[..., :8]] * 5,
+            piloted_mask_embeddings=[queries] * 5,
+        )
+        return [value for name, value in found.items() if "piloted" in name]
+
+    swapped = ideal.clone()
+    swapped[0] = ideal[0].flip(0)
+    pairs = list(zip(losses(ideal), losses(swapped), strict=True))
+    assert len(pairs) == 15
+    # Points between classes are never ideal.
+    assert all(4 * right < wrong for right, wrong in pairs), pairs
+
+
 def test_with_fixed_matching_every_class_has_its_query():
     config = tiny_config(num_queries=7, matching="fixed")
     criterion, predictions = MaSSFormerLoss(config), random_predictions(config, 2, 32, 64)

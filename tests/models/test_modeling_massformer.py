@@ -13,6 +13,7 @@ from transformers_massformer import MaSSFormerForSemanticSegmentation, MaSSForme
 from transformers_massformer.conversion import VARIANTS, convert_massformer_checkpoint, variant_config
 from transformers_massformer.models import modeling_massformer
 from transformers_massformer.models.modeling_massformer import (
+    MaSSFormerPilotedQueries,
     mask_logits,
     merge_windows,
     partition_windows,
@@ -407,6 +408,130 @@ def test_pixel_classifiers_train_and_leave_predictions_alone():
     pixel_values = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         assert torch.equal(model.eval()(pixel_values).logits, plain.eval()(pixel_values).logits)
+
+
+# ---------------------------------------------------------------- mask-piloted training
+
+
+def piloted_queries(counts: list[int], most: int = 3) -> MaSSFormerPilotedQueries:
+    """Draw piloted queries for images of 64 x 96 with some numbers of classes, padded to `most`."""
+    hidden_states = torch.randn(len(counts), most, 16)
+    masks = (torch.rand(len(counts), most, 64, 96) < 0.002).float()
+    for image, count in enumerate(counts):
+        masks[image, count:] = 0
+    return MaSSFormerPilotedQueries(hidden_states, masks)
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@torch.no_grad()
+def test_nothing_leaks_from_piloted_queries(attention):
+    model = tiny_model(mask_piloted=True)
+    model.set_attn_implementation(attention)
+    pixel_values, piloted = torch.randn(2, 3, 64, 96), piloted_queries([3, 1])
+
+    def run(queries):
+        torch.manual_seed(1)
+        outputs = model.model(pixel_values, piloted=queries)
+        return torch.stack((*outputs.intermediate_hidden_states, *outputs.mask_embeddings))
+
+    alone, together = run(None), run(piloted)
+    torch.testing.assert_close(together[:, :, :9], alone, rtol=1e-5, atol=1e-5)
+    # The same shapes give the same rounding, so that not a bit may differ.
+    changed = MaSSFormerPilotedQueries(piloted.hidden_states.clone(), piloted.masks)
+    changed.hidden_states[1, 1:] += 1
+    padding_changed = run(changed)
+    assert torch.equal(padding_changed[:, 0], together[:, 0])
+    assert torch.equal(padding_changed[:, 1, :10], together[:, 1, :10])
+    changed.hidden_states[0, 0] += 1
+    query_changed = run(changed)
+    assert torch.equal(query_changed[:, :, :9], together[:, :, :9])
+    # Piloted queries of an image see each other; the second image's are not affected.
+    assert (query_changed[-1, 0, 9:] != together[-1, 0, 9:]).any(dim=-1).all()
+    assert torch.equal(query_changed[:, 1], padding_changed[:, 1])
+
+
+@torch.no_grad()
+def test_piloted_queries_read_within_the_true_masks(monkeypatch):
+    monkeypatch.setattr(modeling_massformer, "POINT_NOISE", 0.0)
+    model = tiny_model(mask_piloted=True)
+    model.set_attn_implementation("eager")
+    piloted = piloted_queries([3, 2])
+    outputs = model.model(torch.randn(2, 3, 64, 96), piloted=piloted, output_attentions=True)
+    for attention, factor in zip(outputs.attentions, (32, 16, 8, 32), strict=True):
+        inside = F.avg_pool2d(piloted.masks, factor).flatten(2) > 0
+        inside[1, 2] = True  # Padding has no mask.
+        assert torch.equal(attention[:, :, 9:] > 0, inside[:, None].expand(-1, 2, -1, -1))
+
+
+def test_point_noise_is_a_share_of_the_mask_s_area():
+    masks = torch.zeros(1, 3, 100, 100)
+    masks[0, 1, :20], masks[0, 2] = 1, 1
+    changed = (modeling_massformer.add_point_noise(masks) != (masks > 0)).float()
+    torch.testing.assert_close(changed.mean(dim=(2, 3))[0], torch.tensor([0.0, 0.04, 0.2]), rtol=0.2, atol=0)
+    assert changed[0, 1, 20:].sum() > 0
+
+
+@pytest.mark.parametrize("overrides", [{}, {"num_queries": 7, "matching": "fixed", "use_auxiliary_loss": False}])
+@pytest.mark.parametrize("num_classes", [(3, 0), (0, 0)])
+def test_piloted_losses_have_the_known_assignment(overrides, num_classes, monkeypatch):
+    monkeypatch.setattr(modeling_massformer, "LABEL_NOISE", 0.0)
+    model = tiny_model(mask_piloted=True, **overrides).train()
+    pixel_values, labels = torch.randn(2, 3, 64, 96), torch.full((2, 64, 96), 255)
+    for image, count in enumerate(num_classes):
+        labels[image, 8:40] = 2 * (torch.arange(96) * count // 96) if count else 255
+    seen = []
+    model.model.register_forward_hook(lambda *call: seen.append(call[2]))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        outputs = model(pixel_values, labels=labels, labelled_classes=torch.ones(2, 7, dtype=torch.bool))
+    outputs.loss.backward()
+    torch.testing.assert_close(outputs.loss, torch.stack([*outputs.loss_dict.values()]).sum())
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+    names = [f"loss_{x}_piloted" for x in ("cross_entropy", "mask", "dice")]
+    steps = [] if overrides else [f"_{step}" for step in range(4)]
+    expected = {f"{name}{suffix}" for name in names for suffix in ("", *steps)}
+    assert {name for name in outputs.loss_dict if "piloted" in name} == expected
+    # One query for each class of the image: a mean over the classes 0, 2 and 4, without padding and "no object".
+    present = [0, 2, 4][: num_classes[0]]
+    gradients = model.class_embeddings.weight.grad.abs().sum(dim=1) > 0
+    assert gradients.nonzero().flatten().tolist() == present
+    assert all((outputs.loss_dict[name] > 0) == bool(present) for name in names)
+    assert outputs.class_queries_logits.shape[1] == outputs.masks_queries_logits.shape[1] == model.config.num_queries
+    if present:
+        states = seen[0].intermediate_hidden_states[-1][0, model.config.num_queries :]
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logits = model.class_predictor(states).float()
+        loss = 2 * F.cross_entropy(logits, torch.tensor(present))
+        torch.testing.assert_close(outputs.loss_dict[names[0]], loss.detach())
+
+
+def test_label_noise_changes_a_fifth_of_the_queries():
+    torch.manual_seed(0)
+    model = tiny_model(mask_piloted=True)
+    labels = torch.arange(7).repeat(300, 1, 32).reshape(300, 7, 32)
+    kept = model.piloted_queries(labels).hidden_states == model.class_embeddings.weight
+    # One in seven random classes is the true one.
+    assert kept.all(dim=-1).float().mean().item() == pytest.approx(1 - 0.2 * 6 / 7, abs=0.03)
+
+
+def test_mask_piloted_training_adds_an_embedding_that_evaluation_ignores():
+    model, plain = tiny_model(mask_piloted=True), tiny_model()
+    weights = model.state_dict()
+    assert weights.keys() - plain.state_dict().keys() == {"class_embeddings.weight"}
+    plain.load_state_dict({name: value for name, value in weights.items() if name != "class_embeddings.weight"})
+    arguments = {"pixel_values": torch.randn(2, 3, 64, 64), "labels": block_labels(2, 64, 64)}
+    results = []
+    for each in (model, plain):
+        torch.manual_seed(1)
+        results.append(each(**arguments))
+    assert results[0].loss_dict.keys() == results[1].loss_dict.keys()
+    assert torch.equal(results[0].loss, results[1].loss)
+    assert torch.equal(results[0].logits, results[1].logits)
+
+
+def test_labels_of_another_size_are_refused_before_they_become_queries():
+    model = tiny_model(mask_piloted=True).train()
+    with pytest.raises(ValueError, match="one class index per pixel"):
+        model(torch.randn(2, 3, 64, 64), labels=block_labels(3, 64, 64))
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -60,6 +60,10 @@ class TestMaSSFormerWithFixedMatching(MaSSFormerTests):
     fields = {"matching": "fixed", "num_queries": 7}
 
 
+class TestMaskPilotedMaSSFormer(MaSSFormerTests):
+    fields = {"mask_piloted": True}
+
+
 class TestMaSSFormerWithOneLayer(MaSSFormerTests):
     fields = {"num_hidden_layers": 1}
     num_hidden_states, num_attentions = 2, 1

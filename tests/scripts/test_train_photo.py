@@ -71,7 +71,7 @@ def test_annealing_needs_a_time(tmp_path):
 
 
 def test_published_weights_predict_as_the_trained_ones(tmp_path):
-    model = tiny_model(pixel_loss_weight=1.0)
+    model = tiny_model(pixel_loss_weight=1.0, mask_piloted=True)
     source, published = tmp_path / "source", tmp_path / "published"
     published.mkdir()
     model.save_pretrained(source)

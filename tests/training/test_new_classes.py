@@ -42,6 +42,17 @@ def test_a_grown_model_keeps_its_weights():
     torch.testing.assert_close(before.class_queries_logits, after.class_queries_logits[..., old_columns])
 
 
+def test_what_only_training_uses_grows_too():
+    model = tiny_model(mask_piloted=True, pixel_loss_weight=1.0)
+    grown = add_classes(model, ["car"])
+    for name, old in model.state_dict().items():
+        if name.startswith(("pixel_classifiers.", "class_embeddings.")):
+            assert torch.equal(grown.state_dict()[name][:7], old), name
+    labels = block_labels(2, 64, 64, num_labels=8)
+    grown.train()(torch.randn(2, 3, 64, 64), labels=labels).loss.backward()
+    assert grown.class_embeddings.weight.grad[7].abs().sum() > 0
+
+
 def test_semantic_maps_grow_too():
     model = tiny_model(backbone_config=TINY_SEMASK)
     grown = add_classes(model, ["car"])

@@ -163,6 +163,11 @@ class MaSSFormerConfig(SegmentationLabelsMixin, PreTrainedConfig):
     matching (`str`, *optional*, defaults to `"bipartite"`):
         How queries are matched to the classes of an image: with the lowest total cost (`"bipartite"`), or each class
         with the query of the same index (`"fixed"`; MaskFormer, section 3.2), which needs one query per label.
+    mask_piloted (`bool`, *optional*, defaults to `False`):
+        Whether training also decodes one query for each class of an image, made from an embedding of the class, which
+        reads the memories within the class's true mask in every layer and needs no matching (MP-Former,
+        arXiv:2303.07336). Other queries do not see them and inference does not use them; hidden states and attentions
+        requested in training include them, last.
     lambda_1 (`float`, *optional*, defaults to 5.0):
         Edge emphasis: a point of the mask loss is weighted by `1 + lambda_1 * W` (section 4.2, Eq. 7; value: release).
     lambda_2 (`float`, *optional*, defaults to 1.0):
@@ -250,6 +255,7 @@ class MaSSFormerConfig(SegmentationLabelsMixin, PreTrainedConfig):
     pixel_loss_weight: float | int = 0.0
     no_object_weight: float | int = 0.1
     matching: str = "bipartite"
+    mask_piloted: bool = False
     lambda_1: float | int = 5.0
     lambda_2: float | int = 1.0
     pseudo_label_classes: list[int] | tuple[int, ...] = ()

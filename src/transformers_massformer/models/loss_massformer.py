@@ -302,6 +302,12 @@ class MaSSFormerLoss(nn.Module):
         normalizer = mean_over_processes(weights[targets].sum())
         return losses / normalizer.clamp(min=torch.finfo(normalizer.dtype).tiny)
 
+    def piloted_class_loss(self, class_logits: torch.Tensor, classes: list[torch.Tensor]) -> torch.Tensor:
+        """Compute the cross-entropy of the piloted queries, one for each class of an image; padding is left out."""
+        logits = torch.cat([x[: len(present)] for x, present in zip(class_logits, classes, strict=True)])
+        each = torch.arange(len(logits), device=logits.device)
+        return self.class_loss(logits[None], [(each, each)], [torch.cat(classes)])
+
     def mask_losses(
         self,
         mask_embeddings: torch.Tensor,
@@ -400,6 +406,8 @@ class MaSSFormerLoss(nn.Module):
         pixel_logits: Sequence[torch.Tensor] = (),
         coarse_edges: torch.Tensor | None = None,
         labelled_classes: torch.Tensor | None = None,
+        piloted_class_logits: Sequence[torch.Tensor] = (),
+        piloted_mask_embeddings: Sequence[torch.Tensor] = (),
     ) -> dict[str, torch.Tensor]:
         """
         Compute the loss of a batch.
@@ -421,16 +429,23 @@ class MaSSFormerLoss(nn.Module):
                 Booleans: images with unreliable edges, which are suppressed.
             labelled_classes (`torch.Tensor` of shape `(batch_size, num_labels)`, *optional*):
                 Booleans: classes labelled wherever they occur in an image. Default: all.
+            piloted_class_logits (sequence of `torch.Tensor`, *optional*):
+                Class logits of the piloted queries, one for each class of an image in ascending order, then padding.
+            piloted_mask_embeddings (sequence of `torch.Tensor`, *optional*):
+                Their mask embeddings.
 
         Returns:
             `dict[str, torch.Tensor]`: `loss`, the sum of the other entries, which are weighted already:
             `loss_cross_entropy`, `loss_mask`, `loss_dice` of the final step, the same with suffix `_0`, `_1` ... for
-            earlier steps, `loss_edge`, `loss_pixel` with pixel logits, and `loss_semantic` with semantic maps.
+            earlier steps, `loss_edge`, `loss_pixel` with pixel logits, and `loss_semantic` with semantic maps. Piloted
+            queries add `loss_cross_entropy_piloted`, `loss_mask_piloted`, `loss_dice_piloted`, and the same with `_0`,
+            `_1` ...
 
         Raises:
             ValueError: If `labels` does not have the image's size or contains values outside the classes.
         """
-        self.check_labels(labels, mask_features)
+        batch_size, _, height, width = mask_features.shape
+        self.check_labels(labels, batch_size, 2 * height, 2 * width)
         with torch.autocast(device_type=labels.device.type, enabled=False):
             labels = labels.long()
             classes, masks = semantic_targets(labels, self.num_labels, self.config.ignore_index)
@@ -444,10 +459,24 @@ class MaSSFormerLoss(nn.Module):
             num_masks = mean_over_processes(num_masks).clamp(min=1)
 
             features = mask_features.float()
-            height, width = features.shape[-2:]
             coarse_features = F.interpolate(features, size=(height // 2, width // 2), mode="bilinear")
             final_step = len(class_queries_logits) - 1
             losses = {}
+
+            def add_losses(
+                suffix: str,
+                class_loss: torch.Tensor,
+                embeddings: torch.Tensor,
+                step_features: torch.Tensor,
+                matches: list[tuple[torch.Tensor, torch.Tensor]],
+            ):
+                mask_loss, mask_dice_loss = self.mask_losses(
+                    embeddings, step_features, matches, masks, weights, emphases, num_masks, ignored
+                )
+                losses[f"loss_cross_entropy{suffix}"] = self.config.class_weight * class_loss
+                losses[f"loss_mask{suffix}"] = self.config.mask_weight * mask_loss
+                losses[f"loss_dice{suffix}"] = self.config.dice_weight * mask_dice_loss
+
             for step, (class_logits, embeddings) in enumerate(zip(class_queries_logits, mask_embeddings, strict=True)):
                 # CODEPATH: training choice; no checkpoint depends on it.
                 if step < final_step and not self.config.use_auxiliary_loss:
@@ -456,13 +485,14 @@ class MaSSFormerLoss(nn.Module):
                 step_features = features if step == final_step else coarse_features
                 class_logits, embeddings = class_logits.float(), embeddings.float()
                 matches = self.match(class_logits, embeddings, step_features, classes, padded_masks, ignored)
-                mask_loss, mask_dice_loss = self.mask_losses(
-                    embeddings, step_features, matches, masks, weights, emphases, num_masks, ignored
-                )
                 class_loss = self.class_loss(class_logits, matches, classes, labelled_classes)
-                losses[f"loss_cross_entropy{suffix}"] = self.config.class_weight * class_loss
-                losses[f"loss_mask{suffix}"] = self.config.mask_weight * mask_loss
-                losses[f"loss_dice{suffix}"] = self.config.dice_weight * mask_dice_loss
+                add_losses(suffix, class_loss, embeddings, step_features, matches)
+                if piloted_class_logits:
+                    class_loss = self.piloted_class_loss(piloted_class_logits[step].float(), classes)
+                    embeddings = piloted_mask_embeddings[step].float()
+                    indices = [torch.arange(len(c), device=labels.device) for c in classes]
+                    known = [(each, each) for each in indices]
+                    add_losses(f"_piloted{suffix}", class_loss, embeddings, step_features, known)
             losses["loss_edge"] = self.config.edge_weight * self.edge_loss(edge_logits.float(), labels, coarse_edges)
             if pixel_logits:
                 losses["loss_pixel"] = self.config.pixel_loss_weight * self.pixel_loss(pixel_logits, labels)
@@ -471,9 +501,8 @@ class MaSSFormerLoss(nn.Module):
                 losses["loss_semantic"] = self.config.semantic_loss_weight * semantic_loss
         return {"loss": torch.stack(list(losses.values())).sum(), **losses}
 
-    def check_labels(self, labels: torch.Tensor, mask_features: torch.Tensor):
-        batch_size, _, height, width = mask_features.shape
-        expected = (batch_size, 2 * height, 2 * width)
+    def check_labels(self, labels: torch.Tensor, batch_size: int, height: int, width: int):
+        expected = (batch_size, height, width)
         if labels.is_floating_point() or tuple(labels.shape) != expected:
             raise ValueError(
                 f"`labels` must be integers of shape {expected}, one class index per pixel of `pixel_values`, got "

@@ -24,6 +24,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils.rnn import pad_sequence
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.backbone_utils import load_backbone
@@ -39,7 +40,7 @@ from .batch_norm_folding import fold_batch_norms
 from .batch_norm_statistics import fix_statistics_under_adapters
 from .configuration_massformer import MaSSFormerConfig
 from .deform_conv import ModulatedDeformConv2d, rows_read
-from .loss_massformer import MaSSFormerLoss
+from .loss_massformer import MaSSFormerLoss, semantic_targets
 from .semantic_readout import semantic_scores
 
 
@@ -51,6 +52,24 @@ BAND_VALUES = 2**22
 STRIPE_BANDS = 4
 # Rows beyond a band that a deformable convolution is given; it reads more where its offsets reach further.
 READ_AHEAD = 16
+# Share of piloted queries made from a random class, and of the positions that change sides of their masks, relative to
+# the mask's area (MP-Former).
+LABEL_NOISE = POINT_NOISE = 0.2
+
+
+@dataclass
+class MaSSFormerPilotedQueries:
+    """
+    Queries that read the memories within given masks (MP-Former), padded to one number per image.
+
+    Attributes:
+        hidden_states (`torch.Tensor` of shape `(batch_size, num_piloted, hidden_size)`): The queries.
+        masks (`torch.Tensor` of shape `(batch_size, num_piloted, height, width)`):
+            Their masks, 0 or 1, at the image's size; those of padding are empty.
+    """
+
+    hidden_states: torch.Tensor
+    masks: torch.Tensor
 
 
 @auto_docstring(custom_intro="Output of the transformer decoder.")
@@ -149,8 +168,9 @@ class MaSSFormerForSemanticSegmentationOutput(ModelOutput):
         Cross-attention weights of each layer, of shape `(batch_size, num_heads, num_queries, memory_length)`.
     loss_dict (`dict[str, torch.Tensor]`, *optional*, returned when `labels` are given):
         The weighted terms that add up to `loss`, as scalars without gradients: `loss_cross_entropy`, `loss_mask` and
-        `loss_dice` of the final step, the same with suffix `_0`, `_1` ... for earlier steps, `loss_edge`, and
-        `loss_semantic` if the backbone has semantic layers.
+        `loss_dice` of the final step, the same with suffix `_0`, `_1` ... for earlier steps, `loss_edge`,
+        `loss_semantic` if the backbone has semantic layers, `loss_pixel` with `config.pixel_loss_weight`, and
+        `loss_cross_entropy_piloted` ... in training with `config.mask_piloted`.
     """
 
     loss: torch.Tensor | None = None
@@ -258,6 +278,18 @@ def untracked_statistics(module: nn.Module):
             counter.copy_(count)
 
 
+def additive_mask(hidden: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Compute the (B, 1, Q, K) additive attention mask of (B, Q, K) booleans that tell which keys are hidden."""
+    mask = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device)
+    return mask.masked_fill(hidden, torch.finfo(dtype).min)[:, None]
+
+
+def add_point_noise(masks: torch.Tensor) -> torch.Tensor:
+    """Move random positions of (B, Q, H, W) masks to the other side, up to `POINT_NOISE` times the mask's area."""
+    share = POINT_NOISE * masks.mean(dim=(2, 3), keepdim=True)
+    return (masks > 0) ^ (torch.rand_like(masks) < share)
+
+
 def mask_logits(mask_embeddings: torch.Tensor, mask_features: torch.Tensor) -> torch.Tensor:
     """Compute the (B, Q, H, W) mask logits of (B, Q, C) embeddings over (B, C, H, W) features."""
     return (mask_embeddings @ mask_features.flatten(2)).unflatten(2, mask_features.shape[-2:])
@@ -267,6 +299,11 @@ def mask_logits_rows(mask_embeddings: torch.Tensor, mask_features: torch.Tensor)
     """Compute the same logits from channels-last features, as a channels-last (B, Q, H, W) map."""
     logits = mask_features.permute(0, 2, 3, 1).flatten(1, 2) @ mask_embeddings.transpose(1, 2)
     return logits.unflatten(1, mask_features.shape[-2:]).permute(0, 3, 1, 2)
+
+
+def split_queries(steps: Sequence[torch.Tensor], num_queries: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Split the (B, Q, C) states of each step into those of the learnable and those of the piloted queries."""
+    return [states[:, :num_queries] for states in steps], [states[:, num_queries:] for states in steps]
 
 
 def partition_windows(feature_map: torch.Tensor, window_size: int, rows: int, columns: int) -> torch.Tensor:
@@ -848,6 +885,7 @@ class MaSSFormerTransformerDecoderLayer(GradientCheckpointingLayer):
         keys: torch.Tensor,
         memory: torch.Tensor,
         attention_mask: torch.Tensor,
+        self_attention_mask: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
         residual = hidden_states
@@ -858,7 +896,7 @@ class MaSSFormerTransformerDecoderLayer(GradientCheckpointingLayer):
 
         residual = hidden_states
         queries = hidden_states + query_positions
-        hidden_states, _ = self.self_attention(queries, queries, hidden_states, **kwargs)
+        hidden_states, _ = self.self_attention(queries, queries, hidden_states, self_attention_mask, **kwargs)
         hidden_states = self.self_attention_layer_norm(residual + hidden_states)
 
         return self.final_layer_norm(hidden_states + self.mlp(hidden_states))
@@ -1053,17 +1091,42 @@ class MaSSFormerTransformerDecoder(MaSSFormerPreTrainedModel):
         self.post_init()
 
     @torch.no_grad()
-    def attention_mask(self, mask_embeddings: torch.Tensor, level_features: torch.Tensor) -> torch.Tensor:
+    def attention_mask(
+        self, mask_embeddings: torch.Tensor, level_features: torch.Tensor, piloted_masks: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """
         Compute the additive mask (B, 1, Q, H * W) that hides the positions outside its mask from each query; a query
         with an empty mask sees everything. Resizing commutes with the product over channels, so the masks are computed
-        from features at the memory's size and never exist at a larger one.
+        from features at the memory's size and never exist at a larger one. Piloted queries, the last ones, see their
+        given masks with noise instead.
         """
         outside = mask_logits(mask_embeddings, level_features).flatten(2)
         outside = outside.sigmoid() < 0.5
+        if piloted_masks is not None:
+            piloted_outside = ~add_point_noise(piloted_masks).flatten(2)
+            outside = torch.cat((outside[:, : self.config.num_queries], piloted_outside), dim=1)
         outside = outside & ~outside.all(dim=-1, keepdim=True)
-        mask = torch.zeros(outside.shape, dtype=level_features.dtype, device=outside.device)
-        return mask.masked_fill(outside, torch.finfo(mask.dtype).min)[:, None]
+        return additive_mask(outside, level_features.dtype)
+
+    @torch.no_grad()
+    def piloted_masks(self, masks: torch.Tensor, level_features: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Resize the masks of piloted queries to the sizes of the memories, keeping every position that they touch."""
+        batch_size, num_piloted = masks.shape[:2]
+        # As one batch, because pooling accepts no maps without channels.
+        maps = masks.flatten(0, 1)[:, None]
+        pooled = [F.adaptive_max_pool2d(maps, features.shape[-2:]) for features in level_features]
+        return [x[:, 0].unflatten(0, (batch_size, num_piloted)) for x in pooled]
+
+    @torch.no_grad()
+    def self_attention_mask(self, masks: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """
+        Compute the additive mask (B, 1, Q, Q) that hides the piloted queries from the learnable ones, which inference
+        has alone, and padding from all.
+        """
+        num_queries, is_padding = self.config.num_queries, ~masks.flatten(2).any(dim=-1)
+        hidden = F.pad(is_padding, (num_queries, 0))[:, None].repeat(1, num_queries + masks.shape[1], 1)
+        hidden[:, :num_queries, num_queries:] = True
+        return additive_mask(hidden, dtype)
 
     @torch.no_grad()
     def level_features(self, coarse_features: torch.Tensor) -> list[torch.Tensor]:
@@ -1080,6 +1143,7 @@ class MaSSFormerTransformerDecoder(MaSSFormerPreTrainedModel):
         self,
         memories: list[torch.Tensor],
         level_features: list[torch.Tensor],
+        piloted: MaSSFormerPilotedQueries | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MaSSFormerTransformerDecoderOutput:
         r"""
@@ -1088,6 +1152,8 @@ class MaSSFormerTransformerDecoder(MaSSFormerPreTrainedModel):
             the decoder works on a copy.
         level_features (`list[torch.Tensor]` of shape `(batch_size, hidden_size, height / s, width / s)`):
             Mask features at the sizes of the memories.
+        piloted (`MaSSFormerPilotedQueries`, *optional*):
+            Queries with given masks. They follow the learnable queries in all outputs.
         """
         batch_size, hidden_size = memories[0].shape[:2]
         level_keys, level_memories = [], []
@@ -1100,16 +1166,24 @@ class MaSSFormerTransformerDecoder(MaSSFormerPreTrainedModel):
 
         # Repeated, not expanded: the first hidden state must not share memory with the parameter.
         hidden_states = self.query_features.weight.repeat(batch_size, 1, 1)
+        query_positions, self_attention_mask = self.query_positions.weight, None
+        piloted_masks: list[torch.Tensor | None] = [None] * len(level_features)
+        if piloted is not None:
+            hidden_states = torch.cat((hidden_states, piloted.hidden_states), dim=1)
+            query_positions = F.pad(query_positions, (0, 0, 0, piloted.masks.shape[1]))
+            piloted_masks = [*self.piloted_masks(piloted.masks, level_features)]
+            self_attention_mask = self.self_attention_mask(piloted.masks, level_features[0].dtype)
         normalized_states = [self.layernorm(hidden_states)]
         mask_embeddings = [self.mask_embedder(normalized_states[-1])]
         for index, layer in enumerate(self.layers):
             level = index % len(level_memories)
             hidden_states = layer(
                 hidden_states,
-                self.query_positions.weight,
+                query_positions,
                 level_keys[level],
                 level_memories[level],
-                self.attention_mask(mask_embeddings[-1], level_features[level]),
+                self.attention_mask(mask_embeddings[-1], level_features[level], piloted_masks[level]),
+                self_attention_mask,
                 **kwargs,
             )
             normalized_states.append(self.layernorm(hidden_states))
@@ -1238,13 +1312,19 @@ class MaSSFormerModel(MaSSFormerPreTrainedModel):
     @can_return_tuple
     @auto_docstring
     def forward(
-        self, pixel_values: torch.Tensor, output_pixel_features: bool = True, **kwargs: Unpack[TransformersKwargs]
+        self,
+        pixel_values: torch.Tensor,
+        output_pixel_features: bool = True,
+        piloted: MaSSFormerPilotedQueries | None = None,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> MaSSFormerModelOutput:
         r"""
         output_pixel_features (`bool`, *optional*, defaults to `True`):
             Whether to return the mask features and the memories. If `False`, the mask logits are returned instead;
             inference then computes them in bands of rows, so that the features, several times their size, never exist
             as a whole.
+        piloted (`MaSSFormerPilotedQueries`, *optional*):
+            Queries with given masks, for training. They follow the learnable queries in all outputs.
         """
         self.check_input(pixel_values)
         pixel_values = pixel_values.to(self.dtype)
@@ -1256,14 +1336,16 @@ class MaSSFormerModel(MaSSFormerPreTrainedModel):
         self.check_feature_maps(pixel_values, feature_maps)
         bands = self.choose_bands(pixel_values)
         memories, mask_features, masks_queries_logits = [], None, None
-        if not output_pixel_features and len(bands) > 1:
+        if piloted is None and not output_pixel_features and len(bands) > 1:
             decoder_outputs, masks_queries_logits, edge_logits = self.predict_in_bands(
                 pixel_values, feature_maps, bands, **kwargs
             )
         else:
             memories, mask_features, edge_logits = self.pixel_decoder(pixel_values, feature_maps)
             level_features = self.transformer_decoder.level_features(halve(mask_features))
-            decoder_outputs = self.transformer_decoder(list(memories), level_features, return_dict=True, **kwargs)
+            decoder_outputs = self.transformer_decoder(
+                list(memories), level_features, piloted=piloted, return_dict=True, **kwargs
+            )
             if not output_pixel_features:
                 masks_queries_logits = mask_logits(decoder_outputs.mask_embeddings[-1], mask_features)
         return MaSSFormerModelOutput(
@@ -1292,6 +1374,9 @@ class MaSSFormerForSemanticSegmentation(MaSSFormerPreTrainedModel):
         self.pixel_classifiers = nn.ModuleList(
             nn.Conv2d(config.hidden_size, self.criterion.num_labels, kernel_size=1) for _ in range(num_classifiers)
         )
+        # CODEPATH: training choice; no converted checkpoint has them, and inference does not use them.
+        if config.mask_piloted:
+            self.class_embeddings = nn.Embedding(self.criterion.num_labels, config.hidden_size)
         self.post_init()
 
     def pixel_logits(self, outputs: MaSSFormerModelOutput) -> list[torch.Tensor]:
@@ -1299,6 +1384,17 @@ class MaSSFormerForSemanticSegmentation(MaSSFormerPreTrainedModel):
         memories: Any = outputs.pixel_decoder_hidden_states
         feature_maps = (*memories, outputs.mask_features)
         return [classify(x) for classify, x in zip(self.pixel_classifiers, feature_maps, strict=False)]
+
+    # Nothing to compile: the number of queries varies with the classes of a batch.
+    @torch.compiler.disable
+    def piloted_queries(self, labels: torch.Tensor) -> MaSSFormerPilotedQueries:
+        """Make a query for each class of an image from the embedding of the class, or for some of a random one."""
+        num_labels = self.criterion.num_labels
+        present, masks = semantic_targets(labels.long(), num_labels, self.config.ignore_index)
+        classes = pad_sequence(present, batch_first=True)
+        is_noise = torch.rand(classes.shape, device=classes.device) < LABEL_NOISE
+        classes = torch.where(is_noise, torch.randint_like(classes, num_labels), classes)
+        return MaSSFormerPilotedQueries(self.class_embeddings(classes), pad_sequence(masks, batch_first=True))
 
     @can_return_tuple
     @auto_docstring
@@ -1326,14 +1422,24 @@ class MaSSFormerForSemanticSegmentation(MaSSFormerPreTrainedModel):
         if output_auxiliary_logits is None:
             output_auxiliary_logits = labels is not None
         output_pixel_features = output_auxiliary_logits or labels is not None
-        outputs = self.model(pixel_values, output_pixel_features, return_dict=True, **kwargs)
+        piloted = None
+        # CODEPATH: training choice; no checkpoint depends on it.
+        if self.config.mask_piloted and self.training and labels is not None:
+            self.criterion.check_labels(labels, len(pixel_values), *pixel_values.shape[-2:])
+            piloted = self.piloted_queries(labels)
+        outputs = self.model(pixel_values, output_pixel_features, piloted, return_dict=True, **kwargs)
         class_queries_logits = [self.class_predictor(states) for states in outputs.intermediate_hidden_states]
+        mask_embeddings = outputs.mask_embeddings
+        piloted_class_logits, piloted_mask_embeddings = [], []
+        if piloted is not None:
+            class_queries_logits, piloted_class_logits = split_queries(class_queries_logits, self.config.num_queries)
+            mask_embeddings, piloted_mask_embeddings = split_queries(mask_embeddings, self.config.num_queries)
 
         loss, loss_dict = None, None
         if labels is not None:
             losses = self.criterion(
                 class_queries_logits,
-                outputs.mask_embeddings,
+                mask_embeddings,
                 outputs.mask_features,
                 outputs.edge_logits,
                 labels,
@@ -1341,6 +1447,8 @@ class MaSSFormerForSemanticSegmentation(MaSSFormerPreTrainedModel):
                 self.pixel_logits(outputs),
                 coarse_edges,
                 labelled_classes,
+                piloted_class_logits,
+                piloted_mask_embeddings,
             )
             loss = losses.pop("loss")
             loss_dict = {name: value.detach() for name, value in losses.items()}
@@ -1353,14 +1461,12 @@ class MaSSFormerForSemanticSegmentation(MaSSFormerPreTrainedModel):
                     "class_queries_logits": class_logits,
                     "masks_queries_logits": mask_logits(embeddings, coarse_features),
                 }
-                for class_logits, embeddings in zip(
-                    class_queries_logits[:-1], outputs.mask_embeddings[:-1], strict=True
-                )
+                for class_logits, embeddings in zip(class_queries_logits[:-1], mask_embeddings[:-1], strict=True)
             ]
 
         masks_queries_logits = outputs.masks_queries_logits
         if output_pixel_features:
-            masks_queries_logits = mask_logits(outputs.mask_embeddings[-1], outputs.mask_features)
+            masks_queries_logits = mask_logits(mask_embeddings[-1], outputs.mask_features)
         return MaSSFormerForSemanticSegmentationOutput(
             loss=loss,
             class_queries_logits=class_queries_logits[-1],

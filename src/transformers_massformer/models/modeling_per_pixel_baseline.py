@@ -138,7 +138,8 @@ class PerPixelBaselineForSemanticSegmentation(MaSSFormerPreTrainedModel):
     def losses(self, outputs: Any, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         """Compute the weighted terms of the loss."""
         config, losses = self.config, {}
-        self.criterion.check_labels(labels, outputs.mask_features)
+        batch_size, _, height, width = outputs.mask_features.shape
+        self.criterion.check_labels(labels, batch_size, 2 * height, 2 * width)
         final_step, coarse_features = len(outputs.mask_embeddings) - 1, halve(outputs.mask_features)
         for step, embeddings in enumerate(outputs.mask_embeddings):
             # CODEPATH: training choice; no checkpoint depends on it.

@@ -24,8 +24,8 @@ class LabelSetting(StrEnum):
     alone = "alone"
 
 
-# Weights of a SeMask backbone with one row per class.
-SEMANTIC_PROJECTION = re.compile(r"\.semantic_layer\.blocks\.\d+\.[qk]_proj\.")
+# Weights with one row per class: of a SeMask backbone, and those that only training uses.
+ROW_PER_CLASS = re.compile(r"\.semantic_layer\.blocks\.\d+\.[qk]_proj\.|^pixel_classifiers\.|^class_embeddings\.")
 
 
 def label_names(labels: Sequence[str]) -> dict[str, Any]:
@@ -72,8 +72,8 @@ def add_classes(model: PreTrainedModel, names: Sequence[str]) -> MaSSFormerForSe
         rows[: len(old)], rows[-1] = kept[name][:-1], kept[name][-1]
         kept[name] = rows
     for name, value in weights.items():
-        if SEMANTIC_PROJECTION.search(name) and len(value) > len(kept[name]):
-            # Zero keys leave the attention unchanged; queries, which are the semantic map, start from a new model's.
+        if ROW_PER_CLASS.search(name) and len(value) > len(kept[name]):
+            # Zero keys leave the attention unchanged; all else, such as the semantic map, starts from a new model's.
             rows = torch.zeros_like(value) if ".k_proj." in name else value.clone()
             rows[: len(kept[name])] = kept[name]
             kept[name] = rows
