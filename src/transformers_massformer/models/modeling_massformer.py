@@ -336,14 +336,21 @@ def pooled_normalization(config: MaSSFormerConfig, num_features: int) -> nn.Modu
 
 
 class MaSSFormerConvLayer(nn.Module):
-    """Convolution without bias, batch normalization, ReLU (the paper's CBR)."""
+    """Convolution without bias, batch normalization (or another, if given), ReLU (the paper's CBR)."""
 
-    def __init__(self, config: MaSSFormerConfig, in_channels: int, out_channels: int, kernel_size: int = 1):
+    def __init__(
+        self,
+        config: MaSSFormerConfig,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 1,
+        normalization: nn.Module | None = None,
+    ):
         super().__init__()
         self.convolution = nn.Conv2d(
             in_channels, out_channels, kernel_size=kernel_size, padding=kernel_size // 2, bias=False
         )
-        self.normalization = MaSSFormerBatchNorm(config, out_channels)
+        self.normalization = MaSSFormerBatchNorm(config, out_channels) if normalization is None else normalization
         self.activation = nn.ReLU()
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
@@ -526,8 +533,9 @@ class MaSSFormerCrossSemanticTransmission(nn.Module):
         hidden_size = config.pixel_decoder_hidden_size
         self.window_size = config.window_size
         self.has_residual = config.cross_semantic_residual
-        self.context_projection = MaSSFormerConvLayer(config, context_channels, hidden_size)
-        self.context_projection.normalization = pooled_normalization(config, hidden_size)
+        self.context_projection = MaSSFormerConvLayer(
+            config, context_channels, hidden_size, normalization=pooled_normalization(config, hidden_size)
+        )
         self.semantic_convolution = MaSSFormerDeformableConvLayer(
             config, hidden_size, hidden_size, config.deform_kernel_size
         )
