@@ -58,6 +58,6 @@ def test_the_training_is_described_with_its_options(tmp_path):
     settings = describe_training(ModelArguments(model="r50", backbone_weights="a/r50.pth"), data, args, 9, 80_000, 500)
     assert settings["Data"] == "9 images of `photos`, split `train`, with pseudo-labels of `labels` (reweighted)"
     assert settings["Steps"] == "80,000, 16 crops each, on 1 process(es)"
-    assert "learning rate 0.0003 (backbone x 0.1), weight decay 0.05" in settings["Optimiser"]
+    assert "learning rate 0.0003 (backbone x 0.1, offsets x 1), weight decay 0.05" in settings["Optimiser"]
     assert settings["Backbone"] == "started from `r50.pth`"
     assert settings["Best checkpoint"] == "by mean_boundary_iou, step 500"

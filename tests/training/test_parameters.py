@@ -12,14 +12,16 @@ from transformers_massformer.training.parameters import backbone_of, fix_statist
 
 def test_parameter_groups():
     model = tiny_model()
-    groups = parameter_groups(model, learning_rate=1.0, weight_decay=0.5, backbone_factor=0.1)
+    groups = parameter_groups(model, learning_rate=1.0, weight_decay=0.5, backbone_factor=0.1, offset_factor=0.2)
     where = {id(p): (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
     assert len(where) == len(list(model.parameters()))
     for name, parameter in model.named_parameters():
         module = model.get_submodule(name.rpartition(".")[0])
         undecayed = isinstance(module, nn.BatchNorm2d | nn.LayerNorm | nn.Embedding)
-        expected = (0.1 if ".backbone." in name else 1.0, 0.0 if undecayed else 0.5)
+        factor = 0.1 if ".backbone." in name else 0.2 if ".offset." in name else 1.0
+        expected = (factor, 0.0 if undecayed else 0.5)
         assert where[id(parameter)] == expected, name
+    assert sum(rate == 0.2 for rate, _ in where.values()) == 16
     for name in ("query_features", "query_positions", "level_embeddings"):
         weight = getattr(model.model.transformer_decoder, name).weight
         assert where[id(weight)] == (1.0, 0.0)

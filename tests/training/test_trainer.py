@@ -107,6 +107,7 @@ def test_accumulation_reaches_the_total_batch_size(data, tmp_path):
     [
         ({"fixed_norm_statistics": "some"}, "fixed_norm_statistics is 'some'"),
         ({"backbone_learning_rate_factor": -1.0}, "must be 0 or more"),
+        ({"offset_learning_rate_factor": -0.1}, "offset_learning_rate_factor is -0.1; it must be 0 or more"),
     ],
 )
 def test_bad_arguments_are_refused(tmp_path, option, message):

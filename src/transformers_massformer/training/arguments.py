@@ -24,6 +24,9 @@ class MaSSFormerTrainingArguments(TrainingArguments):
     Args:
         backbone_learning_rate_factor (`float`, *optional*, defaults to 0.1):
             Learning rate of the backbone relative to `learning_rate` (release).
+        offset_learning_rate_factor (`float`, *optional*, defaults to 1.0):
+            Learning rate of the layers that compute the offsets of MaSSFormer's deformable convolutions, relative to
+            `learning_rate`. At a high learning rate, offsets otherwise leave the map within a few hundred steps.
         total_train_batch_size (`int`, *optional*):
             Images per optimiser step over all processes, reached by gradient accumulation; replaces
             `gradient_accumulation_steps`. As always in `transformers.Trainer`, each accumulated batch is normalised
@@ -73,6 +76,9 @@ class MaSSFormerTrainingArguments(TrainingArguments):
     backbone_learning_rate_factor: float = field(
         default=0.1, metadata={"help": "Learning rate of the backbone relative to learning_rate."}
     )
+    offset_learning_rate_factor: float = field(
+        default=1.0, metadata={"help": "Learning rate of deformable convolutions' offsets relative to learning_rate."}
+    )
     total_train_batch_size: int | None = field(
         default=None,
         metadata={"help": "Images per step over all processes, by gradient accumulation; the paper uses 16."},
@@ -106,10 +112,9 @@ class MaSSFormerTrainingArguments(TrainingArguments):
                 f"fixed_norm_statistics is {self.fixed_norm_statistics!r}; choose one of "
                 f"{', '.join(FIXED_STATISTICS)}."
             )
-        if self.backbone_learning_rate_factor < 0:
-            raise ValueError(
-                f"backbone_learning_rate_factor is {self.backbone_learning_rate_factor}; it must be 0 or more."
-            )
+        for name in ("backbone_learning_rate_factor", "offset_learning_rate_factor"):
+            if (value := getattr(self, name)) < 0:
+                raise ValueError(f"{name} is {value}; it must be 0 or more.")
         if self.total_train_batch_size is not None:
             self.gradient_accumulation_steps = self.accumulation_steps(self.total_train_batch_size)
 

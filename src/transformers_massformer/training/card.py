@@ -95,8 +95,9 @@ def describe_training(
         f"{max(data.short_sides)} pixels; seed {args.seed}",
         "Steps": f"{steps:,}, {batch} crops each, on {args.world_size} process(es)",
         "Optimiser": f"{getattr(args.optim, 'value', args.optim)}, learning rate {args.learning_rate:g} (backbone x "
-        f"{args.backbone_learning_rate_factor:g}), weight decay {args.weight_decay:g}, gradients clipped to "
-        f"{args.max_grad_norm:g}, schedule {getattr(args.lr_scheduler_type, 'value', args.lr_scheduler_type)}",
+        f"{args.backbone_learning_rate_factor:g}, offsets x {args.offset_learning_rate_factor:g}), weight decay "
+        f"{args.weight_decay:g}, gradients clipped to {args.max_grad_norm:g}, schedule "
+        f"{getattr(args.lr_scheduler_type, 'value', args.lr_scheduler_type)}",
         "Backbone": f"started from {start}" + (", frozen" if args.freeze_backbone else ""),
         "Precision": precision,
         "Hardware": hardware(args.device),

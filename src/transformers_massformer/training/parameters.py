@@ -7,6 +7,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
+from ..models.modeling_massformer import MaSSFormerDeformableConvLayer
 from .arguments import MaSSFormerTrainingArguments
 
 
@@ -38,40 +39,40 @@ def batch_norms(module: nn.Module) -> Iterable[_BatchNorm]:
 
 
 def parameter_groups(
-    model: nn.Module, learning_rate: float, weight_decay: float, backbone_factor: float
+    model: nn.Module, learning_rate: float, weight_decay: float, backbone_factor: float, offset_factor: float = 1.0
 ) -> list[dict[str, object]]:
     """
-    Group the trained parameters for an optimiser: the backbone has a lower learning rate, and normalisation layers and
-    the embeddings of queries, positions and levels have no weight decay (release).
+    Group the trained parameters for an optimiser: the backbone and the offsets of deformable convolutions have their
+    own learning rates, and normalisation layers and the embeddings of queries, positions and levels have no weight
+    decay (release).
 
     Args:
         model (`nn.Module`): A model with a backbone.
         learning_rate (`float`): Learning rate outside the backbone.
         weight_decay (`float`): Weight decay of all other parameters.
         backbone_factor (`float`): Learning rate of the backbone relative to `learning_rate`.
+        offset_factor (`float`, *optional*, defaults to 1.0):
+            Learning rate of the layers that compute offsets relative to `learning_rate`.
 
     Returns:
-        `list[dict]`: At most four groups with `params`, `lr` and `weight_decay`.
+        `list[dict]`: At most six groups with `params`, `lr` and `weight_decay`.
     """
-    in_backbone = {id(parameter) for parameter in backbone_of(model).parameters()}
-    undecayed = {
-        id(parameter)
-        for module in model.modules()
-        if isinstance(module, UNDECAYED)
-        for parameter in module.parameters(recurse=False)
-    }
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    factors = {id(parameter): backbone_factor for parameter in backbone_of(model).parameters()}
+    undecayed: set[int] = set()
+    for module in model.modules():
+        if isinstance(module, UNDECAYED):
+            undecayed |= {id(parameter) for parameter in module.parameters(recurse=False)}
+        if isinstance(module, MaSSFormerDeformableConvLayer):
+            factors |= {id(parameter): offset_factor for parameter in module.offset.parameters()}
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for parameter in model.parameters():
         if parameter.requires_grad:
-            groups.setdefault((id(parameter) in in_backbone, id(parameter) not in undecayed), []).append(parameter)
+            key = factors.get(id(parameter), 1.0), id(parameter) not in undecayed
+            groups.setdefault(key, []).append(parameter)
+    # The logged learning rate is the first group's: `learning_rate` itself.
     return [
-        {
-            "params": parameters,
-            "lr": learning_rate * backbone_factor if slow else learning_rate,
-            "weight_decay": weight_decay if decays else 0.0,
-        }
-        # Sorted, because the logged learning rate is the first group's.
-        for (slow, decays), parameters in sorted(groups.items())
+        {"params": parameters, "lr": learning_rate * factor, "weight_decay": weight_decay if decays else 0.0}
+        for (factor, decays), parameters in sorted(groups.items(), key=lambda group: abs(group[0][0] - 1))
     ]
 
 

@@ -47,6 +47,7 @@ DEFINING = (
     "max_grad_norm",
     "max_steps",
     "num_train_epochs",
+    "offset_learning_rate_factor",
     "optim",
     "per_device_train_batch_size",
     "seed",

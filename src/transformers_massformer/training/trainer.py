@@ -128,7 +128,11 @@ class MaSSFormerTrainer(EpochTrainer):
             optimizer_class, options = chosen
             options = {name: value for name, value in options.items() if name != "lr"}
             groups = parameter_groups(
-                trained, self.args.learning_rate, self.args.weight_decay, self.args.backbone_learning_rate_factor
+                trained,
+                self.args.learning_rate,
+                self.args.weight_decay,
+                self.args.backbone_learning_rate_factor,
+                self.args.offset_learning_rate_factor,
             )
             self.optimizer = optimizer_class(groups, lr=self.args.learning_rate, **options)
         return self.optimizer
