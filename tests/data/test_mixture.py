@@ -138,6 +138,32 @@ def test_scales_are_log_uniform_factors_of_the_photo():
             replace(SMALL, **wrong)
 
 
+@pytest.mark.parametrize("scale", [0.6, 1.0, 3.7])
+def test_every_second_window_contains_the_focus(scale):
+    label = torch.zeros(80, 96, dtype=torch.uint8)
+    # One pixel in a corner, of a few pixels after resizing, and a second class so that most windows are varied.
+    label[78:, 93:], label[:, ::2] = 1, 3
+    image, plain = torch.zeros(3, 80, 96, dtype=torch.uint8), replace(SMALL, crop_size=24, scales=(scale, scale))
+    windows = {
+        focus: [replace(plain, focus=focus)(image, label, np.random.default_rng(i))["labels"] for i in range(300)]
+        for focus in ((), (1,), (5,))
+    }
+    shares = {focus: np.mean([(x == 1).any().item() for x in found]) for focus, found in windows.items()}
+    assert shares[()] < 0.3
+    assert 0.4 < shares[(1,)] < 0.75
+    # Without a pixel of it, the focus changes nothing.
+    assert shares[(5,)] == pytest.approx(shares[()], abs=0.12)
+    with pytest.raises(ValueError, match=r"focus has \[7\]: with 7 classes, labels are 0 to 6"):
+        replace(plain, focus=(1, 7))
+
+
+def test_the_focus_of_a_source_is_that_of_its_own_samples(folder):
+    samples = mixture_set(folder, focus=("sky", "human"))
+    assert [transform.focus for transform in samples.transforms] == [[5, 1], []]
+    with pytest.raises(ValueError, match=r"the mixture: focus has the unknown classes lake"):
+        mixture_set(folder, focus=("lake",))
+
+
 def test_labelled_classes_travel_with_the_samples_and_are_checked(folder):
     samples = mixture_set(folder, labelled_classes=LABELS[:3])
     first = samples.plan()[:, 0].tolist()
@@ -170,12 +196,16 @@ def write_mixture(path: Path, *sources: dict, **others) -> Path:
 
 def test_a_description_is_read_relative_to_its_file(folder):
     first = {"data": "one", "share": 3, "edges": "coarse", "scales": [0.5, 2], "labelled_classes": ["sky", "human"]}
+    first["focus"] = ["sky", "water"]
     one, two = read_mixture(write_mixture(folder / "a.yaml", first, {"data": str(folder / "two"), "share": 1}))
     assert (one.data, one.share, one.edges, one.scales) == (folder / "one", 3, "coarse", (0.5, 2))
-    assert one.labelled_classes == ("sky", "human")
+    assert (one.labelled_classes, one.focus, two.focus) == (("sky", "human"), ("sky", "water"), ())
     assert (two.edges, two.scales, two.labelled_classes) == ("exact", None, None)
     assert two.data == folder / "two"
-    assert one.describe(4) == "75 % from `one` (coarse edges, scales 0.5 to 2, labels of sky / human only)"
+    focused = "every second window with sky or water"
+    assert one.describe(4) == (
+        f"75 % from `one` (coarse edges, scales 0.5 to 2, labels of sky / human only, {focused})"
+    )
     assert replace(two, edges=3).describe(4) == "25 % from `two` (edges ignored within 3 pixels)"
 
 
@@ -196,6 +226,7 @@ def test_a_description_is_read_relative_to_its_file(folder):
         ({"scales": 1}, "scales is 1"),
         ({"labelled_classes": []}, r"labelled_classes is \[\]; it must be a list of class names"),
         ({"labelled_classes": "sky"}, "labelled_classes is 'sky'"),
+        ({"focus": "sky"}, "focus is 'sky'; it must be a list of class names"),
         ({"data": "three"}, "the folder .*three does not exist; paths are relative"),
         ({"data": 3}, "data is 3; it must be a folder"),
         ({"data": "two/../one"}, r"is the folder of .*a.yaml, source 1 \(one\): merge"),
