@@ -101,7 +101,10 @@ class SkyNet:
         square = resize(photo, (SKY_SIDE, SKY_SIDE)).astype(np.float32) / 255
         square = (square - np.array([0.485, 0.456, 0.406], np.float32)) / np.array([0.229, 0.224, 0.225], np.float32)
         extractor = self.net.create_extractor()
-        extractor.input(SKY_INPUT, self.matrix(np.ascontiguousarray(square.transpose(2, 0, 1))).clone())
+        # The matrix uses the memory of the array without keeping it alive.
+        planes = np.ascontiguousarray(square.transpose(2, 0, 1))
+        matrix = self.matrix(planes)
+        extractor.input(SKY_INPUT, matrix)
         sky = np.array(extractor.extract(SKY_OUTPUT)[1]).reshape(SKY_SIDE, SKY_SIDE)
         return resize(sky, photo.shape[1::-1])
 
