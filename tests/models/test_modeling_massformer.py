@@ -245,7 +245,8 @@ def test_logits_are_the_queries_combined():
 )
 def test_bands_equal_the_whole(batch_size, rows, columns, band_values, stripe_bands, engine, residual):
     torch.manual_seed(0)
-    paths = {"detail_residual": residual, "cross_semantic_residual": residual, "pooled_batch_norm": not residual}
+    names = ("detail_residual", "cross_semantic_residual", "receptive_field_residual")
+    paths = {**dict.fromkeys(names, residual), "pooled_batch_norm": not residual}
     model = tiny_model(deform_conv_engine=engine, **paths)
     pixel_values = torch.randn(batch_size, 3, 32 * rows, 32 * columns)
     with torch.no_grad(), pytest.MonkeyPatch.context() as patch:

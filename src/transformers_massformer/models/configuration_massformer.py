@@ -124,6 +124,9 @@ class MaSSFormerConfig(SegmentationLabelsMixin, PreTrainedConfig):
     cross_semantic_residual (`bool`, *optional*, defaults to `False`):
         Whether paths of plain bilinear upsampling run beside the deformable convolutions and the learned upsampling of
         the cross-semantic transmission.
+    receptive_field_residual (`bool`, *optional*, defaults to `False`):
+        Whether plain paths run beside the deformable convolutions and the upsampling of the receptive field
+        broadening.
     pooled_batch_norm (`bool`, *optional*, defaults to `True`):
         Whether maps pooled to one pixel, in squeeze-and-excitation and in the context of the cross-semantic
         transmission, are batch-normalized (release). With few crops per step, their statistics are mostly noise.
@@ -238,6 +241,7 @@ class MaSSFormerConfig(SegmentationLabelsMixin, PreTrainedConfig):
     initialization: str = "release"
     detail_residual: bool = False
     cross_semantic_residual: bool = False
+    receptive_field_residual: bool = False
     pooled_batch_norm: bool = True
     num_queries: int = 100
     hidden_size: int = 256

@@ -591,11 +591,15 @@ class MaSSFormerCrossSemanticTransmission(nn.Module):
 
 
 class MaSSFormerReceptiveFieldBroadening(nn.Module):
-    """Module RFB: parallel deformable convolutions of several kernel sizes (Eq. 3) and upsampling by 2."""
+    """
+    Module RFB: parallel deformable convolutions of several kernel sizes (Eq. 3) and upsampling by 2. With
+    `receptive_field_residual`, both are added to a plain path.
+    """
 
     def __init__(self, config: MaSSFormerConfig):
         super().__init__()
         hidden_size, kernel_sizes = config.pixel_decoder_hidden_size, config.receptive_field_kernel_sizes
+        self.has_residual = config.receptive_field_residual
         self.branches = nn.ModuleList(
             MaSSFormerDeformableConvLayer(config, hidden_size, hidden_size // len(kernel_sizes), kernel_size)
             for kernel_size in kernel_sizes
@@ -608,10 +612,14 @@ class MaSSFormerReceptiveFieldBroadening(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         height, width = hidden_states.shape[-2:]
-        hidden_states = torch.cat([branch(hidden_states) for branch in self.branches], dim=1)
-        hidden_states = self.activation(self.projection_normalization(self.projection(hidden_states)))
-        upsampled = self.upsample(resize(hidden_states, (2 * height, 2 * width)))
-        return hidden_states, self.activation(self.upsample_normalization(upsampled))
+        broadened = torch.cat([branch(hidden_states) for branch in self.branches], dim=1)
+        broadened = self.activation(self.projection_normalization(self.projection(broadened)))
+        # CODEPATH: false in the release and in every converted checkpoint.
+        if self.has_residual:
+            broadened = broadened + hidden_states
+        upsampled = resize(broadened, (2 * height, 2 * width))
+        body = self.activation(self.upsample_normalization(self.upsample(upsampled)))
+        return broadened, body + upsampled if self.has_residual else body
 
 
 class MaSSFormerSpatialAttention(nn.Module):
