@@ -20,14 +20,14 @@ from support.tiny_trainer import write_data
 from support.training_command import TINY, train, write_recipe
 from transformers import pipeline
 
-from transformers_massformer import MaSSFormerForSemanticSegmentation
+from transformers_massformer import MaSSFormerConfig, MaSSFormerForSemanticSegmentation
 from transformers_massformer.cli.train import parse_arguments, read_recipe
 from transformers_massformer.data.layout import find_splits
 from transformers_massformer.data.training_set import TrainingSet
 from transformers_massformer.data.transforms import TrainingTransform
 from transformers_massformer.training.arguments import ModelArguments
 from transformers_massformer.training.checkpoints import checkpoints, last_checkpoint
-from transformers_massformer.training.models import build_model
+from transformers_massformer.training.models import FOUND, build_model
 from transformers_massformer.training.session import TrainingSession, items, read_pairs
 
 
@@ -261,9 +261,13 @@ def test_recipes_contain_valid_options(path, tmp_path):
         assert args.train_batch_size * args.gradient_accumulation_steps == 16
         assert data.crop_size == (512 if path.stem == "eomt-l" else 1024)
     if path not in BENCHMARK and path.stem.startswith("massformer-"):
+        release = {name: getattr(MaSSFormerConfig(), name) for name in FOUND}
+        fields = model.config_fields()
         with torch.device("meta"):
-            network, *_ = build_model(ModelArguments(model.model, model.model_config))
-        assert network.num_parameters() == PARAMETERS[path.stem]
+            network, *_ = build_model(ModelArguments(model.model, fields))
+            released, *_ = build_model(ModelArguments(model.model, {**fields, **release}))
+        assert {name: getattr(network.config, name) for name in FOUND} == FOUND
+        assert released.num_parameters() == PARAMETERS[path.stem]
 
 
 def test_two_processes_train_from_the_command_line(data, recipe, tmp_path):
