@@ -86,6 +86,21 @@ def test_gradients_equal_torchvision_s(monkeypatch, engine, sampled_values):
         torch.testing.assert_close(a, b, msg=lambda text, name=name: f"{name}: {text}")
 
 
+def test_gradients_of_offsets_are_exact_where_the_backward_pass_runs_in_autocast():
+    gradients = []
+    for is_inside in (False, True):
+        inputs = random_inputs(1, 8, 4, 6, 7, 3, dtype=torch.float32)
+        offsets = inputs[1].requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = banded_deform_conv2d(*inputs).float().square().sum()
+            if is_inside:
+                loss.backward()
+        if not is_inside:
+            loss.backward()
+        gradients.append(offsets.grad)
+    assert torch.equal(*gradients)
+
+
 @pytest.mark.parametrize("engine", [banded_deform_conv2d, sampled_deform_conv2d, torchvision_deform_conv2d])
 def test_offsets_that_are_no_numbers_read_nothing(engine):
     hidden_states, offsets, modulation, weight = random_inputs(1, 2, 3, 4, 5, 3)

@@ -29,6 +29,11 @@ def test_parameter_groups():
     assert groups[0]["lr"] == 1.0
 
 
+def test_the_order_of_groups_is_that_of_saved_optimisers():
+    groups = parameter_groups(tiny_model(), learning_rate=1.0, weight_decay=0.5, backbone_factor=0.1)
+    assert [(group["lr"], group["weight_decay"]) for group in groups] == [(1, 0), (1, 0.5), (0.1, 0), (0.1, 0.5)]
+
+
 def test_freezing_goes_with_the_arguments(tmp_path):
     model = tiny_model()
     freeze(model, arguments(tmp_path, train_backbone_norms=True))

@@ -123,7 +123,9 @@ class WeightedNeighbours(torch.autograd.Function):
             )
         if ctx.needs_input_grad[2]:
             neighbours = positions.index_select(0, indices.flatten()).unflatten(0, indices.shape)
-            to_weights = torch.bmm(neighbours, gradient[:, :, None])[:, :, 0]
+            # Autocast would round the product where the backward pass runs within it.
+            with torch.autocast(gradient.device.type, enabled=False):
+                to_weights = torch.bmm(neighbours, gradient[:, :, None])[:, :, 0]
         return to_positions, None, to_weights
 
 

@@ -72,7 +72,7 @@ def parameter_groups(
     # The logged learning rate is the first group's: `learning_rate` itself.
     return [
         {"params": parameters, "lr": learning_rate * factor, "weight_decay": weight_decay if decays else 0.0}
-        for (factor, decays), parameters in sorted(groups.items(), key=lambda group: abs(group[0][0] - 1))
+        for (factor, decays), parameters in sorted(groups.items(), key=lambda group: (abs(group[0][0] - 1), group[0]))
     ]
 
 
