@@ -162,6 +162,8 @@ def test_the_focus_of_a_source_is_that_of_its_own_samples(folder):
     assert [transform.focus for transform in samples.transforms] == [[5, 1], []]
     with pytest.raises(ValueError, match=r"the mixture: focus has the unknown classes lake"):
         mixture_set(folder, focus=("lake",))
+    with pytest.raises(ValueError, match=r"focus has human, which labelled_classes does not list. Remove it"):
+        mixture_set(folder, focus=("sky", "human"), labelled_classes=("sky",))
 
 
 def test_labelled_classes_travel_with_the_samples_and_are_checked(folder):

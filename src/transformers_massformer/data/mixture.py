@@ -175,6 +175,11 @@ def source_transform(transform: TrainingTransform, source: Source, labels: Seque
     """Return the transform with the scales, the edges and the focus of a source."""
     ignored_band = source.edges if is_band(source.edges) else 0
     focus = known_classes(source, "focus", labels)
+    if source.labelled_classes is not None and (absent := set(source.focus) - set(source.labelled_classes)):
+        raise ValueError(
+            f"{source.origin}: focus has {', '.join(sorted(absent))}, which labelled_classes does not list. Remove it "
+            "from focus, or add it there."
+        )
     return replace(transform, scales=source.scales, ignored_band=ignored_band, focus=focus)
 
 
