@@ -444,7 +444,7 @@ class TrainingTransform:
         tops, lefts = self.places(label, (height, width), rng)
 
         def draw() -> tuple[Window, torch.Tensor]:
-            top, left = int(rng.integers(*tops)), int(rng.integers(*lefts))
+            top, left = (first + int(rng.integers(count)) for first, count in (tops, lefts))
             inside = min(height, self.crop_size), min(width, self.crop_size)
             window = Window(source_size, (height, width), top, left, *inside, mirrored)
             return window, resize_label(label, window)
@@ -457,7 +457,7 @@ class TrainingTransform:
         return window, labels
 
     def places(self, label: torch.Tensor, resized: tuple[int, int], rng: np.random.Generator) -> list[tuple[int, int]]:
-        """Return the ranges of a window's first row and column, the stops excluded: anywhere, or around the focus."""
+        """Return first place and count of the rows and columns where a window may begin: anywhere, or at the focus."""
         ranges = [(0, max(side - self.crop_size, 0) + 1) for side in resized]
         if not self.focus or rng.random() >= FOCUS_SHARE:
             return ranges
@@ -465,14 +465,13 @@ class TrainingTransform:
         if not pixels.size:
             return ranges
         pixel = np.unravel_index(rng.choice(pixels), label.shape)
-        # Where the middle of the pixel lies in the resized picture.
-        centre = [
-            int((place + 0.5) * side / size) for place, side, size in zip(pixel, resized, label.shape, strict=True)
-        ]
-        return [
-            (min(max(0, place - self.crop_size + 1), stop - 1), min(place + 1, stop))
-            for place, (_, stop) in zip(centre, ranges, strict=True)
-        ]
+        around = []
+        for place, side, size, (_, count) in zip(pixel, resized, label.shape, ranges, strict=True):
+            # Where the middle of the pixel lies in the resized picture.
+            centre = int((place + 0.5) * side / size)
+            first = min(max(0, centre - self.crop_size + 1), count - 1)
+            around.append((first, min(centre + 1, count) - first))
+        return around
 
     def normalized(
         self, image: torch.Tensor | PIL.Image.Image, window: Window, distortion: Distortion
