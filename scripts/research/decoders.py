@@ -12,7 +12,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from transformers_massformer import MASS13K_LABELS, MaSSFormerConfig, MaSSFormerForSemanticSegmentation
 from transformers_massformer.training.classes import label_names
-from transformers_massformer.training.models import FOUND
+from transformers_massformer.training.models import NEW_MODEL_FIELDS
 
 
 NAMES = label_names(MASS13K_LABELS)
@@ -32,7 +32,7 @@ ABLATION = {
 MASSFORMER, AS_FOUND = "MaSSFormer", "MaSSFormer, as found"
 # What experiments found better than the release's graph, and the experiments: one change of the release at a time.
 EXPERIMENTS: dict[str, dict[str, Any]] = {
-    AS_FOUND: FOUND,
+    AS_FOUND: NEW_MODEL_FIELDS,
     "MaSSFormer, details added": {"detail_residual": True},
     "MaSSFormer, pixel loss": {"pixel_loss_weight": 2.0},
     "MaSSFormer, identity start": {"initialization": "identity"},
@@ -172,7 +172,7 @@ def build_ablation(name: str, config: MaSSFormerConfig) -> PreTrainedModel:
     """Build a row of Table 4; only the full MaSSFormer, the last row of the table, learns edges."""
     fields: dict[str, Any] = {**config.to_dict(), "model_type": AblationConfig.model_type, "edge_weight": 0.0}
     if name in ABLATION_AS_FOUND:
-        fields |= FOUND
+        fields |= NEW_MODEL_FIELDS
     switches = (ABLATION | ABLATION_AS_FOUND)[name]
     fields |= {switch: switch in switches for switch in SWITCHES}
     return AblatedMaSSFormer(AblationConfig(**fields))

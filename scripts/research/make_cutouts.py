@@ -15,8 +15,10 @@ import PIL.Image
 import typer
 from pseudo_label_photos import HUMAN, SkyNet, read_picture, resize
 
+from transformers_massformer.data.layout import find_splits
 from transformers_massformer.editing import cut_out
 from transformers_massformer.images import read_photo
+from transformers_massformer.training.session import read_pairs
 
 
 # A mask's smoothing in its own pixels, its threshold (above 0.5: a little inside) and the steepness of its edge.
@@ -86,9 +88,12 @@ def people(
     scale: Annotated[int, typer.Option(help="Enlargement.", min=1)] = 3,
 ):
     """Cut out the people of photographs."""
+    pairs = {pair.image_id: pair for pair in read_pairs(find_splits(data), split)}
+    if unknown := [stem for stem in name if stem not in pairs]:
+        raise typer.BadParameter(f"The split {split} of {data} has no photograph {', '.join(unknown)}.")
     for stem in name:
-        photo = read_photo(data / "images" / split / f"{stem}.jpg", stem)[0]
-        labels = read_picture(data / "annotations" / split / f"{stem}.png", cv2.IMREAD_UNCHANGED)
+        photo = read_photo(pairs[stem].image, stem)[0]
+        labels = read_picture(pairs[stem].label, cv2.IMREAD_UNCHANGED)
         size = scale * photo.width, scale * photo.height
         alpha = large_parts(enlarged_alpha(labels == HUMAN, scale))
         write_cutout(photo.resize(size, PIL.Image.Resampling.LANCZOS), alpha, output / f"human_{stem}.png")

@@ -21,7 +21,16 @@ from compare_decoders import (
     pairs_of,
     run_apart,
 )
-from decoders import ABLATION, ABLATION_AS_FOUND, AS_FOUND, DECODERS, FORMULATIONS, FOUND, SWITCHES, build_decoder
+from decoders import (
+    ABLATION,
+    ABLATION_AS_FOUND,
+    AS_FOUND,
+    DECODERS,
+    FORMULATIONS,
+    NEW_MODEL_FIELDS,
+    SWITCHES,
+    build_decoder,
+)
 from support.commands import run_python
 from support.tiny import block_labels, tiny_config, tiny_model
 from support.tiny_data import write_pair
@@ -77,11 +86,11 @@ def test_the_rows_of_table_4_add_a_module_each(rows):
 def test_rows_trained_as_found_have_its_fields():
     for name in (AS_FOUND, *ABLATION_AS_FOUND):
         config = build_decoder(name, tiny_config()).config
-        assert {field: getattr(config, field) for field in FOUND} == FOUND
+        assert {field: getattr(config, field) for field in NEW_MODEL_FIELDS} == NEW_MODEL_FIELDS
     assert not build_decoder("MaSSFormer", tiny_config()).config.detail_residual
 
 
-@pytest.mark.parametrize("fields", [{}, FOUND])
+@pytest.mark.parametrize("fields", [{}, NEW_MODEL_FIELDS])
 @pytest.mark.parametrize("switch", SWITCHES)
 def test_a_model_without_a_module_is_smaller_learns_and_runs_in_bands(switch, fields, monkeypatch):
     own = {"model_type": AblationConfig.model_type, switch: False}

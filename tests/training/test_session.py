@@ -27,7 +27,7 @@ from transformers_massformer.data.training_set import TrainingSet
 from transformers_massformer.data.transforms import TrainingTransform
 from transformers_massformer.training.arguments import ModelArguments
 from transformers_massformer.training.checkpoints import checkpoints, last_checkpoint
-from transformers_massformer.training.models import FOUND, build_model
+from transformers_massformer.training.models import NEW_MODEL_FIELDS, build_model
 from transformers_massformer.training.session import TrainingSession, items, read_pairs
 
 
@@ -261,12 +261,12 @@ def test_recipes_contain_valid_options(path, tmp_path):
         assert args.train_batch_size * args.gradient_accumulation_steps == 16
         assert data.crop_size == (512 if path.stem == "eomt-l" else 1024)
     if path not in BENCHMARK and path.stem.startswith("massformer-"):
-        release = {name: getattr(MaSSFormerConfig(), name) for name in FOUND}
+        release = {name: getattr(MaSSFormerConfig(), name) for name in NEW_MODEL_FIELDS}
         fields = model.config_fields()
         with torch.device("meta"):
             network, *_ = build_model(ModelArguments(model.model, fields))
             released, *_ = build_model(ModelArguments(model.model, {**fields, **release}))
-        assert {name: getattr(network.config, name) for name in FOUND} == FOUND
+        assert {name: getattr(network.config, name) for name in NEW_MODEL_FIELDS} == NEW_MODEL_FIELDS
         assert released.num_parameters() == PARAMETERS[path.stem]
 
 

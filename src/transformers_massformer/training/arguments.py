@@ -26,7 +26,7 @@ class MaSSFormerTrainingArguments(TrainingArguments):
             Learning rate of the backbone relative to `learning_rate` (release).
         offset_learning_rate_factor (`float`, *optional*, defaults to 1.0):
             Learning rate of the layers that compute the offsets of MaSSFormer's deformable convolutions, relative to
-            `learning_rate`. At a high learning rate, offsets otherwise leave the map within a few hundred steps.
+            `learning_rate` (release: 1).
         total_train_batch_size (`int`, *optional*):
             Images per optimiser step over all processes, reached by gradient accumulation; replaces
             `gradient_accumulation_steps`. As always in `transformers.Trainer`, each accumulated batch is normalised

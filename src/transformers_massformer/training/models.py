@@ -19,8 +19,8 @@ from .backbone_weights import load_backbone_weights
 from .classes import add_classes, label_names
 
 
-# What new models learn better with than with the release's graph (docs/experiments.md).
-FOUND: dict[str, Any] = {
+# They learn better with these than with the release's graph (docs/experiments.md).
+NEW_MODEL_FIELDS: dict[str, Any] = {
     "detail_residual": True,
     "cross_semantic_residual": True,
     "receptive_field_residual": True,
@@ -66,14 +66,14 @@ def build_model(
 
 def new_config(variant: str | None, fields: dict[str, Any]) -> PreTrainedConfig:
     """
-    Return the configuration of a published variant with some fields overridden; a new MaSSFormer has those of `FOUND`.
-    Without a variant, `model_type` among the fields chooses the configuration class.
+    Return the configuration of a published variant with some fields overridden; a new MaSSFormer has
+    `NEW_MODEL_FIELDS`. Without a variant, `model_type` among the fields chooses the configuration class.
 
     Raises:
         ValueError: If the model type is unknown.
     """
     if variant in VARIANTS:
-        return variant_config(variant, **{**FOUND, **fields})
+        return variant_config(variant, **{**NEW_MODEL_FIELDS, **fields})
     if variant in SEMASK_VARIANTS:
         labels = fields.get("id2label") or MASS13K_LABELS
         return semask_variant_config(variant, len(labels), **fields)
