@@ -335,6 +335,23 @@ def test_fixed_padding_is_timm_s_at_multiples_of_the_stride(side, stride, dilati
     torch.testing.assert_close(model(hidden_states), expected)
 
 
+def test_a_graph_for_any_size_sees_large_photographs_twice(tmp_path):
+    torch.manual_seed(0)
+    tiny_model(context_size=96).save_pretrained(tmp_path / "model")
+    MaSSFormerImageProcessor().save_pretrained(tmp_path / "model")
+    export_onnx(tmp_path / "model", tmp_path / "model.onnx", ExportOptions())
+    exported, reference = OnnxPredictor(tmp_path / "model.onnx"), Segmenter(tmp_path / "model", "cpu")
+    # The last ones are not larger than the context.
+    for size in ((224, 161), (300, 40), (96, 96), (40, 70)):
+        picture = photo(*size)
+        assert (exported(picture).numpy() == reference(picture).label_map).mean() >= 0.9999
+    network, pixel_values = reference.predictor.model, torch.ones(1, 3, 160, 160)
+    with torch.no_grad():
+        twice = network(pixel_values).logits
+        network.config.context_size = None
+        assert (network(pixel_values).logits - twice).abs().max() > 0.01
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["swin", "timm"])
 def test_other_backbones(tmp_path, backbone):

@@ -63,6 +63,7 @@ def test_every_field_is_documented_and_read():
         ({"fusion_reduction": 5}, "multiple of fusion_reduction"),
         ({"deform_kernel_size": 4}, "`deform_kernel_size` must be odd.*got 4"),
         ({"edge_emphasis_kernel_size": 0}, "`edge_emphasis_kernel_size` must be odd"),
+        ({"context_size": 31}, "`context_size` must be at least 32.*got 31"),
         ({"lambda_2": -1}, "`lambda_2` must not be negative, got -1"),
         ({"pseudo_label_classes": [0, 7]}, "`pseudo_label_classes` contains \\[7\\], but the classes are 0 to 6"),
         ({"window_size": 0}, "`window_size` must be at least 1, got 0"),

@@ -20,7 +20,7 @@ from transformers_massformer.models.modeling_massformer import (
     resize,
     sine_position_embedding,
 )
-from transformers_massformer.models.semantic_readout import read_semantic_map
+from transformers_massformer.models.semantic_readout import read_general_map, read_semantic_map
 
 
 # ---------------------------------------------------------------- parity with the authors' code
@@ -242,12 +242,13 @@ def test_logits_are_the_queries_combined():
     st.integers(1, 3),
     st.sampled_from(["torchvision", "banded"]),
     st.booleans(),
+    st.sampled_from([None, 64]),
 )
-def test_bands_equal_the_whole(batch_size, rows, columns, band_values, stripe_bands, engine, residual):
+def test_bands_equal_the_whole(batch_size, rows, columns, band_values, stripe_bands, engine, residual, context_size):
     torch.manual_seed(0)
     names = ("detail_residual", "cross_semantic_residual", "receptive_field_residual")
     paths = {**dict.fromkeys(names, residual), "pooled_batch_norm": not residual}
-    model = tiny_model(deform_conv_engine=engine, **paths)
+    model = tiny_model(deform_conv_engine=engine, context_size=context_size, **paths)
     pixel_values = torch.randn(batch_size, 3, 32 * rows, 32 * columns)
     with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(modeling_massformer, "BAND_VALUES", 10**9)
@@ -291,6 +292,47 @@ def test_the_base_model_returns_mask_features_or_mask_logits(monkeypatch, band_v
     torch.testing.assert_close(with_logits.masks_queries_logits, expected, rtol=1e-4, atol=1e-4)
     for name in ("last_hidden_state", "edge_logits"):
         torch.testing.assert_close(with_features[name], with_logits[name], rtol=1e-4, atol=1e-4)
+
+
+def test_two_passes_are_joined_as_a_weighted_geometric_mean():
+    torch.manual_seed(0)
+    model = tiny_model()
+    pixel_values = torch.randn(2, 3, 160, 96)
+    reduced = F.interpolate(pixel_values, (96, 64), mode="bilinear", antialias=True)
+    reach = 2 * modeling_massformer.CONTEXT_REACH + 1
+    with torch.no_grad():
+        own, context = model(pixel_values).logits + 1e-3, model(reduced).logits + 1e-3
+        own, context = own / own.sum(1, keepdim=True), context / context.sum(1, keepdim=True)
+        context = F.max_pool2d(context, reach, stride=1, padding=reach // 2).log()
+        joined = (
+            own * F.interpolate(context, own.shape[-2:], mode="bilinear").exp() ** modeling_massformer.CONTEXT_WEIGHT
+        )
+        joined = joined ** (1 / (1 + modeling_massformer.CONTEXT_WEIGHT))
+        model.config.context_size = 96
+        outputs = model(pixel_values)
+    assert outputs.class_queries_logits.shape == (2, 7, 8)
+    assert outputs.masks_queries_logits.shape == (2, 7, 80, 48)
+    torch.testing.assert_close(outputs.logits, joined / joined.sum(1, keepdim=True), rtol=1e-4, atol=1e-5)
+    label_maps = [
+        read(outputs.class_queries_logits[0], outputs.masks_queries_logits[0], (150, 90), (150, 90))
+        for read in (read_semantic_map, read_general_map)
+    ]
+    assert torch.equal(label_maps[0][0], label_maps[1])
+
+
+def test_a_second_pass_is_for_large_images_outside_training():
+    model = tiny_model(context_size=96)
+    pixel_values, labels = torch.randn(2, 3, 64, 96), block_labels(2, 64, 96)
+    with torch.no_grad():
+        joined = model(pixel_values, labels=labels)
+        model.config.context_size = None
+        expected = model(pixel_values, labels=labels)
+    # Joining only makes the scores of all classes add up to one.
+    scores = expected.logits + modeling_massformer.LEAST_SCORE
+    torch.testing.assert_close(joined.logits, scores / scores.sum(1, keepdim=True), rtol=1e-4, atol=1e-5)
+    model.config.context_size = 32
+    model.train()
+    assert model(pixel_values, labels=labels).masks_queries_logits.shape[1] == model.config.num_queries
 
 
 def test_checkpointing_recomputes_the_half_resolution_branch():
@@ -566,13 +608,17 @@ def test_compile_without_graph_breaks():
 
 
 @needs_torch_2_8
-def test_an_export_for_any_size_runs_at_other_sizes():
-    model = tiny_model()
+@pytest.mark.parametrize(
+    ("context_size", "sizes"),
+    # The windows of the first size do not fit its map; those of the third do.
+    [(None, ((160, 192), (96, 352), (128, 128))), (160, ((160, 192), (192, 352), (128, 128)))],
+)
+def test_an_export_for_any_size_runs_at_other_sizes(context_size, sizes):
+    model = tiny_model(context_size=context_size)
     sides = {2: 32 * torch.export.Dim("rows", min=2, max=256), 3: 32 * torch.export.Dim("columns", min=2, max=256)}
     with torch.no_grad():
-        # The windows of the first size do not fit its map; those of the third do.
         exported = torch.export.export(model, (torch.randn(1, 3, 160, 192),), dynamic_shapes={"pixel_values": sides})
-        for height, width in ((160, 192), (96, 352), (128, 128)):
+        for height, width in sizes:
             pixel_values = torch.randn(1, 3, height, width)
             actual, expected = exported.module()(pixel_values), model(pixel_values)
             for name in ("class_queries_logits", "masks_queries_logits", "edge_logits"):

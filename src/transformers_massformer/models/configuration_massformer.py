@@ -130,6 +130,11 @@ class MaSSFormerConfig(SegmentationLabelsMixin, PreTrainedConfig):
     pooled_batch_norm (`bool`, *optional*, defaults to `True`):
         Whether maps pooled to one pixel, in squeeze-and-excitation and in the context of the cross-semantic
         transmission, are batch-normalized (release). With few crops per step, their statistics are mostly noise.
+    context_size (`int`, *optional*):
+        Longest side at which a larger image is segmented a second time, as a whole, outside training. The classes of a
+        pixel then follow from both passes, and the model returns one query per class. A model trained on small crops
+        does not recognise what fills thousands of pixels; the second pass shows it the whole. By default images are
+        segmented once, as in the release.
     num_queries (`int`, *optional*, defaults to 100):
         Number of object queries. Must be at least `num_labels`; with `matching="fixed"` it equals `num_labels` and
         follows when a checkpoint is loaded with other labels.
@@ -243,6 +248,7 @@ class MaSSFormerConfig(SegmentationLabelsMixin, PreTrainedConfig):
     cross_semantic_residual: bool = False
     receptive_field_residual: bool = False
     pooled_batch_norm: bool = True
+    context_size: int | None = None
     num_queries: int = 100
     hidden_size: int = 256
     num_hidden_layers: int = 6
@@ -331,6 +337,10 @@ class MaSSFormerConfig(SegmentationLabelsMixin, PreTrainedConfig):
             raise ValueError(
                 "`receptive_field_kernel_sizes` must list odd kernel sizes to keep the size of maps, got "
                 f"{kernel_sizes}."
+            )
+        if self.context_size is not None and self.context_size < 32:
+            raise ValueError(
+                f"`context_size` must be at least 32, the stride of the backbone, got {self.context_size}."
             )
         if self.oversample_ratio < 1:
             raise ValueError(f"`oversample_ratio` must be at least 1, got {self.oversample_ratio}.")

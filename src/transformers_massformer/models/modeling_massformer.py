@@ -19,7 +19,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -52,6 +52,13 @@ BAND_VALUES = 2**22
 STRIPE_BANDS = 4
 # Rows beyond a band that a deformable convolution is given; it reads more where its offsets reach further.
 READ_AHEAD = 16
+# Added to scores before their logarithms, so that neither pass can rule out a class by itself.
+LEAST_SCORE = 1e-3
+# Weight of the pass over the reduced image, and how far around its classes, in positions of its masks, it leaves it to
+# the other pass where they end.
+CONTEXT_WEIGHT, CONTEXT_REACH = 2, 4
+# Logit of a query's class where the class is certain.
+CERTAIN = 20.0
 # Share of piloted queries made from a random class, and of the positions that change sides of their masks, relative to
 # the mask's area (MP-Former).
 LABEL_NOISE = POINT_NOISE = 0.2
@@ -151,7 +158,8 @@ class MaSSFormerForSemanticSegmentationOutput(ModelOutput):
     loss (`torch.Tensor`, *optional*, returned when `labels` are given):
         The sum of all weighted terms (Eq. 6), a scalar.
     class_queries_logits (`torch.Tensor` of shape `(batch_size, num_queries, num_labels + 1)`):
-        Class logits of each query; the last column is "no object".
+        Class logits of each query; the last column is "no object". Outside training, a model with
+        `config.context_size` has one query per class.
     masks_queries_logits (`torch.Tensor` of shape `(batch_size, num_queries, height / 2, width / 2)`):
         Mask logits of each query.
     edge_logits (`torch.Tensor` of shape `(batch_size, 1, height / 2, width / 2)`):
@@ -299,6 +307,12 @@ def mask_logits_rows(mask_embeddings: torch.Tensor, mask_features: torch.Tensor)
     """Compute the same logits from channels-last features, as a channels-last (B, Q, H, W) map."""
     logits = mask_features.permute(0, 2, 3, 1).flatten(1, 2) @ mask_embeddings.transpose(1, 2)
     return logits.unflatten(1, mask_features.shape[-2:]).permute(0, 3, 1, 2)
+
+
+def log_scores(class_queries_logits: torch.Tensor, masks_queries_logits: torch.Tensor) -> torch.Tensor:
+    """Compute the logarithms of the scores of each class relative to their sum, (B, L, H, W) in float32."""
+    scores = semantic_scores(class_queries_logits.float(), masks_queries_logits.float()) + LEAST_SCORE
+    return scores.log() - scores.sum(dim=1, keepdim=True).log()
 
 
 def split_queries(steps: Sequence[torch.Tensor], num_queries: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
@@ -1412,6 +1426,49 @@ class MaSSFormerForSemanticSegmentation(MaSSFormerPreTrainedModel):
         classes = torch.where(is_noise, torch.randint_like(classes, num_labels), classes)
         return MaSSFormerPilotedQueries(self.class_embeddings(classes), pad_sequence(masks, batch_first=True))
 
+    def context_scores(self, pixel_values: torch.Tensor, context_size: int) -> torch.Tensor:
+        """
+        Compute the logarithms of the scores of images reduced to a longest side of `context_size`, for each class the
+        highest within a few positions: near an edge, all classes that meet there are possible.
+        """
+        height, width = pixel_values.shape[-2:]
+        longest = torch.sym_max(height, width)
+        shown = torch.sym_min(longest, context_size)
+        # Multiples of 32; with at least two of them, graphs for any size hold for narrow images too.
+        size: Any = [
+            32 * torch.sym_max(2, (2 * side * shown + 32 * longest) // (64 * longest)) for side in (height, width)
+        ]
+        reduced = F.interpolate(pixel_values.float(), size, mode="bilinear", align_corners=False, antialias=True)
+        outputs = self.model(reduced, output_pixel_features=False, return_dict=True)
+        scores = log_scores(self.class_predictor(outputs.last_hidden_state), outputs.masks_queries_logits)
+        return F.max_pool2d(scores, 2 * CONTEXT_REACH + 1, stride=1, padding=CONTEXT_REACH)
+
+    def join_passes(
+        self,
+        pixel_values: torch.Tensor,
+        class_queries_logits: torch.Tensor,
+        masks_queries_logits: torch.Tensor,
+        context_size: int,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Return the logits of one query per class, whose mask is the weighted geometric mean of the class's scores in
+        both passes, relative to the sum of all: inside of a region the reduced one decides, and near edges the other.
+        """
+        # How much larger the images are, in pixels; a graph for any size reduces all of them and ignores some.
+        excess = torch.sym_max(*pixel_values.shape[-2:]) - context_size
+        context, weight = None, CONTEXT_WEIGHT * cast(int, torch.sym_max(0, torch.sym_min(1, excess)))
+        if is_tracing(pixel_values) or weight:
+            context = resize(self.context_scores(pixel_values, context_size), masks_queries_logits.shape[-2:])
+        masks = []
+        for first, last in self.model.choose_bands(pixel_values):
+            scores = log_scores(class_queries_logits, masks_queries_logits[:, :, first:last])
+            if context is not None:
+                scores = (scores + weight * context[:, :, first:last]) / (1 + weight)
+            masks.append(scores.softmax(dim=1).logit(eps=1e-6).to(masks_queries_logits.dtype))
+        num_labels = self.criterion.num_labels
+        classes = CERTAIN * torch.eye(num_labels, num_labels + 1).to(class_queries_logits)
+        return classes.expand(len(masks_queries_logits), -1, -1), torch.cat(masks, dim=2)
+
     @can_return_tuple
     @auto_docstring
     def forward(
@@ -1483,9 +1540,15 @@ class MaSSFormerForSemanticSegmentation(MaSSFormerPreTrainedModel):
         masks_queries_logits = outputs.masks_queries_logits
         if output_pixel_features:
             masks_queries_logits = mask_logits(mask_embeddings[-1], outputs.mask_features)
+        final_class_logits = class_queries_logits[-1]
+        # CODEPATH: none in the release and in every converted checkpoint.
+        if self.config.context_size is not None and not self.training:
+            final_class_logits, masks_queries_logits = self.join_passes(
+                pixel_values, final_class_logits, masks_queries_logits, self.config.context_size
+            )
         return MaSSFormerForSemanticSegmentationOutput(
             loss=loss,
-            class_queries_logits=class_queries_logits[-1],
+            class_queries_logits=final_class_logits,
             masks_queries_logits=masks_queries_logits,
             edge_logits=outputs.edge_logits,
             auxiliary_logits=auxiliary_logits,
