@@ -171,12 +171,12 @@ def test_labelled_classes_travel_with_the_samples_and_are_checked(folder):
     first = samples.plan()[:, 0].tolist()
     with pytest.raises(ValueError, match=r"the mixture: .*one\d.png has pixels of .*, which labelled_classes"):
         samples[first.index(0)]
-    assert samples[first.index(1)]["labelled_classes"].tolist() == [True] * 7
+    assert samples[first.index(1)]["annotated_classes"].tolist() == [True] * 7
     for item in samples.dataset.datasets[0]:
         label = np.array(PIL.Image.open(item["label"]))
         label[label > 2] = 255
         item["label"] = PIL.Image.fromarray(label)
-    assert samples[first.index(0)]["labelled_classes"].tolist() == [True] * 3 + [False] * 4
+    assert samples[first.index(0)]["annotated_classes"].tolist() == [True] * 3 + [False] * 4
     with pytest.raises(ValueError, match=r"the mixture: labelled_classes .* unknown classes lake; .* others, human"):
         mixture_set(folder, labelled_classes=("sky", "lake"))
 

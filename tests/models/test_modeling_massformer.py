@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForSemanticSegmentation
 
 from transformers_massformer import MaSSFormerForSemanticSegmentation, MaSSFormerModel
 from transformers_massformer.conversion import VARIANTS, convert_massformer_checkpoint, variant_config
+from transformers_massformer.evaluation.profiling import count_operations
 from transformers_massformer.models import modeling_massformer
 from transformers_massformer.models.modeling_massformer import (
     MaSSFormerPilotedQueries,
@@ -299,16 +300,14 @@ def test_two_passes_are_joined_as_a_weighted_geometric_mean():
     model = tiny_model()
     pixel_values = torch.randn(2, 3, 160, 96)
     reduced = F.interpolate(pixel_values, (96, 64), mode="bilinear", antialias=True)
-    reach = 2 * modeling_massformer.CONTEXT_REACH + 1
+    model.config.context_weight, reach = 3, 2
     with torch.no_grad():
         own, context = model(pixel_values).logits + 1e-3, model(reduced).logits + 1e-3
         own, context = own / own.sum(1, keepdim=True), context / context.sum(1, keepdim=True)
-        context = F.max_pool2d(context, reach, stride=1, padding=reach // 2).log()
-        joined = (
-            own * F.interpolate(context, own.shape[-2:], mode="bilinear").exp() ** modeling_massformer.CONTEXT_WEIGHT
-        )
-        joined = joined ** (1 / (1 + modeling_massformer.CONTEXT_WEIGHT))
-        model.config.context_size = 96
+        context = F.max_pool2d(context, 2 * reach + 1, stride=1, padding=reach).log()
+        joined = own * F.interpolate(context, own.shape[-2:], mode="bilinear").exp() ** 3
+        joined = joined ** (1 / 4)
+        model.config.context_size, model.config.context_reach = 96, reach
         outputs = model(pixel_values)
     assert outputs.class_queries_logits.shape == (2, 7, 8)
     assert outputs.masks_queries_logits.shape == (2, 7, 80, 48)
@@ -330,9 +329,25 @@ def test_a_second_pass_is_for_large_images_outside_training():
     # Joining only makes the scores of all classes add up to one.
     scores = expected.logits + modeling_massformer.LEAST_SCORE
     torch.testing.assert_close(joined.logits, scores / scores.sum(1, keepdim=True), rtol=1e-4, atol=1e-5)
-    model.config.context_size = 32
+    model.config.context_size = 64
     model.train()
     assert model(pixel_values, labels=labels).masks_queries_logits.shape[1] == model.config.num_queries
+
+
+def test_small_images_cost_one_pass():
+    model, shape = tiny_model(), {"pixel_values": torch.Size((1, 3, 96, 96))}
+    once = count_operations(model, shape)
+    model.config.context_size = 96
+    assert count_operations(model, shape) < 1.1 * once
+    model.config.context_size = 64
+    assert count_operations(model, shape) > 1.3 * once
+
+
+def test_a_second_pass_cannot_be_switched_off_by_0(tmp_path):
+    tiny_model(context_size=64).save_pretrained(tmp_path)
+    assert MaSSFormerForSemanticSegmentation.from_pretrained(tmp_path, context_size=None).config.context_size is None
+    with pytest.raises(ValueError, match="multiple of 32 and at least 64, got 0; `None` disables"):
+        MaSSFormerForSemanticSegmentation.from_pretrained(tmp_path, context_size=0)
 
 
 def test_checkpointing_recomputes_the_half_resolution_branch():
@@ -525,7 +540,7 @@ def test_piloted_losses_have_the_known_assignment(overrides, num_classes, monkey
     seen = []
     model.model.register_forward_hook(lambda *call: seen.append(call[2]))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        outputs = model(pixel_values, labels=labels, labelled_classes=torch.ones(2, 7, dtype=torch.bool))
+        outputs = model(pixel_values, labels=labels, annotated_classes=torch.ones(2, 7, dtype=torch.bool))
     outputs.loss.backward()
     torch.testing.assert_close(outputs.loss, torch.stack([*outputs.loss_dict.values()]).sum())
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())

@@ -82,3 +82,8 @@ def test_another_number_of_queries_is_refused():
     with pytest.raises(StrictDataclassError, match="each class has its own query; got 100"):
         PerPixelBaselineConfig(num_queries=100)
     assert PerPixelBaselineConfig(num_labels=19).num_queries == 19
+
+
+def test_a_second_pass_is_refused():
+    with pytest.raises(StrictDataclassError, match="Per-pixel baselines have one pass"):
+        PerPixelBaselineConfig(context_size=64)

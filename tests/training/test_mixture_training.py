@@ -60,8 +60,8 @@ def test_a_mixture_trains_resumes_and_is_on_the_card(mixture, batches, tmp_path)
     assert len(whole) == 6
     for batch in whole:
         assert batch["coarse_edges"].shape == (2,)
-        assert batch["coarse_edges"].dtype == batch["labelled_classes"].dtype == torch.bool
-        assert batch["labelled_classes"].shape == (2, 7)
+        assert batch["coarse_edges"].dtype == batch["annotated_classes"].dtype == torch.bool
+        assert batch["annotated_classes"].shape == (2, 7)
     assert {flag for batch in whole for flag in batch["coarse_edges"].tolist()} == {True, False}
     card = (output / "README.md").read_text()
     described = (
@@ -140,7 +140,7 @@ def test_other_models_train_on_a_mixture(mixture, tmp_path):
 
 def test_only_massformer_gets_the_quality_of_labels():
     sample = {"pixel_values": torch.rand(3, 8, 8), "labels": torch.zeros(8, 8, dtype=torch.int64)}
-    quality = {"coarse_edges": torch.tensor(True), "labelled_classes": torch.ones(7, dtype=torch.bool)}
+    quality = {"coarse_edges": torch.tensor(True), "annotated_classes": torch.ones(7, dtype=torch.bool)}
     model = tiny_model()
     assert collate_for(model) is collate
     assert collate([{**sample, **quality}] * 2)["coarse_edges"].tolist() == [True, True]

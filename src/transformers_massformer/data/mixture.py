@@ -252,7 +252,7 @@ class MixtureSet(TrainingSet):
             index (`int`): Index of the sample; negative ones count from the end.
 
         Returns:
-            `dict[str, torch.Tensor]`: `pixel_values`, `labels`, `coarse_edges` (bool scalar) and `labelled_classes`
+            `dict[str, torch.Tensor]`: `pixel_values`, `labels`, `coarse_edges` (bool scalar) and `annotated_classes`
             (bool of shape `(num_labels,)`).
 
         Raises:
@@ -273,7 +273,7 @@ class MixtureSet(TrainingSet):
         return {
             **sample,
             "coarse_edges": torch.tensor(source.edges == "coarse"),
-            "labelled_classes": self.labelled[number],
+            "annotated_classes": self.labelled[number],
         }
 
     def check_classes(self, label: torch.Tensor, labelled: torch.Tensor, name: str):

@@ -131,10 +131,16 @@ class MaSSFormerConfig(SegmentationLabelsMixin, PreTrainedConfig):
         Whether maps pooled to one pixel, in squeeze-and-excitation and in the context of the cross-semantic
         transmission, are batch-normalized (release). With few crops per step, their statistics are mostly noise.
     context_size (`int`, *optional*):
-        Longest side at which a larger image is segmented a second time, as a whole, outside training. The classes of a
-        pixel then follow from both passes, and the model returns one query per class. A model trained on small crops
-        does not recognise what fills thousands of pixels; the second pass shows it the whole. By default images are
+        Outside training, images with a longer side are segmented a second time, reduced to this longest side (both
+        rounded to multiples of 32, at least 64). A model trained on small crops does not recognise what fills
+        thousands of pixels; the second pass shows it the complete image. The scores of both passes are joined, and the
+        model returns one query per class, for images of any size. Must be a multiple of 32. By default images are
         segmented once, as in the release.
+    context_weight (`float`, *optional*, defaults to 2.0):
+        Weight of the reduced pass in the geometric mean of the scores; the pass at full size has weight 1.
+    context_reach (`int`, *optional*, defaults to 4):
+        Positions of the reduced pass's masks by which its classes are widened, so that the pass at full size decides
+        near the edges between classes.
     num_queries (`int`, *optional*, defaults to 100):
         Number of object queries. Must be at least `num_labels`; with `matching="fixed"` it equals `num_labels` and
         follows when a checkpoint is loaded with other labels.
@@ -249,6 +255,8 @@ class MaSSFormerConfig(SegmentationLabelsMixin, PreTrainedConfig):
     receptive_field_residual: bool = False
     pooled_batch_norm: bool = True
     context_size: int | None = None
+    context_weight: float | int = 2.0
+    context_reach: int = 4
     num_queries: int = 100
     hidden_size: int = 256
     num_hidden_layers: int = 6
@@ -326,6 +334,8 @@ class MaSSFormerConfig(SegmentationLabelsMixin, PreTrainedConfig):
             "no_object_weight",
             "lambda_1",
             "lambda_2",
+            "context_weight",
+            "context_reach",
         ):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` must not be negative, got {getattr(self, name)}; 0 disables the term.")
@@ -338,10 +348,13 @@ class MaSSFormerConfig(SegmentationLabelsMixin, PreTrainedConfig):
                 "`receptive_field_kernel_sizes` must list odd kernel sizes to keep the size of maps, got "
                 f"{kernel_sizes}."
             )
-        if self.context_size is not None and self.context_size < 32:
+        if self.context_size is not None and (self.context_size < 64 or self.context_size % 32):
             raise ValueError(
-                f"`context_size` must be at least 32, the stride of the backbone, got {self.context_size}."
+                f"`context_size` must be a multiple of 32 and at least 64, got {self.context_size}; `None` disables "
+                "the second pass."
             )
+        if self.context_size is not None and self.num_labels == 1:
+            raise ValueError("`context_size` compares the scores of classes and needs at least two; set it to `None`.")
         if self.oversample_ratio < 1:
             raise ValueError(f"`oversample_ratio` must be at least 1, got {self.oversample_ratio}.")
         if not 0 <= self.importance_sample_ratio <= 1:

@@ -58,6 +58,10 @@ class PerPixelBaselineConfig(MaSSFormerConfig):
         if self.num_queries is None:
             self.num_queries = self.num_labels
         super().validate_architecture()
+        if self.context_size is not None:
+            raise ValueError(
+                f"Per-pixel baselines have one pass; set `context_size` to `None`, got {self.context_size}."
+            )
 
     def _has_query_per_label(self) -> bool:
         return True

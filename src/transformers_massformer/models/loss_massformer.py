@@ -280,7 +280,7 @@ class MaSSFormerLoss(nn.Module):
         class_logits: torch.Tensor,
         matches: list[tuple[torch.Tensor, torch.Tensor]],
         classes: list[torch.Tensor],
-        labelled_classes: torch.Tensor | None = None,
+        annotated_classes: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """
         Compute the cross-entropy of all queries. Unmatched ones are compared with "no object", or with the sum of its
@@ -292,8 +292,8 @@ class MaSSFormerLoss(nn.Module):
         weights = class_logits.new_ones(self.num_labels + 1)
         weights[-1] = self.config.no_object_weight
         # CODEPATH: training choice; no checkpoint depends on it.
-        if labelled_classes is not None:
-            merged = torch.cat((~labelled_classes, labelled_classes.new_ones(len(targets), 1)), dim=1)[:, None]
+        if annotated_classes is not None:
+            merged = torch.cat((~annotated_classes, annotated_classes.new_ones(len(targets), 1)), dim=1)[:, None]
             no_object = class_logits.masked_fill(~merged, -torch.inf).logsumexp(dim=-1, keepdim=True)
             others = torch.cat((class_logits[..., :-1].masked_fill(merged[..., :-1], -torch.inf), no_object), dim=-1)
             is_unmatched = (targets == self.num_labels)[..., None]
@@ -405,7 +405,7 @@ class MaSSFormerLoss(nn.Module):
         semantic_maps: Sequence[torch.Tensor] | None = None,
         pixel_logits: Sequence[torch.Tensor] = (),
         coarse_edges: torch.Tensor | None = None,
-        labelled_classes: torch.Tensor | None = None,
+        annotated_classes: torch.Tensor | None = None,
         piloted_class_logits: Sequence[torch.Tensor] = (),
         piloted_mask_embeddings: Sequence[torch.Tensor] = (),
     ) -> dict[str, torch.Tensor]:
@@ -427,7 +427,7 @@ class MaSSFormerLoss(nn.Module):
                 Auxiliary class logits per pixel, of shape `(batch_size, num_labels, height / s, width / s)`.
             coarse_edges (`torch.Tensor` of shape `(batch_size,)`, *optional*):
                 Booleans: images with unreliable edges, which are suppressed.
-            labelled_classes (`torch.Tensor` of shape `(batch_size, num_labels)`, *optional*):
+            annotated_classes (`torch.Tensor` of shape `(batch_size, num_labels)`, *optional*):
                 Booleans: classes labelled wherever they occur in an image. Default: all.
             piloted_class_logits (sequence of `torch.Tensor`, *optional*):
                 Class logits of the piloted queries, one for each class of an image in ascending order, then padding.
@@ -485,7 +485,7 @@ class MaSSFormerLoss(nn.Module):
                 step_features = features if step == final_step else coarse_features
                 class_logits, embeddings = class_logits.float(), embeddings.float()
                 matches = self.match(class_logits, embeddings, step_features, classes, padded_masks, ignored)
-                class_loss = self.class_loss(class_logits, matches, classes, labelled_classes)
+                class_loss = self.class_loss(class_logits, matches, classes, annotated_classes)
                 add_losses(suffix, class_loss, embeddings, step_features, matches)
                 if piloted_class_logits:
                     class_loss = self.piloted_class_loss(piloted_class_logits[step].float(), classes)

@@ -52,11 +52,8 @@ BAND_VALUES = 2**22
 STRIPE_BANDS = 4
 # Rows beyond a band that a deformable convolution is given; it reads more where its offsets reach further.
 READ_AHEAD = 16
-# Added to scores before their logarithms, so that neither pass can rule out a class by itself.
+# Added to scores before their logarithms, so that no pass can rule out a class by itself.
 LEAST_SCORE = 1e-3
-# Weight of the pass over the reduced image, and how far around its classes, in positions of its masks, it leaves it to
-# the other pass where they end.
-CONTEXT_WEIGHT, CONTEXT_REACH = 2, 4
 # Logit of a query's class where the class is certain.
 CERTAIN = 20.0
 # Share of piloted queries made from a random class, and of the positions that change sides of their masks, relative to
@@ -309,8 +306,13 @@ def mask_logits_rows(mask_embeddings: torch.Tensor, mask_features: torch.Tensor)
     return logits.unflatten(1, mask_features.shape[-2:]).permute(0, 3, 1, 2)
 
 
+def image_size(pixel_values: torch.Tensor) -> list[int]:
+    """Return the height and width of images; in `torch.jit.trace` they become constants."""
+    return [int(side) if isinstance(side, torch.Tensor) else side for side in pixel_values.shape[-2:]]
+
+
 def log_scores(class_queries_logits: torch.Tensor, masks_queries_logits: torch.Tensor) -> torch.Tensor:
-    """Compute the logarithms of the scores of each class relative to their sum, (B, L, H, W) in float32."""
+    """Compute the logarithms of the scores of each class relative to their sum, (B, L, H, W)."""
     scores = semantic_scores(class_queries_logits.float(), masks_queries_logits.float()) + LEAST_SCORE
     return scores.log() - scores.sum(dim=1, keepdim=True).log()
 
@@ -1244,6 +1246,8 @@ def load_pixel_encoder(config: MaSSFormerConfig) -> Any:
 @auto_docstring(custom_intro="Pixel encoder, pixel decoder and transformer decoder, without the class head.")
 class MaSSFormerModel(MaSSFormerPreTrainedModel):
     def __init__(self, config: MaSSFormerConfig):
+        # Overrides of `from_pretrained` are not validated before.
+        config.validate_architecture()
         super().__init__(config)
         self.backbone = load_pixel_encoder(config)
         self.pixel_decoder = MaSSFormerPixelDecoder(
@@ -1429,19 +1433,21 @@ class MaSSFormerForSemanticSegmentation(MaSSFormerPreTrainedModel):
     def context_scores(self, pixel_values: torch.Tensor, context_size: int) -> torch.Tensor:
         """
         Compute the logarithms of the scores of images reduced to a longest side of `context_size`, for each class the
-        highest within a few positions: near an edge, all classes that meet there are possible.
+        highest within `config.context_reach` positions: near an edge, all classes that meet there are possible.
         """
-        height, width = pixel_values.shape[-2:]
+        height, width = image_size(pixel_values)
         longest = torch.sym_max(height, width)
-        shown = torch.sym_min(longest, context_size)
+        longest_reduced = torch.sym_min(longest, context_size)
         # Multiples of 32; with at least two of them, graphs for any size hold for narrow images too.
         size: Any = [
-            32 * torch.sym_max(2, (2 * side * shown + 32 * longest) // (64 * longest)) for side in (height, width)
+            32 * torch.sym_max(2, (2 * side * longest_reduced + 32 * longest) // (64 * longest))
+            for side in (height, width)
         ]
         reduced = F.interpolate(pixel_values.float(), size, mode="bilinear", align_corners=False, antialias=True)
         outputs = self.model(reduced, output_pixel_features=False, return_dict=True)
         scores = log_scores(self.class_predictor(outputs.last_hidden_state), outputs.masks_queries_logits)
-        return F.max_pool2d(scores, 2 * CONTEXT_REACH + 1, stride=1, padding=CONTEXT_REACH)
+        reach = self.config.context_reach
+        return F.max_pool2d(scores, 2 * reach + 1, stride=1, padding=reach)
 
     def join_passes(
         self,
@@ -1452,12 +1458,14 @@ class MaSSFormerForSemanticSegmentation(MaSSFormerPreTrainedModel):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """
         Return the logits of one query per class, whose mask is the weighted geometric mean of the class's scores in
-        both passes, relative to the sum of all: inside of a region the reduced one decides, and near edges the other.
+        both passes, relative to the sum of all: inside a region the reduced pass decides, near edges the full-size
+        pass. Images up to `context_size` have one pass only.
         """
-        # How much larger the images are, in pixels; a graph for any size reduces all of them and ignores some.
-        excess = torch.sym_max(*pixel_values.shape[-2:]) - context_size
-        context, weight = None, CONTEXT_WEIGHT * cast(int, torch.sym_max(0, torch.sym_min(1, excess)))
-        if is_tracing(pixel_values) or weight:
+        excess = torch.sym_max(*image_size(pixel_values)) - context_size
+        # A graph for any size reduces all images and gives those that are not larger the weight 0.
+        weight = self.config.context_weight * cast(int, torch.sym_max(0, torch.sym_min(1, excess)))
+        context = None
+        if isinstance(excess, torch.SymInt) or weight:
             context = resize(self.context_scores(pixel_values, context_size), masks_queries_logits.shape[-2:])
         masks = []
         for first, last in self.model.choose_bands(pixel_values):
@@ -1465,9 +1473,9 @@ class MaSSFormerForSemanticSegmentation(MaSSFormerPreTrainedModel):
             if context is not None:
                 scores = (scores + weight * context[:, :, first:last]) / (1 + weight)
             masks.append(scores.softmax(dim=1).logit(eps=1e-6).to(masks_queries_logits.dtype))
-        num_labels = self.criterion.num_labels
-        classes = CERTAIN * torch.eye(num_labels, num_labels + 1).to(class_queries_logits)
-        return classes.expand(len(masks_queries_logits), -1, -1), torch.cat(masks, dim=2)
+        num_labels, batch_size = self.criterion.num_labels, masks_queries_logits.shape[0]
+        classes = CERTAIN * torch.eye(num_labels, num_labels + 1, dtype=self.dtype, device=self.device)
+        return classes.expand(batch_size, -1, -1), torch.cat(masks, dim=2)
 
     @can_return_tuple
     @auto_docstring
@@ -1476,7 +1484,7 @@ class MaSSFormerForSemanticSegmentation(MaSSFormerPreTrainedModel):
         pixel_values: torch.Tensor,
         labels: torch.Tensor | None = None,
         coarse_edges: torch.Tensor | None = None,
-        labelled_classes: torch.Tensor | None = None,
+        annotated_classes: torch.Tensor | None = None,
         output_auxiliary_logits: bool | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MaSSFormerForSemanticSegmentationOutput:
@@ -1486,7 +1494,7 @@ class MaSSFormerForSemanticSegmentation(MaSSFormerPreTrainedModel):
         coarse_edges (`torch.BoolTensor` of shape `(batch_size,)`, *optional*):
             Images whose labels have unreliable edges: edges are suppressed for all of their classes as for
             `config.pseudo_label_classes` (Eq. 7), and do not train the edge head.
-        labelled_classes (`torch.BoolTensor` of shape `(batch_size, num_labels)`, *optional*):
+        annotated_classes (`torch.BoolTensor` of shape `(batch_size, num_labels)`, *optional*):
             Classes labelled wherever they occur. Other classes may occur in pixels without a label, so queries that
             predict them there are not told that they see no object.
         output_auxiliary_logits (`bool`, *optional*):
@@ -1519,7 +1527,7 @@ class MaSSFormerForSemanticSegmentation(MaSSFormerPreTrainedModel):
                 outputs.semantic_maps,
                 self.pixel_logits(outputs),
                 coarse_edges,
-                labelled_classes,
+                annotated_classes,
                 piloted_class_logits,
                 piloted_mask_embeddings,
             )
@@ -1541,7 +1549,7 @@ class MaSSFormerForSemanticSegmentation(MaSSFormerPreTrainedModel):
         if output_pixel_features:
             masks_queries_logits = mask_logits(mask_embeddings[-1], outputs.mask_features)
         final_class_logits = class_queries_logits[-1]
-        # CODEPATH: none in the release and in every converted checkpoint.
+        # CODEPATH: `None` in the release and in converted checkpoints.
         if self.config.context_size is not None and not self.training:
             final_class_logits, masks_queries_logits = self.join_passes(
                 pixel_values, final_class_logits, masks_queries_logits, self.config.context_size

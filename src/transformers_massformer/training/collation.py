@@ -12,7 +12,7 @@ from ..models.configuration_massformer import MaSSFormerConfig
 # Model types trained on one binary mask per class of an image.
 MASK_MODELS = ("eomt", "mask2former", "maskformer", "oneformer")
 # Entries of a mixture's samples that say how far their labels are to be relied on; MaSSFormer's loss alone uses them.
-QUALITY = ("coarse_edges", "labelled_classes")
+QUALITY = ("coarse_edges", "annotated_classes")
 STACKED = ("pixel_values", "labels", *QUALITY)
 
 
