@@ -137,8 +137,8 @@ class MaSSFormerConfig(SegmentationLabelsMixin, PreTrainedConfig):
         model returns one query per class, for images of any size. Must be a multiple of 32. By default images are
         segmented once, as in the release.
     context_weight (`float`, *optional*, defaults to 2.0):
-        Weight of the reduced pass in the geometric mean of the scores; the pass at full size has weight 1.
-    context_reach (`int`, *optional*, defaults to 4):
+        Exponent of the reduced pass's scores, by which those of the pass at full size are multiplied.
+    context_reach (`int`, *optional*, defaults to 8):
         Positions of the reduced pass's masks by which its classes are widened, so that the pass at full size decides
         near the edges between classes.
     num_queries (`int`, *optional*, defaults to 100):
@@ -256,7 +256,7 @@ class MaSSFormerConfig(SegmentationLabelsMixin, PreTrainedConfig):
     pooled_batch_norm: bool = True
     context_size: int | None = None
     context_weight: float | int = 2.0
-    context_reach: int = 4
+    context_reach: int = 8
     num_queries: int = 100
     hidden_size: int = 256
     num_hidden_layers: int = 6

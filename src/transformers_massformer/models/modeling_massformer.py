@@ -1457,9 +1457,9 @@ class MaSSFormerForSemanticSegmentation(MaSSFormerPreTrainedModel):
         context_size: int,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """
-        Return the logits of one query per class, whose mask is the weighted geometric mean of the class's scores in
-        both passes, relative to the sum of all: inside a region the reduced pass decides, near edges the full-size
-        pass. Images up to `context_size` have one pass only.
+        Return the logits of one query per class, whose mask is the weighted product of the class's scores in both
+        passes, relative to the sum of all: inside a region the reduced pass decides, near edges the full-size pass.
+        Images up to `context_size` have one pass only.
         """
         excess = torch.sym_max(*image_size(pixel_values)) - context_size
         # A graph for any size reduces all images and gives those that are not larger the weight 0.
@@ -1471,7 +1471,7 @@ class MaSSFormerForSemanticSegmentation(MaSSFormerPreTrainedModel):
         for first, last in self.model.choose_bands(pixel_values):
             scores = log_scores(class_queries_logits, masks_queries_logits[:, :, first:last])
             if context is not None:
-                scores = (scores + weight * context[:, :, first:last]) / (1 + weight)
+                scores = scores + weight * context[:, :, first:last]
             masks.append(scores.softmax(dim=1).logit(eps=1e-6).to(masks_queries_logits.dtype))
         num_labels, batch_size = self.criterion.num_labels, masks_queries_logits.shape[0]
         classes = CERTAIN * torch.eye(num_labels, num_labels + 1, dtype=self.dtype, device=self.device)
