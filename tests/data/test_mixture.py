@@ -162,14 +162,14 @@ def test_the_focus_of_a_source_is_that_of_its_own_samples(folder):
     assert [transform.focus for transform in samples.transforms] == [[5, 1], []]
     with pytest.raises(ValueError, match=r"the mixture: focus has the unknown classes lake"):
         mixture_set(folder, focus=("lake",))
-    with pytest.raises(ValueError, match=r"focus has human, which labelled_classes does not list. Remove it"):
-        mixture_set(folder, focus=("sky", "human"), labelled_classes=("sky",))
+    with pytest.raises(ValueError, match=r"focus has human, which annotated_classes does not list. Remove it"):
+        mixture_set(folder, focus=("sky", "human"), annotated_classes=("sky",))
 
 
-def test_labelled_classes_travel_with_the_samples_and_are_checked(folder):
-    samples = mixture_set(folder, labelled_classes=LABELS[:3])
+def test_annotated_classes_travel_with_the_samples_and_are_checked(folder):
+    samples = mixture_set(folder, annotated_classes=LABELS[:3])
     first = samples.plan()[:, 0].tolist()
-    with pytest.raises(ValueError, match=r"the mixture: .*one\d.png has pixels of .*, which labelled_classes"):
+    with pytest.raises(ValueError, match=r"the mixture: .*one\d.png has pixels of .*, which annotated_classes"):
         samples[first.index(0)]
     assert samples[first.index(1)]["annotated_classes"].tolist() == [True] * 7
     for item in samples.dataset.datasets[0]:
@@ -177,8 +177,8 @@ def test_labelled_classes_travel_with_the_samples_and_are_checked(folder):
         label[label > 2] = 255
         item["label"] = PIL.Image.fromarray(label)
     assert samples[first.index(0)]["annotated_classes"].tolist() == [True] * 3 + [False] * 4
-    with pytest.raises(ValueError, match=r"the mixture: labelled_classes .* unknown classes lake; .* others, human"):
-        mixture_set(folder, labelled_classes=("sky", "lake"))
+    with pytest.raises(ValueError, match=r"the mixture: annotated_classes .* unknown classes lake; .* others, human"):
+        mixture_set(folder, annotated_classes=("sky", "lake"))
 
 
 def test_ids_beyond_the_classes_name_map_and_source(folder):
@@ -197,12 +197,12 @@ def write_mixture(path: Path, *sources: dict, **others) -> Path:
 
 
 def test_a_description_is_read_relative_to_its_file(folder):
-    first = {"data": "one", "share": 3, "edges": "coarse", "scales": [0.5, 2], "labelled_classes": ["sky", "human"]}
+    first = {"data": "one", "share": 3, "edges": "coarse", "scales": [0.5, 2], "annotated_classes": ["sky", "human"]}
     first["focus"] = ["sky", "water"]
     one, two = read_mixture(write_mixture(folder / "a.yaml", first, {"data": str(folder / "two"), "share": 1}))
     assert (one.data, one.share, one.edges, one.scales) == (folder / "one", 3, "coarse", (0.5, 2))
-    assert (one.labelled_classes, one.focus, two.focus) == (("sky", "human"), ("sky", "water"), ())
-    assert (two.edges, two.scales, two.labelled_classes) == ("exact", None, None)
+    assert (one.annotated_classes, one.focus, two.focus) == (("sky", "human"), ("sky", "water"), ())
+    assert (two.edges, two.scales, two.annotated_classes) == ("exact", None, None)
     assert two.data == folder / "two"
     focused = "every second window with sky or water"
     assert one.describe(4) == (
@@ -226,8 +226,8 @@ def test_a_description_is_read_relative_to_its_file(folder):
         ({"scales": [2, 1]}, r"scales is \[2, 1\]; it must be two positive numbers"),
         ({"scales": [0, 1]}, "scales is"),
         ({"scales": 1}, "scales is 1"),
-        ({"labelled_classes": []}, r"labelled_classes is \[\]; it must be a list of class names"),
-        ({"labelled_classes": "sky"}, "labelled_classes is 'sky'"),
+        ({"annotated_classes": []}, r"annotated_classes is \[\]; it must be a list of class names"),
+        ({"annotated_classes": "sky"}, "annotated_classes is 'sky'"),
         ({"focus": "sky"}, "focus is 'sky'; it must be a list of class names"),
         ({"data": "three"}, "the folder .*three does not exist; paths are relative"),
         ({"data": 3}, "data is 3; it must be a folder"),

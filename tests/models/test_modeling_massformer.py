@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from support.golden import DATA, golden_pixel_values, golden_state_dict, subsample
 from support.tiny import TINY_TIMM, block_labels, enable_checkpointing, tiny_config, tiny_model
 from transformers import AutoConfig, AutoModel, AutoModelForSemanticSegmentation
+from transformers.utils.generic import find_labels
 
 from transformers_massformer import MaSSFormerForSemanticSegmentation, MaSSFormerModel
 from transformers_massformer.conversion import VARIANTS, convert_massformer_checkpoint, variant_config
@@ -619,6 +620,21 @@ def test_compile_without_graph_breaks():
         compiled = torch.compile(model, fullgraph=True, backend="aot_eager")(pixel_values)
     torch.testing.assert_close(compiled.masks_queries_logits, expected.masks_queries_logits, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(compiled.class_queries_logits, expected.class_queries_logits, rtol=1e-4, atol=1e-4)
+
+
+@needs_torch_2_8
+def test_two_passes_are_exported_for_any_batch():
+    torch.manual_seed(0)
+    model, pixel_values = tiny_model(context_size=96, return_dict=False), torch.randn(3, 3, 160, 128)
+    with torch.no_grad():
+        expected = model(pixel_values)[1]
+        batch = {"pixel_values": {0: torch.export.Dim("batch", min=1, max=64)}}
+        exported = torch.export.export(model, (pixel_values[:2],), dynamic_shapes=batch)
+        torch.testing.assert_close(exported.module()(pixel_values)[1], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_trainer_takes_nothing_but_labels_for_labels():
+    assert find_labels(MaSSFormerForSemanticSegmentation) == ["labels"]
 
 
 @needs_torch_2_8

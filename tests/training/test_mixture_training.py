@@ -32,7 +32,7 @@ def mixture(tmp_path) -> Path:
 
 def write_mixture(folder: Path, **fields) -> Path:
     """Write the description; fields are those of the second source."""
-    second = {"data": "coarse", "share": 1, "edges": "coarse", "scales": [0.9, 1.2], "labelled_classes": CLASSES}
+    second = {"data": "coarse", "share": 1, "edges": "coarse", "scales": [0.9, 1.2], "annotated_classes": CLASSES}
     sources = [{"data": "exact", "share": 1}, {**second, **fields}]
     (folder / "mixture.yaml").write_text(yaml.safe_dump({"sources": sources}))
     return folder / "mixture.yaml"
@@ -101,7 +101,7 @@ def test_the_identity_of_a_folder_has_no_sources(mixture, batches, tmp_path):
 @pytest.mark.parametrize(
     ("fields", "options", "message"),
     [
-        ({"labelled_classes": ["lake"]}, (), r"source 2 (coarse): labelled_classes has the unknown classes lake"),
+        ({"annotated_classes": ["lake"]}, (), r"source 2 (coarse): annotated_classes has the unknown classes lake"),
         ({"edges": "soft"}, (), "source 2 (coarse): edges is 'soft'"),
         ({"data": "empty"}, (), "source 2 (empty): Split train in"),
         ({"data": "bare"}, (), "source 2 (bare): "),
@@ -121,7 +121,7 @@ def test_errors_name_the_source_and_leave_no_mark(mixture, tmp_path, fields, opt
 
 @pytest.mark.parametrize("workers", ["0", "1"])
 def test_a_class_that_a_source_does_not_label_is_an_error_that_names_the_map(mixture, tmp_path, workers):
-    path = write_mixture(tmp_path, labelled_classes=["sky"])
+    path = write_mixture(tmp_path, annotated_classes=["sky"])
     options = ("--dataloader_num_workers", workers, "--eval_strategy", "no", "--load_best_model_at_end", "false")
     recipe = write_recipe(tmp_path / "tiny.yaml", model_config={**FIELDS["mask2former"], "model_type": "mask2former"})
     failed = train(path, recipe, tmp_path / "trained", *options, code=1)

@@ -33,7 +33,7 @@ class Source:
             the band around edges between classes that is ignored.
         scales (`tuple[float, float]`, *optional*):
             Factors between which the photographs are resized; by default, the short sides of the recipe are used.
-        labelled_classes (`tuple[str, ...]`, *optional*):
+        annotated_classes (`tuple[str, ...]`, *optional*):
             Classes that are labelled wherever they occur; by default, all of them. Others may occur in pixels without
             a label.
         focus (`tuple[str, ...]`): Rare classes that every second window contains; see [`TrainingTransform`].
@@ -44,7 +44,7 @@ class Source:
     share: float
     edges: str | int = "exact"
     scales: tuple[float, float] | None = None
-    labelled_classes: tuple[str, ...] | None = None
+    annotated_classes: tuple[str, ...] | None = None
     focus: tuple[str, ...] = ()
     origin: str = "the mixture"
 
@@ -61,7 +61,7 @@ class Source:
         """
         edges = f"{self.edges} edges" if self.edges in EDGES else f"edges ignored within {self.edges} pixels"
         scales = "" if self.scales is None else f", scales {self.scales[0]:g} to {self.scales[1]:g}"
-        classes = "" if self.labelled_classes is None else f", labels of {' / '.join(self.labelled_classes)} only"
+        classes = "" if self.annotated_classes is None else f", labels of {' / '.join(self.annotated_classes)} only"
         focus = f", every second window with {' or '.join(self.focus)}" if self.focus else ""
         return f"{100 * self.share / total:.3g} % from `{self.data.name}` ({edges}{scales}{classes}{focus})"
 
@@ -88,7 +88,7 @@ CHECKS = {
     "share": (lambda value: is_number(value) and value > 0, "a positive number"),
     "edges": (lambda value: value in EDGES or is_band(value), "`exact`, `coarse` or a positive number of pixels"),
     "scales": (is_range, "two positive numbers, such as [0.5, 2.0], the smaller one first"),
-    "labelled_classes": (is_names, "a list of class names"),
+    "annotated_classes": (is_names, "a list of class names"),
     "focus": (is_names, "a list of class names"),
 }
 
@@ -122,7 +122,7 @@ def read_mixture(path: Path) -> list[Source]:
 
     Args:
         path (`Path`): YAML file with a list `sources`, whose entries have the keys `data` and `share` and optionally
-            `edges`, `scales`, `labelled_classes` and `focus`; see [`Source`].
+            `edges`, `scales`, `annotated_classes` and `focus`; see [`Source`].
 
     Raises:
         FileNotFoundError: If a folder does not exist.
@@ -164,10 +164,10 @@ def labelled_mask(source: Source, labels: Sequence[str]) -> torch.Tensor:
     Raises:
         ValueError: If it names an unknown class.
     """
-    if source.labelled_classes is None:
+    if source.annotated_classes is None:
         return torch.ones(len(labels), dtype=torch.bool)
     mask = torch.zeros(len(labels), dtype=torch.bool)
-    mask[known_classes(source, "labelled_classes", labels)] = True
+    mask[known_classes(source, "annotated_classes", labels)] = True
     return mask
 
 
@@ -175,10 +175,10 @@ def source_transform(transform: TrainingTransform, source: Source, labels: Seque
     """Return the transform with the scales, the edges and the focus of a source."""
     ignored_band = source.edges if is_band(source.edges) else 0
     focus = known_classes(source, "focus", labels)
-    if source.labelled_classes is not None and (absent := set(source.focus) - set(source.labelled_classes)):
+    if source.annotated_classes is not None and (absent := set(source.focus) - set(source.annotated_classes)):
         raise ValueError(
-            f"{source.origin}: focus has {', '.join(sorted(absent))}, which labelled_classes does not list. Remove it "
-            "from focus, or add it there."
+            f"{source.origin}: focus has {', '.join(sorted(absent))}, which annotated_classes does not list. Remove "
+            "it from focus, or add it there."
         )
     return replace(transform, scales=source.scales, ignored_band=ignored_band, focus=focus)
 
@@ -285,6 +285,6 @@ class MixtureSet(TrainingSet):
         wrong = [self.labels[index] for index in np.flatnonzero(counts) if not labelled[index]]
         if wrong:
             raise ValueError(
-                f"{name} has pixels of {', '.join(wrong)}, which labelled_classes does not list. Add the class, or "
+                f"{name} has pixels of {', '.join(wrong)}, which annotated_classes does not list. Add the class, or "
                 f"change these pixels to {self.transform.ignore_index}."
             )

@@ -306,11 +306,6 @@ def mask_logits_rows(mask_embeddings: torch.Tensor, mask_features: torch.Tensor)
     return logits.unflatten(1, mask_features.shape[-2:]).permute(0, 3, 1, 2)
 
 
-def image_size(pixel_values: torch.Tensor) -> list[int]:
-    """Return the height and width of images; in `torch.jit.trace` they become constants."""
-    return [int(side) if isinstance(side, torch.Tensor) else side for side in pixel_values.shape[-2:]]
-
-
 def log_scores(class_queries_logits: torch.Tensor, masks_queries_logits: torch.Tensor) -> torch.Tensor:
     """Compute the logarithms of the scores of each class relative to their sum, (B, L, H, W)."""
     scores = semantic_scores(class_queries_logits.float(), masks_queries_logits.float()) + LEAST_SCORE
@@ -1435,7 +1430,7 @@ class MaSSFormerForSemanticSegmentation(MaSSFormerPreTrainedModel):
         Compute the logarithms of the scores of images reduced to a longest side of `context_size`, for each class the
         highest within `config.context_reach` positions: near an edge, all classes that meet there are possible.
         """
-        height, width = image_size(pixel_values)
+        height, width = pixel_values.shape[-2:]
         longest = torch.sym_max(height, width)
         longest_reduced = torch.sym_min(longest, context_size)
         # Multiples of 32; with at least two of them, graphs for any size hold for narrow images too.
@@ -1461,7 +1456,7 @@ class MaSSFormerForSemanticSegmentation(MaSSFormerPreTrainedModel):
         passes, relative to the sum of all: inside a region the reduced pass decides, near edges the full-size pass.
         Images up to `context_size` have one pass only.
         """
-        excess = torch.sym_max(*image_size(pixel_values)) - context_size
+        excess = torch.sym_max(*pixel_values.shape[-2:]) - context_size
         # A graph for any size reduces all images and gives those that are not larger the weight 0.
         weight = self.config.context_weight * cast(int, torch.sym_max(0, torch.sym_min(1, excess)))
         context = None

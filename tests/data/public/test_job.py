@@ -210,7 +210,7 @@ def test_the_record_says_what_the_folder_holds(ade20k, tmp_path):
     run("prepare", "ade20k", ade20k, "--output", tmp_path / "out")
     record = json.loads((tmp_path / "out" / "prepared.json").read_text())
     assert record["data_set"] == "ade20k"
-    assert record["labelled_classes"] == ["human", "building", "vegetation", "ground", "sky", "water"]
+    assert record["annotated_classes"] == ["human", "building", "vegetation", "ground", "sky", "water"]
     assert record["mapping"]["human"] == ["person"]
     assert record["mapping"]["ignored"] == ["unlabelled"]
 

@@ -94,7 +94,7 @@ def describe_job(name: PublicDataSet, source: Path, found: Source, val_share: fl
         "source": str(source.resolve()),
         "title": found.table.title,
         "val_share": val_share,
-        "labelled_classes": list(found.table.complete),
+        "annotated_classes": list(found.table.complete),
         "mapping": mapping,
     }
 
