@@ -81,8 +81,8 @@ def matched_lookup(model_labels: Sequence[str], data_labels: Sequence[str]) -> l
             table[place or 0] = index
         return table
     raise ValueError(
-        f"The names of the classes differ. The model has {len(model_labels)}: {list_names(model_labels)}. The data has "
-        f"{len(data_labels)}: {list_names(data_labels)}. If the data's are other ones, name them: --labels, or a "
+        f"The names of the classes differ. The model has {len(model_labels)} classes, {list_names(model_labels)}; the "
+        f"data {len(data_labels)}, {list_names(data_labels)}. If the data's are other ones, name them: --labels, or a "
         f'classes.txt beside the data. Otherwise pass --label-map, a JSON file such as {{"{model_labels[0]}": '
         f'"{data_labels[-1]}", "*": "{data_labels[0]}"}}.'
     )
