@@ -4,6 +4,7 @@ import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import PIL.Image
@@ -23,6 +24,13 @@ CELL_SIZE, TEXT_HEIGHT, CELLS_PER_ROW = 384, 18, 4
 ACCEPTED_COLOUR, REJECTED_COLOUR = (255, 0, 170), (230, 40, 0)
 # Side of the square that a cell shows, relative to the longer side of the object's box.
 SURROUNDINGS = 2.0
+
+
+class Decision(NamedTuple):
+    """Whether an object is accepted, and the class that the review list names, if any."""
+
+    accepted: bool
+    class_name: str
 
 
 @dataclass(frozen=True)
@@ -62,7 +70,7 @@ def write_review_list(reviewables: Iterable[Reviewable], path: Path):
         writer.writerows(each.row() for each in reviewables)
 
 
-def read_review_list(path: Path) -> dict[tuple[str, str, int], bool]:
+def read_review_list(path: Path) -> dict[tuple[str, str, int], Decision]:
     """
     Read the decisions of a review list.
 
@@ -70,7 +78,7 @@ def read_review_list(path: Path) -> dict[tuple[str, str, int], bool]:
         path (`Path`): The list. Objects without a row keep their decision.
 
     Returns:
-        `dict`: Whether an object is accepted, by split, name of the photo and number of the object.
+        `dict[tuple, Decision]`: Decisions by split, name of the photo and number of the object.
 
     Raises:
         FileNotFoundError: If the file does not exist.
@@ -91,17 +99,20 @@ def read_review_list(path: Path) -> dict[tuple[str, str, int], bool]:
                     f"{path}, line {reader.line_num}: the decision on object {row['instance']!r} is "
                     f"{row['decision']!r}; it must be {ACCEPT} or {REJECT}."
                 )
-            decisions[row["split"], row["image_id"], int(row["instance"])] = decision == ACCEPT
+            decisions[row["split"], row["image_id"], int(row["instance"])] = Decision(
+                decision == ACCEPT, row.get("class") or ""
+            )
     return decisions
 
 
 def decide(
-    instances: Sequence[Instance], decisions: Mapping[tuple[str, str, int], bool], split: str, image_id: str
+    instances: Sequence[Instance], decisions: Mapping[tuple[str, str, int], Decision], split: str, image_id: str
 ) -> list[Instance]:
     """Apply review decisions to the objects of a photo."""
     decided = []
     for number, instance in enumerate(instances):
-        accepted = decisions.get((split, image_id, number), instance.accepted)
+        decision = decisions.get((split, image_id, number))
+        accepted = instance.accepted if decision is None else decision.accepted
         if accepted != instance.accepted:
             instance = instance.decided(accepted, "" if accepted else "review")
         decided.append(instance)
