@@ -109,19 +109,32 @@ def check_extras(extras: Extras, labels: list[str]):
 
     Raises:
         MissingExtraError: If their library is not installed.
-        ValueError: If the model lacks a class to keep in focus, or options contradict each other.
+        ValueError: If the model lacks a class to keep in focus, files of two classes would share a name, or options contradict each other.
     """
     from ..editing.lens_blur import check_strength
     from ..editing.matting import matting_library
+    from ..utils.names import file_names
 
     if extras.refine and not extras.need_mattes:
         raise ValueError("--refine-mattes needs --mattes, --cutouts or --bokeh, which produce mattes to refine.")
     check_strength(extras.strength)
+    if extras.mattes or extras.cutouts:
+        file_names(labels, "The model's classes")
     unknown = [name for name in extras.bokeh if name not in labels]
     if unknown:
         raise ValueError(f"--bokeh {', '.join(unknown)}: the model has no such class, only {', '.join(labels)}.")
     if extras.cutouts or extras.bokeh or extras.refine:
         matting_library()
+
+
+def record_class_names(output: Path, labels: list[str]):
+    """Write the names of the label maps' classes beside them, unless they are MaSS13K's, or say why this is not done."""
+    from ..data.class_names import CLASSES_FILE, write_own_class_names
+
+    try:
+        write_own_class_names(output, labels)
+    except ValueError as error:
+        error_console.print(f"{CLASSES_FILE} was not written. {error}", markup=False)
 
 
 def plan_jobs(arguments: list[str], output: Path, extras: Extras, suffix: str = ".png") -> list[Job]:
@@ -275,7 +288,7 @@ def segment(
 ):
     """Write a label map of each photograph, upright and at its own size.
 
-    Finished photographs are skipped.
+    Finished photographs are skipped. Class names other than MaSS13K's are written to OUTPUT/classes.txt.
     """
     import torch
     from transformers.utils import logging
@@ -304,6 +317,7 @@ def segment(
         predictor = load_predictor(model, device, getattr(torch, dtype), options)
         segmenter = Segmenter(predictor, semantic_priors=extras.priors, mattes=extras.need_mattes)
         check_extras(extras, segmenter.labels)
+        record_class_names(output, segmenter.labels)
     except (OSError, ValueError, RuntimeError, AssertionError) as error:
         fail(error)
     precision = str(segmenter.dtype).removeprefix("torch.")
