@@ -109,7 +109,7 @@ def check_extras(extras: Extras, labels: list[str]):
 
     Raises:
         MissingExtraError: If their library is not installed.
-        ValueError: If the model lacks a class to keep in focus, files of two classes would share a name, or options contradict each other.
+        ValueError: If the model lacks a class to keep in focus, two classes would share a file, or options contradict each other.
     """
     from ..editing.lens_blur import check_strength
     from ..editing.matting import matting_library
@@ -128,7 +128,7 @@ def check_extras(extras: Extras, labels: list[str]):
 
 
 def record_class_names(output: Path, labels: list[str]):
-    """Write the names of the label maps' classes beside them, unless they are MaSS13K's, or say why this is not done."""
+    """Write the names of the classes beside the label maps, unless they are MaSS13K's, or say why this is not done."""
     from ..data.class_names import CLASSES_FILE, write_own_class_names
 
     try:
