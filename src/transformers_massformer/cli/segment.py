@@ -109,7 +109,8 @@ def check_extras(extras: Extras, labels: list[str]):
 
     Raises:
         MissingExtraError: If their library is not installed.
-        ValueError: If the model lacks a class to keep in focus, two classes would share a file, or options contradict each other.
+        ValueError: If the model lacks a class to keep in focus, two classes would share a file, or options contradict
+            each other.
     """
     from ..editing.lens_blur import check_strength
     from ..editing.matting import matting_library
