@@ -7,6 +7,7 @@ import PIL.Image
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.commands import run
 
 from transformers_massformer import MASS13K_LABELS
 from transformers_massformer.data.class_names import (
@@ -171,3 +172,23 @@ def test_coco_categories_that_differ_are_refused(data, categories, words):
     write_class_names(data, ["a", "b"])
     with pytest.raises(ValueError, match=words):
         data_classes(data, find_splits(data))
+
+
+def test_commands_use_the_names_of_the_data(data, tmp_path):
+    write_class_names(data, ["Straße", "grün"])
+    run("stats", data, "--output", tmp_path / "out")
+    summary = json.loads((tmp_path / "out" / "statistics.json").read_text(encoding="utf-8"))
+    assert list(summary["train"]["pixel_share"]) == ["Straße", "grün"]
+    assert "area_grün" in (tmp_path / "out" / "images.csv").read_text(encoding="utf-8")
+    run("stats", data, "--verify", "--output", tmp_path / "out")
+    coco, png = tmp_path / "coco", tmp_path / "png"
+    run("annotations", data, "--format", "coco-rle", "--output", coco)
+    content = json.loads(next(coco.rglob("*.json")).read_text(encoding="utf-8"))
+    assert [category["name"] for category in content["categories"]] == ["Straße", "grün"]
+    assert read_class_names(coco) == ["Straße", "grün"]
+    (data / "classes.txt").unlink()
+    run("annotations", data, "--format", "png", "--output", png)
+    assert read_class_names(png) is None
+    # Label maps of two sets of classes must not lie in one folder.
+    result = run("annotations", data, "--format", "png", "--labels", "a", "--labels", "b", "--output", png, code=1)
+    assert "holds label maps of other classes" in result.output

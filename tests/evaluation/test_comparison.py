@@ -45,3 +45,15 @@ def test_results_that_cannot_be_compared():
         compare({"a": result_of(counts), "b": fewer})
     with pytest.raises(ValueError, match="differ in counting"):
         compare({"a": result_of(counts), "b": {**result_of(counts), "counting": {"bf1_tolerance": 1}}})
+
+
+def test_classes_of_another_order_are_compared_by_name():
+    counts, turned = counts_of(0), counts_of(1)
+    other = {**result_of(Counts.from_tensor(turned.to_tensor()[..., [2, 0, 1]])), "labels": ["C", "a", "b"]}
+    rows = compare({"one": result_of(counts), "other": other}, samples=20)
+    expected = compare({"one": result_of(counts), "other": result_of(turned)}, samples=20)
+    assert rows == expected
+    assert rows[1]["bf1"]["difference"] != 0
+    for labels in (["a", "b", "d"], ["a", "b"], ["a", "b", "c", "d"]):
+        with pytest.raises(ValueError, match="differ in the names of the classes"):
+            compare({"one": result_of(counts), "other": {**other, "labels": labels}})
