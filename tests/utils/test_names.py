@@ -34,6 +34,7 @@ from transformers_massformer.utils.names import (
         (["sky", " \u200b"], "name of class 1 is empty"),
         (["sky\nwater"], "control characters"),
         (["sky\0"], "control characters"),
+        (["gr\udcc3\udcbcn"], "cannot be read in this locale"),
         ([7], "names must be text"),
         (["a/b", "a:b"], "'a/b' and 'a:b' would both be written to files named 'a_b'"),
         (["a b", "A_B"], "would both be written"),
