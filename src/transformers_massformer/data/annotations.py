@@ -102,7 +102,9 @@ def coco_annotation(label_map: np.ndarray, labels: Sequence[str], file_name: str
     }
 
 
-def write_label_map(label_map: np.ndarray, path: Path, labels: Sequence[str], file_name: str):
+def write_label_map(
+    label_map: np.ndarray, path: Path, labels: Sequence[str], file_name: str, suffix: str | None = None
+):
     """
     Write a label map, so that the file is either complete or absent: in COCO format if its suffix is `.json`, else as
     a PNG with a palette.
@@ -112,12 +114,13 @@ def write_label_map(label_map: np.ndarray, path: Path, labels: Sequence[str], fi
         path (`Path`): The file.
         labels (`Sequence[str]`): Names of the classes.
         file_name (`str`): Name of the photograph.
+        suffix (`str`, *optional*): Suffix of the format, by default the file's.
 
     Raises:
         ValueError: If the format cannot hold the label map.
     """
     with written_whole(path) as partial:
-        if path.suffix == AnnotationFormat.coco_rle.suffix:
+        if (suffix or path.suffix) == AnnotationFormat.coco_rle.suffix:
             partial.write_text(json.dumps(coco_annotation(label_map, labels, file_name)) + "\n")
         else:
             label_map_image(label_map, len(labels)).save(partial, format="PNG")
