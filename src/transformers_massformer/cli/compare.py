@@ -27,8 +27,8 @@ def compare(
     """Show scores, differences to the first result, and bootstrap confidence intervals over images."""
     from ..evaluation.comparison import compare as compare_results
     from ..evaluation.comparison import comparison_table, read_result
-    from ..evaluation.report import write_json
-    from ..utils.files import written_whole
+        from ..utils.files import written_whole
+    from ..utils.json_files import write_json
     from ..utils.text import markdown_table
 
     try:

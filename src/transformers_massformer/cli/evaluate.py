@@ -113,9 +113,9 @@ def write_panels(evaluator: Evaluator, pairs: list[Pair], records: list[ImageRec
 def write_profile(predictor: ModelPredictor, title: str, size: tuple[int, int], scores: dict[str, Any], output: Path):
     """Write the model's row of a table like the paper's Table 2."""
     from ..evaluation.profiling import backbone_name, cost_cells, cost_note, profile
-    from ..evaluation.report import write_json
     from ..metrics.tables import SCORES, format_score
     from ..utils.files import written_whole
+    from ..utils.json_files import write_json
     from ..utils.text import markdown_table
 
     costs = profile(predictor, *size)

@@ -1,6 +1,5 @@
 """Read and write label maps: PNG with class indices, or COCO format with a run-length encoded mask per class."""
 
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ import torch
 
 from ..utils.extras import require
 from ..utils.files import written_whole
+from ..utils.json_files import write_json
 from .formats import AnnotationFormat
 from .headers import read_annotation
 from .label_images import label_map_image
@@ -121,7 +121,7 @@ def write_label_map(
     """
     with written_whole(path) as partial:
         if (suffix or path.suffix) == AnnotationFormat.coco_rle.suffix:
-            partial.write_text(json.dumps(coco_annotation(label_map, labels, file_name)) + "\n")
+            write_json(coco_annotation(label_map, labels, file_name), partial, indent=None)
         else:
             label_map_image(label_map, len(labels)).save(partial, format="PNG")
 

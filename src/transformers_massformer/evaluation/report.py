@@ -1,7 +1,5 @@
 """Format scores, and write results as JSON, tables and CSV."""
 
-import csv
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +8,8 @@ from typing import Any
 from ..metrics import Counts, CountSettings, class_scores, score
 from ..metrics.tables import SCORES, class_table
 from ..utils.files import written_whole
+from ..utils.json_files import write_json
+from ..utils.tables import write_table
 from ..utils.text import markdown_table
 from .records import ImageRecord
 
@@ -29,12 +29,6 @@ def results(identity: Mapping[str, Any], records: Sequence[ImageRecord]) -> dict
         "scores": score(counts, CountSettings(**identity["counting"])),
         "images": {record.image_id: record.counts.to_tensor().tolist() for record in records},
     }
-
-
-def write_json(values: Any, path: Path):
-    """Write values to a JSON file."""
-    with written_whole(path) as partial:
-        partial.write_text(json.dumps(values, indent=1) + "\n")
 
 
 def latex_escaped(text: str) -> str:
@@ -84,10 +78,7 @@ def image_rows(records: Iterable[ImageRecord], labels: Sequence[str]) -> list[di
 def write_image_csv(records: Sequence[ImageRecord], labels: Sequence[str], path: Path):
     """Write the scores of each image to a CSV file."""
     rows = image_rows(records, labels)
-    with written_whole(path) as partial, partial.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_table(path, list(rows[0]), rows)
 
 
 def write_report(title: str, result: Mapping[str, Any], records: Sequence[ImageRecord], folder: Path):

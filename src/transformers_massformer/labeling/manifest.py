@@ -1,12 +1,11 @@
 """Write all objects of a labeling run to one file in COCO format."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..utils.files import written_whole
+from ..utils.json_files import write_json
 from .instances import Instance
 
 
@@ -69,5 +68,4 @@ def manifest(records: Sequence[PhotoRecord], classes: Mapping[int, str], info: M
 
 def write_manifest(path: Path, content: Mapping[str, Any]):
     """Write a manifest as JSON."""
-    with written_whole(path) as partial:
-        partial.write_text(json.dumps(content, indent=1) + "\n")
+    write_json(content, path)

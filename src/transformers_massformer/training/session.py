@@ -17,7 +17,7 @@ from ..data.pseudo_labels import PseudoLabelFiles
 from ..data.training_set import TrainingSet
 from ..data.transforms import TrainingTransform
 from ..inference.loading import class_names
-from ..utils.files import written_whole
+from ..utils.json_files import write_json
 from ..utils.resuming import claim
 from .arguments import DataArguments, MaSSFormerTrainingArguments, ModelArguments
 from .card import CardRecord, describe_training, model_card
@@ -322,9 +322,8 @@ class TrainingSession:
             for path in sorted(partial.iterdir()):
                 path.replace(self.output / path.name)
             partial.rmdir()
-        with written_whole(self.output / RESULTS_FILE) as file:
-            measured = {name: value for name, value in metrics.items() if not math.isnan(value)}
-            file.write_text(json.dumps(measured, indent=1) + "\n")
+        measured = {name: value for name, value in metrics.items() if not math.isnan(value)}
+        write_json(measured, self.output / RESULTS_FILE)
 
     def end(self):
         """Leave the process group; call after everything that needs the other processes."""

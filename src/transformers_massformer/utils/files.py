@@ -37,6 +37,16 @@ def partial_path(path: Path) -> Path:
     return path.with_name(f".{path.name[:NAME_LENGTH]}.{HOST}-{os.getpid()}-{RUN}-{next(COUNTER)}.partial")
 
 
+def is_running(pid: int) -> bool:
+    """Return whether there is a process of this number; one that has ended and was not waited for does not count."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.Error:
+        return True
+
+
 def is_left_over(partial: Path) -> bool:
     """Return whether the process that wrote a temporary file or folder has ended."""
     match = PARTIAL.fullmatch(partial.name)
@@ -46,7 +56,7 @@ def is_left_over(partial: Path) -> bool:
         return time.time() - partial.stat().st_mtime > STALE_SECONDS
     if int(match["pid"]) == os.getpid():
         return match["run"] != RUN
-    return not psutil.pid_exists(int(match["pid"]))
+    return not is_running(int(match["pid"]))
 
 
 def remove(path: Path):
@@ -57,9 +67,8 @@ def remove(path: Path):
         path.unlink(missing_ok=True)
 
 
-@functools.cache
 def remove_left_overs(folder: Path):
-    """Remove what killed processes left in a folder; once per folder."""
+    """Remove what killed processes left in a folder."""
     for partial in folder.glob(".*.partial"):
         # Another process may be doing the same.
         with contextlib.suppress(OSError):
@@ -67,10 +76,16 @@ def remove_left_overs(folder: Path):
                 remove(partial)
 
 
+@functools.cache
+def tidy(folder: Path):
+    """Remove what killed processes left in a folder, once per folder."""
+    remove_left_overs(folder)
+
+
 def new_partial(path: Path) -> Path:
     """Return the temporary path of a file or folder, whose parent is created and tidied."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    remove_left_overs(path.parent.absolute())
+    tidy(path.parent.absolute())
     return partial_path(path)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from .files import folder_written_whole, written_whole
 from .fingerprint import Origin, are_unchanged, content_of, differing, file_state, folder_files, times
+from .json_files import without_nan, write_json
 
 
 RECORDS_FOLDER = "records"
@@ -36,7 +37,7 @@ def claim(path: Path, identity: Mapping[str, Any], what: str, overwrite: bool) -
     Raises:
         ValueError: If the folder belongs to another job.
     """
-    identity = json.loads(json.dumps(identity))
+    identity = json.loads(json.dumps(without_nan(identity)))
     if path.exists() and not overwrite:
         try:
             different = differing(json.loads(path.read_text(encoding="utf-8")), identity)
@@ -48,8 +49,7 @@ def claim(path: Path, identity: Mapping[str, Any], what: str, overwrite: bool) -
                 "or pass --overwrite."
             )
         return False
-    with written_whole(path) as partial:
-        partial.write_text(json.dumps(identity, indent=1) + "\n", encoding="utf-8")
+    write_json(identity, path)
     return True
 
 
@@ -164,9 +164,7 @@ class Results:
 
     def write_record(self, result: Path, made_from: Mapping[str, Any], state: str | None):
         """Write a result's record; the state is that of its files, `None` while it is being written."""
-        with written_whole(self.record_path(result)) as partial:
-            record = {"result": result.name, "made_from": made_from, "state": state}
-            partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write_json({"result": result.name, "made_from": made_from, "state": state}, self.record_path(result))
 
     @contextlib.contextmanager
     def writing(
