@@ -124,7 +124,7 @@ def write_profile(predictor: ModelPredictor, title: str, size: tuple[int, int], 
     cells = [format_score(name, scores[f"mean_{name}"]) if scores else "-" for name in SCORES]
     table = markdown_table([header, [title, backbone_name(predictor.model), *cells, *cost_cells(costs)]])
     with written_whole(output / "profile.md") as partial:
-        partial.write_text(f"{table}\n{cost_note(costs)}\n")
+        partial.write_text(f"{table}\n{cost_note(costs)}\n", encoding="utf-8")
     console.print(table + "\n" + cost_note(costs), markup=False)
 
 

@@ -131,7 +131,7 @@ def read_mixture(path: Path) -> list[Source]:
     import yaml
 
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid YAML: {error}") from error
     entries = content.get("sources") if isinstance(content, dict) and len(content) == 1 else None

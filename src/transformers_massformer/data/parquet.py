@@ -39,7 +39,7 @@ def embedded_example(pair: Pair) -> dict[str, Any]:
 def check_manifest(folder: Path, manifest: dict[str, Any]):
     """Refuse a folder with files of another preparation; record this one in a new folder."""
     path = folder / MANIFEST
-    if path.exists() and json.loads(path.read_text()) != manifest:
+    if path.exists() and json.loads(path.read_text(encoding="utf-8")) != manifest:
         raise ValueError(
             f"{folder} holds files made from other data or with another number of images per file. Choose another "
             "folder or remove this one."

@@ -178,7 +178,7 @@ class StatisticsTable:
         self.rows: dict[tuple[str, str], dict[str, str]] = {}
         if self.path.exists():
             # The last row of an interrupted run may be incomplete.
-            with self.path.open(newline="") as file:
+            with self.path.open(newline="", encoding="utf-8") as file:
                 for row in csv.DictReader(file):
                     if list(row) == columns() and None not in row.values():
                         self.rows[row["split"], row["image_id"]] = row
@@ -191,7 +191,7 @@ class StatisticsTable:
     def compute(self, pairs: Iterable[tuple[str, Pair]], map_function: Any = map) -> Iterator[dict[str, str]]:
         """Compute the rows of pairs, with `map` or a parallel equivalent, and append them to the file."""
         self.write()
-        with self.path.open("a", newline="") as file:
+        with self.path.open("a", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, columns())
             for row in map_function(lambda item: table_row(*item), pairs):
                 self.rows[row["split"], row["image_id"]] = row
@@ -206,7 +206,7 @@ class StatisticsTable:
 
     def write(self):
         """Write all rows in order; if interrupted, the file stays as it was."""
-        with written_whole(self.path) as partial, partial.open("w", newline="") as file:
+        with written_whole(self.path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, columns())
             writer.writeheader()
             writer.writerows(self.rows[key] for key in sorted(self.rows))

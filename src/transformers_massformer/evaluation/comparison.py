@@ -29,7 +29,7 @@ def read_result(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}. Write one with `massformer evaluate`.")
     try:
-        result = json.loads(path.read_text())
+        result = json.loads(path.read_text(encoding="utf-8"))
         if not {"images", "scores", "counting", "labels"} <= result.keys():
             raise ValueError("it lacks images, scores, counting or labels")
     except (ValueError, AttributeError) as error:

@@ -19,7 +19,7 @@ def read_label_map_file(path: str | Path) -> dict[str, str | int]:
     if not path.is_file():
         raise FileNotFoundError(f"The label map {path} does not exist.")
     try:
-        mapping = json.loads(path.read_text())
+        mapping = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON: {error}.") from error
     if not isinstance(mapping, dict) or not all(isinstance(value, str | int) for value in mapping.values()):

@@ -98,7 +98,7 @@ def write_report(title: str, result: Mapping[str, Any], records: Sequence[ImageR
         ("classes.tex", latex_class_table(title, labels, scores)),
     ):
         with written_whole(folder / name) as partial:
-            partial.write_text(text)
+            partial.write_text(text, encoding="utf-8")
     write_image_csv(records, labels, folder / "images.csv")
 
 

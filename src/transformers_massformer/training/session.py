@@ -247,7 +247,7 @@ class TrainingSession:
     def finished_metrics(self) -> dict[str, float] | None:
         """Return the results of a finished training, or `None`."""
         path = self.output / RESULTS_FILE
-        return json.loads(path.read_text()) if path.exists() else None
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
     def run(self) -> dict[str, Any]:
         """

@@ -66,7 +66,7 @@ def free_in_group(version: int, group: Path) -> int | None:
 
 
 def free_memory(root: Path = Path("/")) -> int:
-    """Return the bytes that this process can still allocate: the machine's, or less if its control groups allow less."""
+    """Return the bytes that this process can still allocate: the machine's, or what its control groups allow."""
     free = psutil.virtual_memory().available
     for version, group in control_groups("memory", root):
         # Files of an unknown format limit nothing.

@@ -109,7 +109,7 @@ def claim_output(output: Path, record: dict[str, Any]):
     """
     path = output / RECORD
     if path.exists():
-        present = json.loads(path.read_text())
+        present = json.loads(path.read_text(encoding="utf-8"))
         differing = sorted(key for key in {**present, **record} if present.get(key) != record.get(key))
         if differing:
             raise ValueError(
