@@ -69,6 +69,9 @@ DataArgument = Annotated[Path, typer.Argument(help="Folder of MaSS13K, or of dat
 AddClass = Annotated[
     list[str] | None, typer.Option(help="Name of an additional class of the data; ids follow MaSS13K's in this order.")
 ]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Make existing results again, also those that were changed or are unknown.")
+]
 # How photographs pass through a model.
 Tile = Annotated[
     int | None,

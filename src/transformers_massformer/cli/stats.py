@@ -109,6 +109,9 @@ def run_statistics(splits: dict[str, Split], output: Path, threads: int):
         console.print(
             f"{len(pairs) - len(open_pairs)} of {len(pairs)} images are in {table.path} already.", markup=False
         )
+    changed = sum((name, pair.image_id) in table.rows for name, pair in open_pairs)
+    if changed:
+        console.print(f"{changed} images again: their label maps have changed.")
     with worker_threads(threads) as map_function, progress_bar() as progress:
         for _ in progress.track(
             table.compute(open_pairs, map_function), total=len(open_pairs), description="measuring"

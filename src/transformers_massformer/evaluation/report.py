@@ -14,20 +14,26 @@ from ..utils.text import markdown_table
 from .records import ImageRecord
 
 
-def results(identity: Mapping[str, Any], records: Sequence[ImageRecord]) -> dict[str, Any]:
+def results(model: str, identity: Mapping[str, Any], records: Sequence[ImageRecord]) -> dict[str, Any]:
     """
     Return the results of an evaluation, independent of when and where it ran: its settings, the scores, and the counts
     of each image, from which scores can be recomputed and compared.
 
     Args:
+        model (`str`): Name of the model.
         identity (`Mapping[str, Any]`): Settings that identify the evaluation.
         records (`Sequence[ImageRecord]`): Records of all images.
     """
     counts = Counts.stack([record.counts for record in records])
+    settings = dict(identity)
+    files = settings.pop("model", [])
     return {
-        **identity,
+        "model": model,
+        "files": files,
+        **settings,
         "scores": score(counts, CountSettings(**identity["counting"])),
         "images": {record.image_id: record.counts.to_tensor().tolist() for record in records},
+        "data": {record.image_id: record.data for record in records},
     }
 
 

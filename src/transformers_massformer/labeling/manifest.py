@@ -18,7 +18,7 @@ class PhotoRecord:
         split (`str`): Split of the photo.
         image_id (`str`): Name of the photo.
         file (`str`): File of the photo.
-        state (`str`): Text that changes when the photo or its label map is rewritten.
+        state (`str`): State of the photo and its label map, see [`files_state`].
         width (`int`): Width of the upright photo in pixels.
         height (`int`): Height of the upright photo in pixels.
         annotations (`list[dict]`): The objects, from [`Instance.to_coco`].
