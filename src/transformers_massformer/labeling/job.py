@@ -182,6 +182,12 @@ class LabelJob:
             ValueError: If an object of the list does not exist.
         """
         records, changed = self.done(), 0
+        missing = [photo.pair.image_id for photo in self.photos if photo.key not in records]
+        if missing:
+            raise ValueError(
+                f"{len(missing)} photos, such as {missing[0]}, have no result that fits their present files. Run the "
+                "labelling again, and then apply the review list."
+            )
         for split, image_id, number in decisions:
             record = records.get((split, image_id))
             if record is None or number >= len(record.annotations):
