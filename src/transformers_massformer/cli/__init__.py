@@ -9,11 +9,11 @@ import sys
 from typing import Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from .annotations import annotations
 from .compare import compare
-from .console import fail
+from .console import fail, print_any_name
 from .convert import convert
 from .demo import demo
 from .evaluate import evaluate
@@ -26,6 +26,14 @@ from .scenes import scenes
 from .segment import segment
 from .stats import stats
 from .train import train
+
+
+class Group(TyperGroup):
+    """All commands; whatever one prints, the names in it do not make it fail."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        print_any_name()
+        return super().main(*args, **kwargs)
 
 
 class Command(TyperCommand):
@@ -47,6 +55,7 @@ class Command(TyperCommand):
 MORE_OPTIONS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 app = typer.Typer(
+    cls=Group,
     help="Sharp, multi-class segmentation of whole 4K photographs.",
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,

@@ -77,6 +77,9 @@ Labels = Annotated[
         "model's folder. Default: classes.txt or id2label.json beside the data, else MaSS13K's classes."
     ),
 ]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Make existing results again, also those that were changed or are unknown.")
+]
 # How photographs pass through a model.
 Tile = Annotated[
     int | None,

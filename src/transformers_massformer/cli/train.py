@@ -57,9 +57,9 @@ def read_recipe(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        recipe = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML: {error}") from error
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except (yaml.YAMLError, UnicodeError) as error:
+        raise ValueError(f"{path} is not valid YAML in UTF-8: {error}") from error
     if not isinstance(recipe, dict):
         raise ValueError(f"{path} does not map options to values.")
     return recipe

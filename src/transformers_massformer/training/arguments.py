@@ -7,6 +7,7 @@ from typing import Any
 from transformers import TrainingArguments
 
 from ..data.transforms import MAX_LONG_SIDE, SHORT_SIDES
+from ..utils.text import readable_names
 from .classes import LabelSetting
 
 
@@ -169,6 +170,11 @@ class ModelArguments:
     add_class: list[str] | None = field(
         default=None, metadata={"help": "New classes to add to the model; their ids follow the existing ones."}
     )
+
+    def __post_init__(self):
+        for option in ("labels", "add_class"):
+            if (names := getattr(self, option)) is not None:
+                setattr(self, option, readable_names(names, f"--{option}"))
 
     def config_fields(self) -> dict[str, Any]:
         """

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ...utils.files import written_whole
+from ...utils.json_files import write_json
 from ..headers import Header, label_orientation, read_header
 from ..label_images import label_map_image
 from ..layout import IGNORE_INDEX, LABEL_FOLDER, LABELS
@@ -108,7 +109,7 @@ def claim_output(output: Path, record: dict[str, Any]):
     """
     path = output / RECORD
     if path.exists():
-        present = json.loads(path.read_text())
+        present = json.loads(path.read_text(encoding="utf-8"))
         differing = sorted(key for key in {**present, **record} if present.get(key) != record.get(key))
         if differing:
             raise ValueError(
@@ -118,8 +119,7 @@ def claim_output(output: Path, record: dict[str, Any]):
     elif output.exists() and any(output.iterdir()):
         raise ValueError(f"{output} is not empty and has no {RECORD}. Choose another --output.")
     else:
-        with written_whole(path) as partial:
-            partial.write_text(json.dumps(record, indent=1) + "\n")
+        write_json(record, path)
 
 
 def link_or_copy(source: Path, target: Path):
