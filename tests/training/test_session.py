@@ -113,7 +113,7 @@ def test_a_training_killed_before_saving_its_model_only_saves_it(data, recipe, t
 def test_fine_tuning_from_a_folder_with_other_classes(trained, tmp_path):
     data, first, _ = trained
     second, labels = tmp_path / "second", [f"class {index}" for index in range(8)]
-    recipe = write_recipe(tmp_path / "tiny.yaml", model_config=None, labels=labels, max_steps=2)
+    recipe = write_recipe(tmp_path / "tiny.yaml", model_config=None, labels=labels, new_classes=True, max_steps=2)
     train(data, recipe, second, "--model", str(first))
     model = MaSSFormerForSemanticSegmentation.from_pretrained(second)
     assert model.config.id2label[7] == "class 7"
