@@ -1,13 +1,18 @@
 """Test that batches reach the main process, whatever shared memory there is."""
 
 import pickle
+from multiprocessing.reduction import ForkingPickler
 
 import PIL.Image
 import pytest
 import torch
+from support.tiny_trainer import items_of, training_set, write_data
 from torch.utils.data import DataLoader, Dataset
 
+from transformers_massformer.data.samples import EvaluationSet
 from transformers_massformer.training import workers
+from transformers_massformer.training.collation import collate as training_collate
+from transformers_massformer.training.collation import collate_without_quality, mask_collate
 from transformers_massformer.training.workers import WorkerCollate
 
 
@@ -66,3 +71,26 @@ def test_the_need_of_all_workers_counts(monkeypatch, free):
     assert len(messages) == is_piped
     sent = pickle.loads(pickle.dumps(batch))
     assert torch.equal(sent["pixel_values"], collate([Samples()[0], Samples()[1]])["pixel_values"])
+
+
+def test_workers_that_are_not_forked_get_what_they_need(tmp_path):
+    """Without fork, as on macOS and Windows, data sets and collate functions are pickled."""
+    data = write_data(tmp_path)
+    train = training_set(data)
+    for dataset in (train, EvaluationSet(items_of(data, "val"))):
+        assert ForkingPickler.dumps(dataset)
+    for function in (training_collate, collate_without_quality, mask_collate):
+        copy = pickle.loads(ForkingPickler.dumps(WorkerCollate(function)))
+        assert copy.collate is function
+
+
+@pytest.mark.slow
+def test_spawned_workers_make_the_same_batches(tmp_path):
+    train = training_set(write_data(tmp_path))
+    options = {"batch_size": 2, "collate_fn": WorkerCollate(training_collate)}
+    spawned = DataLoader(train, num_workers=1, multiprocessing_context="spawn", persistent_workers=True, **options)
+    for epoch in (0, 1):
+        train.set_epoch(epoch)
+        for batch, expected in zip(spawned, DataLoader(train, **options), strict=True):
+            assert batch.keys() == expected.keys()
+            assert all(torch.equal(batch[name], expected[name]) for name in batch)
