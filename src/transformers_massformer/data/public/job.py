@@ -46,7 +46,7 @@ class Job:
 
 def draw_split(image_id: str, share: float) -> str:
     """Choose the split of a photograph by its name alone, so that it is the same for any selection of photographs."""
-    number = int.from_bytes(hashlib.sha256(image_id.encode()).digest()[:8], "big")
+    number = int.from_bytes(hashlib.sha256(image_id.encode(errors="surrogateescape")).digest()[:8], "big")
     return "val" if number < share * 2**64 else "train"
 
 
