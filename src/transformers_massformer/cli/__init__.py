@@ -5,6 +5,7 @@ The modules import only typer, rich and the standard library at the top, so that
 Functions import what they work with.
 """
 
+import os
 import sys
 from typing import Any
 
@@ -36,6 +37,16 @@ class Group(TyperGroup):
         return super().main(*args, **kwargs)
 
 
+def limit_threads():
+    """Let PyTorch start no more threads than there are processors for it, which containers may limit by time."""
+    import torch
+
+    from ..utils.machine import count_processors
+
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(min(torch.get_num_threads(), count_processors()))
+
+
 class Command(TyperCommand):
     """A command that completes the import of the package, which the entry point (`_massformer`) postpones."""
 
@@ -45,6 +56,7 @@ class Command(TyperCommand):
             package.__spec__.loader.exec_module(package)
         from ..utils.extras import MissingExtraError
 
+        limit_threads()
         try:
             return super().invoke(ctx)
         except MissingExtraError as error:

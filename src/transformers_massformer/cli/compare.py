@@ -47,7 +47,7 @@ def compare(
             write_json(rows, output)
         elif output is not None:
             with written_whole(output) as partial:
-                partial.write_text(markdown_table(table), encoding="utf-8")
+                partial.write_text(markdown_table(table), encoding="utf-8", errors="backslashreplace")
     except (OSError, ValueError) as error:
         fail(error)
     print_table(table)

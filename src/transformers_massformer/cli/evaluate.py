@@ -108,7 +108,7 @@ def write_panels(evaluator: Evaluator, pairs: list[Pair], records: list[ImageRec
 
     folder = output / "worst"
     for old in folder.glob("*.jpg"):
-        old.unlink()
+        old.unlink(missing_ok=True)
     by_id = {pair.image_id: pair for pair in pairs}
     for rank, image_id in enumerate(worst_images(records, count), start=1):
         _, image, label, prediction = evaluator(by_id[image_id])
@@ -132,7 +132,7 @@ def write_profile(predictor: ModelPredictor, title: str, size: tuple[int, int], 
     cells = [format_score(name, scores[f"mean_{name}"]) if scores else "-" for name in SCORES]
     table = markdown_table([header, [title, backbone_name(predictor.model), *cells, *cost_cells(costs)]])
     with written_whole(output / "profile.md") as partial:
-        partial.write_text(f"{table}\n{cost_note(costs)}\n", encoding="utf-8")
+        partial.write_text(f"{table}\n{cost_note(costs)}\n", encoding="utf-8", errors="backslashreplace")
     console.print(table + "\n" + cost_note(costs), markup=False)
 
 

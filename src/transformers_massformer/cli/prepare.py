@@ -32,10 +32,10 @@ def prepare(
 
     try:
         preparation = Preparation(name, source, output, val_share)
-        count = len(preparation.open_jobs)
+        jobs = preparation.open_jobs()
         with progress_bar() as progress:
             for _ in progress.track(
-                preparation.run(threads or count_processors()), total=count, description="preparing"
+                preparation.run(jobs, threads or count_processors()), total=len(jobs), description="preparing"
             ):
                 pass
     except (OSError, ValueError) as error:
@@ -43,6 +43,8 @@ def prepare(
     except KeyboardInterrupt:
         fail_interrupted()
     total = len(preparation.jobs)
-    console.print(f"{count} of {total} photos of {preparation.found.table.title} prepared in {output}", markup=False)
-    if count < total:
+    console.print(
+        f"{len(jobs)} of {total} photos of {preparation.found.table.title} prepared in {output}", markup=False
+    )
+    if len(jobs) < total:
         console.print("The rest were finished already.")

@@ -104,7 +104,7 @@ def write_report(title: str, result: Mapping[str, Any], records: Sequence[ImageR
         ("classes.tex", latex_class_table(title, labels, scores)),
     ):
         with written_whole(folder / name) as partial:
-            partial.write_text(text, encoding="utf-8")
+            partial.write_text(text, encoding="utf-8", errors="backslashreplace")
     write_image_csv(records, labels, folder / "images.csv")
 
 

@@ -130,5 +130,6 @@ def describe(
     if isinstance(predictor, LabelMapFolder):
         described |= {"model": str(predictor.folder.resolve()), "allows_unlabelled": predictor.allows_unlabelled}
     else:
-        described |= prediction_settings(model, predictor.options, predictor.dtype)
+        prediction = prediction_settings(model, predictor.options, predictor.dtype)
+        described |= {"model": prediction.pop("model"), "prediction": prediction}
     return json.loads(json.dumps(described))

@@ -280,7 +280,7 @@ class LabelJob:
         """Replace the contact sheets: crops around evenly spaced objects."""
         folder = self.output / SHEETS_FOLDER
         for old in folder.glob("*.jpg"):
-            old.unlink()
+            old.unlink(missing_ok=True)
         wanted = min(count * CELLS_PER_SHEET, len(reviewables))
         chosen = [reviewables[index * len(reviewables) // wanted] for index in range(wanted)]
         by_key = {photo.key: photo for photo in self.photos}

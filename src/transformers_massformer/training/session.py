@@ -393,7 +393,9 @@ class TrainingSession:
             self.trainer.save_model(str(partial), _internal_call=True)
             if not self.is_main_process:
                 return
-            model_card(self.card_record(metrics)).save(partial / "README.md")
+            # Names of folders may not be UTF-8.
+            card = str(model_card(self.card_record(metrics)))
+            (partial / "README.md").write_text(card, encoding="utf-8", errors="backslashreplace")
             for path in sorted(partial.iterdir()):
                 path.replace(self.output / path.name)
             partial.rmdir()

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -46,17 +47,15 @@ def read_table(path: Path, needed: Sequence[str], what: str) -> list[tuple[int, 
     except UnicodeError as error:
         raise ValueError(f"{path} is not a {what}: {error}. Save it as CSV in UTF-8.") from error
     # Excel may name the separator in a line of its own.
-    first, rest = (text.splitlines() or [""])[0], 0
-    if first.strip().lower().startswith("sep=") and len(first.strip()) == 5:
-        text, rest = text.partition("\n")[2], 1
-        first = (text.splitlines() or [""])[0]
-    separator = max(SEPARATORS, key=first.count)
+    hint = re.match(r"sep=(.)\r?\n", text, re.IGNORECASE)
+    text = text[hint.end() :] if hint else text
+    separator = hint[1] if hint else max(SEPARATORS, key=text.partition("\n")[0].count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     try:
         titles = [title.strip() for title in next(reader, [])]
         missing = [name for name in needed if name not in titles]
         if missing:
-            raise ValueError(f"{path} is not a {what}: it lacks the columns {', '.join(missing)}.")
+            raise ValueError(f"{path} is not a {what}: it lacks the columns {', '.join(sorted(missing))}.")
         twice = sorted({title for title in titles if title and titles.count(title) > 1})
         if twice:
             raise ValueError(f"{path} has the columns {', '.join(twice)} twice. Remove one of each.")
@@ -65,7 +64,7 @@ def read_table(path: Path, needed: Sequence[str], what: str) -> list[tuple[int, 
             if any(value.strip() for value in values):
                 padded = [*values, *[""] * (len(titles) - len(values))]
                 row = {title: value for title, value in zip(titles, padded, strict=False) if title}
-                rows.append((reader.line_num + rest, row))
+                rows.append((reader.line_num + (hint is not None), row))
     except csv.Error as error:
         raise ValueError(f"{path} is not a {what}: {error}.") from error
     return rows
