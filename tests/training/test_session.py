@@ -240,6 +240,40 @@ def test_unknown_options_are_refused(data, recipe, tmp_path):
     assert "does not map options to values" in train(data, recipe, tmp_path / "trained", code=1).stderr
 
 
+@pytest.mark.parametrize(
+    ("fields", "unknown"),
+    [
+        ({"num_querys": 9}, "model_config does not read num_querys. Did you mean num_queries?"),
+        ({"backbone_config": {"model_type": "resnet", "depth": [1]}}, "backbone_config does not read depth. Did you"),
+        ({"model_type": "segformer", "depth": [1]}, "model_config does not read depth. Did you mean depths?"),
+        ({"nothing": 1}, "model_config does not read nothing. It reads architectures"),
+    ],
+)
+def test_unknown_fields_of_a_model_are_refused(data, recipe, tmp_path, trained, fields, unknown):
+    recipe = write_recipe(recipe, model_config=fields)
+    for options in ((), ("--model", str(trained[1]))):
+        if "model_type" not in fields or not options:
+            failed = train(data, recipe, tmp_path / "new", *options, code=1)
+            assert unknown in " ".join(failed.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("given", "steps", "epochs"),
+    [
+        ([], 4, 0),
+        (["--num_train_epochs", "2"], -1, 2),
+        (["--num-train-epochs=0.5"], -1, 0.5),
+        (["--max_steps=9"], 9, 0),
+    ],
+)
+def test_the_length_on_the_command_line_replaces_the_recipe_s(recipe, tmp_path, given, steps, epochs):
+    for fields in ({}, {"max_steps": None, "num_train_epochs": 7}):
+        if given or not fields:
+            options = [*given, "--output_dir", str(tmp_path)]
+            *_, args = parse_arguments(read_recipe(write_recipe(recipe, **fields)), options, "tiny")
+            assert (args.max_steps, args.num_train_epochs) == (steps, epochs)
+
+
 PARAMETERS = {
     "massformer-r50": 37_578_176,
     "massformer-r18-lite": 15_080_864,

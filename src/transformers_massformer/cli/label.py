@@ -30,9 +30,10 @@ class Relabel(StrEnum):
 def parse_classes(texts: list[str]) -> dict[str, str]:
     """Parse "car" or "car=a car seen from the street" to the text to detect, by the name of the class."""
     from ..utils.names import clean_name, find_name
+    from ..utils.text import readable_names
 
     prompts: dict[str, str] = {}
-    for text in texts:
+    for text in readable_names(texts, "--class"):
         name, _, prompt = (part.strip() for part in text.partition("="))
         if not name:
             raise ValueError(f"--class {text!r} has no name. Give NAME, or NAME=TEXT to detect another text.")
@@ -91,17 +92,18 @@ def known_classes(
 
 def check_models(detector: str, segmenter: str) -> dict[str, Any]:
     """
-    Return the names and states of the models, which identify them when resuming.
+    Return the names and contents of the models, which identify them when resuming.
 
     Raises:
+        FileNotFoundError: If a model does not exist.
         ValueError: If a model is not given.
     """
-    from ..evaluation.run import model_state
+    from ..inference.identity import model_identity
 
     if not detector or not segmenter:
         raise ValueError("Give the models with --detector and --segmenter, or decisions with --review.")
     named = {"detector": detector, "segmenter": segmenter}
-    return {role: [name, model_state(name)] for role, name in named.items()}
+    return {role: model_identity(name) for role, name in named.items()}
 
 
 def label_all(job: LabelJob, labeler: Labeler, prompts: dict[int, str], state: PartialState):

@@ -14,7 +14,8 @@ from ..data.label_images import label_map_image
 from ..data.layout import IGNORE_INDEX, Pair
 from ..data.pseudo_labels import PseudoLabelFiles
 from ..data.reading import read_pair
-from ..utils.files import file_state, written_whole
+from ..utils.files import written_whole
+from ..utils.fingerprint import are_unchanged, files_state
 from ..utils.names import find_name, list_names, name_key, same_names
 from ..utils.resuming import RecordWriter, claim, clear_records, read_records
 from .instances import Instance
@@ -44,9 +45,9 @@ class Photo:
         return self.split, self.pair.image_id
 
     @property
-    def state(self) -> str:
-        """Return a text that changes when the photo or its label map is rewritten."""
-        return f"{file_state(self.pair.image)} {file_state(self.pair.label)}"
+    def files(self) -> list[Path]:
+        """The files that its results are made from."""
+        return [self.pair.image, self.pair.label]
 
 
 class LabelJob:
@@ -102,14 +103,20 @@ class LabelJob:
             self.files.manifest.unlink(missing_ok=True)
 
     def done(self) -> dict[tuple[str, str], PhotoRecord]:
-        """Return the last record of each photo that has not changed since, by split and name."""
-        states = {photo.key: photo.state for photo in self.photos}
-        records = (PhotoRecord(**fields) for fields in read_records(self.output))
+        """Return the last record of each photo that has not changed since and whose label maps exist, by its key."""
+        found = (PhotoRecord(**fields) for fields in read_records(self.output))
+        records = {(record.split, record.image_id): record for record in found}
         return {
-            (record.split, record.image_id): record
-            for record in records
-            if states.get((record.split, record.image_id)) == record.state
+            photo.key: records[photo.key]
+            for photo in self.photos
+            if photo.key in records
+            and all(path.is_file() for path in self.outputs(photo))
+            and are_unchanged(photo.files, records[photo.key].state)
         }
+
+    def outputs(self, photo: Photo) -> list[Path]:
+        """Return the label maps of a photo: that of the new classes alone, and the combined one."""
+        return [self.files.alone(*photo.key), self.files.combined(*photo.key)]
 
     def read(self, photo: Photo) -> tuple[PIL.Image.Image, np.ndarray]:
         """
@@ -130,20 +137,28 @@ class LabelJob:
             )
         return image, label_map
 
-    def write(self, photo: Photo, label_map: np.ndarray, instances: Sequence[Instance], writer: RecordWriter):
-        """Write a photo's label maps and then its record, which marks the photo as finished."""
+    def write(
+        self, photo: Photo, state: str, label_map: np.ndarray, instances: Sequence[Instance], writer: RecordWriter
+    ):
+        """
+        Write a photo's label maps and then its record, which marks the photo as finished.
+
+        Args:
+            photo ([`Photo`]): The photo.
+            state (`str`): State of its files, from before they were read.
+            label_map (`np.ndarray` of shape `(height, width)`): Its label map.
+            instances (`Sequence[Instance]`): Its objects.
+            writer ([`RecordWriter`]): Where to record it.
+        """
         height, width = label_map.shape
         pseudo_labels = pseudo_label_map(instances, (height, width), self.elsewhere)
         combined = combined_label_map(label_map, pseudo_labels, IGNORE_INDEX, self.relabel_all, self.elsewhere)
         split, image_id = photo.key
-        for path, values in (
-            (self.files.alone(split, image_id), pseudo_labels),
-            (self.files.combined(split, image_id), combined),
-        ):
+        for path, values in zip(self.outputs(photo), (pseudo_labels, combined), strict=True):
             with written_whole(path) as partial:
                 label_map_image(values, len(self.labels)).save(partial, format="PNG")
         annotations = [instance.to_coco() for instance in instances]
-        record = PhotoRecord(split, image_id, str(photo.pair.image), photo.state, width, height, annotations)
+        record = PhotoRecord(split, image_id, str(photo.pair.image), state, width, height, annotations)
         writer.write(vars(record))
 
     def label(
@@ -160,12 +175,13 @@ class LabelJob:
             read = []
             for photo in photos[start : start + size]:
                 try:
-                    read.append((photo, *self.read(photo)))
+                    state = files_state(photo.files)
+                    read.append((photo, state, *self.read(photo)))
                 except (OSError, ValueError) as error:
                     yield photo, error
-            images = [image for _, image, _ in read]
-            for (photo, _, label_map), instances in zip(read, labeler(images, prompts), strict=True):
-                self.write(photo, label_map, instances, writer)
+            images = [image for _, _, image, _ in read]
+            for (photo, state, _, label_map), instances in zip(read, labeler(images, prompts), strict=True):
+                self.write(photo, state, label_map, instances, writer)
                 yield photo, len(instances)
 
     def check_reviewed(self, info: Mapping[str, Any]):
@@ -202,6 +218,12 @@ class LabelJob:
             ValueError: If an object of the list does not exist, or is listed with another class.
         """
         records, changed = self.done(), 0
+        missing = [photo.pair.image_id for photo in self.photos if photo.key not in records]
+        if missing:
+            raise ValueError(
+                f"{len(missing)} photos, such as {missing[0]}, have no result that fits their present files. Run the "
+                "labelling again, and then apply the review list."
+            )
         for (split, image_id, number), decision in decisions.items():
             record = records.get((split, image_id))
             if record is None or number >= len(record.annotations):
@@ -220,7 +242,8 @@ class LabelJob:
                 decided = decide(instances, decisions, *photo.key)
                 differing = sum(new != old for new, old in zip(decided, instances, strict=True))
                 if differing:
-                    self.write(photo, self.read(photo)[1], decided, writer)
+                    state = files_state(photo.files)
+                    self.write(photo, state, self.read(photo)[1], decided, writer)
                     changed += differing
         return changed
 
@@ -257,7 +280,7 @@ class LabelJob:
         """Replace the contact sheets: crops around evenly spaced objects."""
         folder = self.output / SHEETS_FOLDER
         for old in folder.glob("*.jpg"):
-            old.unlink()
+            old.unlink(missing_ok=True)
         wanted = min(count * CELLS_PER_SHEET, len(reviewables))
         chosen = [reviewables[index * len(reviewables) // wanted] for index in range(wanted)]
         by_key = {photo.key: photo for photo in self.photos}

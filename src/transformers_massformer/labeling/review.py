@@ -1,6 +1,5 @@
 """Let people review objects: contact sheets to look at and a list of objects to accept or reject."""
 
-import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import PIL.ImageDraw
 import PIL.ImageFont
 
 from ..data.annotations import decode_mask
-from ..utils.files import written_whole
+from ..utils.tables import read_table, write_table
 from .instances import Instance
 
 
@@ -64,10 +63,7 @@ class Reviewable:
 
 def write_review_list(reviewables: Iterable[Reviewable], path: Path):
     """Write the review list: a row per object, with the decision to edit in the last column."""
-    with written_whole(path) as partial, partial.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(each.row() for each in reviewables)
+    write_table(path, COLUMNS, (each.row() for each in reviewables))
 
 
 def read_review_list(path: Path) -> dict[tuple[str, str, int], Decision]:
@@ -84,24 +80,18 @@ def read_review_list(path: Path) -> dict[tuple[str, str, int], Decision]:
         FileNotFoundError: If the file does not exist.
         ValueError: If a column is missing or a decision is invalid.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no review list at {path}.")
     decisions = {}
-    with path.open(newline="") as file:
-        reader = csv.DictReader(file)
-        missing = {"split", "image_id", "instance", "decision"} - set(reader.fieldnames or ())
-        if missing:
-            raise ValueError(f"{path} is not a review list: it lacks the columns {', '.join(sorted(missing))}.")
-        for row in reader:
-            decision = row["decision"].strip().lower()
-            if decision not in (ACCEPT, REJECT) or not row["instance"].isdigit():
-                raise ValueError(
-                    f"{path}, line {reader.line_num}: the decision on object {row['instance']!r} is "
-                    f"{row['decision']!r}; it must be {ACCEPT} or {REJECT}."
-                )
-            decisions[row["split"], row["image_id"], int(row["instance"])] = Decision(
-                decision == ACCEPT, row.get("class") or ""
+    for line, row in read_table(path, ("split", "image_id", "instance", "decision"), "review list"):
+        decision, number = row["decision"].strip().lower(), row["instance"].strip()
+        if decision not in (ACCEPT, REJECT) or not number.isdecimal():
+            raise ValueError(
+                f"{path}, line {line}: the decision on object {row['instance']!r} is {row['decision']!r}; it must be "
+                f"{ACCEPT} or {REJECT}."
             )
+        key = row["split"].strip(), row["image_id"], int(number)
+        found = Decision(decision == ACCEPT, (row.get("class") or "").strip())
+        if decisions.setdefault(key, found).accepted != found.accepted:
+            raise ValueError(f"{path}, line {line}: object {number} of {key[1]} is both accepted and rejected.")
     return decisions
 
 
