@@ -273,9 +273,8 @@ def segment_photo(
             priors.save(partials[job.priors], format="PNG")
     outdated = outdated_pictures(results, job, prediction)
     if outdated:
-        remarks.append(
-            f"made otherwise: {', '.join(path.name for path in outdated)}; repeat their options to renew them"
-        )
+        names = ", ".join(path.name for path in outdated)
+        remarks.append(f"not renewed: {names}, made otherwise by an earlier run")
     return "; ".join(
         (
             f"{job.photo} -> {job.label_map}: {photo.width} x {photo.height}, {segmenter.device}, "
