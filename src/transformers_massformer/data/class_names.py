@@ -12,6 +12,7 @@ from typing import Any
 
 from ..utils.files import written_whole
 from ..utils.names import check_names, find_name, list_names, name_key, names_in_order, same_names
+from ..utils.text import readable_names
 from .headers import read_annotation
 from .layout import LABELS, Fault, Split, describe_faults, find_root
 
@@ -164,6 +165,7 @@ def read_given_names(values: Sequence[str] | None) -> list[str] | None:
     """
     if not values:
         return None
+    values = readable_names(values, "--labels")
     path = Path(values[0])
     if len(values) > 1 or not (path.exists() or path.suffix in (".txt", ".json")):
         return check_names(values, "--labels")
@@ -265,6 +267,7 @@ def find_classes(
         classes = names_of_categories(categories) or assumed
     if not added:
         return classes
+    added = readable_names(added, "--add-class")
     owner = f"The classes of {classes.origin}, and --add-class"
     return DataClasses(check_names([*classes.names, *added], owner), classes.origin)
 

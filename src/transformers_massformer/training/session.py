@@ -283,8 +283,8 @@ class TrainingSession:
         Return a hash of the names and sizes of all photos and label maps. Their contents may amount to many gigabytes,
         and their times change when data is copied to a machine for each run.
         """
-        pairs = [(item["image"], item["label"]) for part in self.train_parts for item in part]
-        pairs += [(pair.image, pair.label) for pair in self.eval_pairs]
+        found = [*(item for part in self.train_parts for item in part), *self.eval_items]
+        pairs = [(item["image"], item["label"]) for item in found]
         lines = [f"{path.name} {path.stat().st_size}" for pair in pairs for path in pair]
         return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 

@@ -27,10 +27,12 @@ def readable_names(names: Iterable[str], option: str) -> list[str]:
         option (`str`): The option that they were given with, for errors.
 
     Raises:
-        ValueError: If a name is not UTF-8.
+        ValueError: If a name is not UTF-8, or no text, as YAML reads an unquoted `no`.
     """
     found = []
     for name in names:
+        if not isinstance(name, str):
+            raise ValueError(f"{option} has {name!r}, which is not text. Put it into quotes.")
         try:
             found.append(name.encode("utf-8", "surrogateescape").decode("utf-8"))
         except UnicodeError as error:
