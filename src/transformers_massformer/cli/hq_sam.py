@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .console import console, fail, fail_interrupted, print_table, progress_bar
-from .options import Device, DType, Precision
+from .options import LENGTHS, Device, DType, Precision, given_names
 
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def parse_arguments(given: list[str]) -> HQSamTrainingArguments:
     Parse the options of transformers.TrainingArguments and HQ-SAM's own.
 
     Raises:
-        ValueError: If an option is unknown.
+        ValueError: If an option is unknown, or steps and epochs are both given.
     """
     from transformers import HfArgumentParser
 
@@ -37,6 +37,8 @@ def parse_arguments(given: list[str]) -> HQSamTrainingArguments:
     args, rest = parsed
     if rest:
         raise ValueError(f"Unknown option {', '.join(rest)}; see transformers.TrainingArguments.")
+    if given_names(given) >= set(LENGTHS):
+        raise ValueError(f"--{' and --'.join(LENGTHS)} both set the length of the training; leave out one.")
     return args
 
 

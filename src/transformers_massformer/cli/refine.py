@@ -45,7 +45,11 @@ def refine(
     output: Annotated[Path, typer.Option(help="Folder for the refined label maps.")],
     class_id: Annotated[
         list[int] | None,
-        typer.Option("--class-id", help="Class to refine. Repeatable. Default: all but class 0, others."),
+        typer.Option(
+            "--class-id",
+            help="Class to refine. Repeatable. Default: all but others, which is class 0 "
+            "unless classes.txt beside the label maps says otherwise.",
+        ),
     ] = None,
     min_area: Annotated[float, typer.Option(help="Keep smaller parts as they are; share of the photograph.")] = 1e-3,
     min_iou: Annotated[float, typer.Option(help="Drop masks that overlap less with their part.")] = 0.7,
@@ -60,6 +64,7 @@ def refine(
     import torch
     from transformers.utils import logging
 
+    from ..data.class_names import write_own_class_names
     from ..data.label_map_folder import LabelMapFolder
     from ..hq_sam import Refiner
     from ..images import find_photos
@@ -67,12 +72,16 @@ def refine(
     from ..inference.loading import default_device
     from ..labeling import SamSegmenter
     from ..utils.fingerprint import Origin
+    from ..utils.names import find_name
     from ..utils.resuming import Results
 
     logging.disable_progress_bar()
     try:
         photos = [found for argument in paths for found in find_photos(argument, output)]
         maps = LabelMapFolder(label_maps)
+        names = maps.class_names()
+        if class_id is None and names is not None:
+            class_id = [index for index in range(len(names)) if index != find_name("others", names)]
         refiner = Refiner(
             SamSegmenter.load(model, device or default_device(), getattr(torch, dtype)),
             class_id,
@@ -90,6 +99,8 @@ def refine(
         }
         if output.resolve() == label_maps.resolve():
             raise ValueError(f"Writing to {output} would replace the label maps. Choose another --output.")
+        if names is not None:
+            write_own_class_names(output, names)
     except (OSError, ValueError) as error:
         fail(error)
     failed, in_the_way, results = 0, 0, Results(output)

@@ -27,7 +27,7 @@ from .options import (
     model_option,
     read_prediction_options,
 )
-from .segmenting import Extras, check_extras, job_standing, plan_jobs, segment_photo
+from .segmenting import Extras, check_extras, job_standing, plan_jobs, record_class_names, segment_photo
 
 
 def segment(
@@ -73,6 +73,7 @@ def segment(
 
     Photographs that are finished are skipped; where the photograph, the model or an option has changed since, they are
     segmented again. Files that this command did not write, or that were changed since, are kept without --overwrite.
+    Class names other than MaSS13K's are written to OUTPUT/classes.txt.
     """
     import torch
     from transformers.utils import logging
@@ -112,6 +113,7 @@ def segment(
         predictor = load_predictor(model, device, getattr(torch, dtype), options)
         segmenter = Segmenter(predictor, semantic_priors=extras.priors, mattes=extras.need_mattes)
         check_extras(extras, segmenter.labels)
+        record_class_names(output, segmenter.labels)
     except (OSError, ValueError, RuntimeError, AssertionError) as error:
         fail(error)
     precision = str(segmenter.dtype).removeprefix("torch.")

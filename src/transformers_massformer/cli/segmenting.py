@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .console import error_console
+
 
 if TYPE_CHECKING:
     import numpy as np
@@ -112,19 +114,33 @@ def check_extras(extras: Extras, labels: list[str]):
 
     Raises:
         MissingExtraError: If their library is not installed.
-        ValueError: If the model lacks a class to keep in focus, or options contradict each other.
+        ValueError: If the model lacks a class to keep in focus, two classes would share a file, or options contradict
+            each other.
     """
     from ..editing.lens_blur import check_strength
     from ..editing.matting import matting_library
+    from ..utils.names import file_names
 
     if extras.refine and not extras.need_mattes:
         raise ValueError("--refine-mattes needs --mattes, --cutouts or --bokeh, which produce mattes to refine.")
     check_strength(extras.strength)
+    if extras.mattes or extras.cutouts:
+        file_names(labels, "The model's classes")
     unknown = [name for name in extras.bokeh if name not in labels]
     if unknown:
         raise ValueError(f"--bokeh {', '.join(unknown)}: the model has no such class, only {', '.join(labels)}.")
     if extras.cutouts or extras.bokeh or extras.refine:
         matting_library()
+
+
+def record_class_names(output: Path, labels: list[str]):
+    """Write the names of the classes beside the label maps, unless they are MaSS13K's, or say why this is not done."""
+    from ..data.class_names import CLASSES_FILE, write_own_class_names
+
+    try:
+        write_own_class_names(output, labels)
+    except ValueError as error:
+        error_console.print(f"{CLASSES_FILE} was not written. {error}", markup=False)
 
 
 def plan_jobs(arguments: list[str], output: Path, extras: Extras, suffix: str = ".png") -> list[Job]:

@@ -10,6 +10,7 @@ import torch
 
 from ..metrics import Counts, class_scores
 from ..metrics.tables import SCORES, format_score
+from ..utils.names import list_names, match_names
 
 
 # Entries of results.json.
@@ -45,7 +46,14 @@ def check_comparable(results: Mapping[str, Mapping[str, Any]]):
     """Raise a `ValueError` unless all results have the same split, images, label maps, classes and settings."""
     (first, reference), *others = results.items()
     for name, result in others:
-        for what in ("split", "labels", "counting"):
+        if None in match_names(result["labels"], reference["labels"], name, first) or (
+            len(result["labels"]) != len(reference["labels"])
+        ):
+            raise ValueError(
+                f"{name} and {first} differ in the names of the classes: {list_names(result['labels'])}; and "
+                f"{list_names(reference['labels'])}. Evaluate both with the same --labels."
+            )
+        for what in ("split", "counting"):
             if result[what] != reference[what]:
                 raise ValueError(f"{name} and {first} differ in {what}: {result[what]} and {reference[what]}.")
         if result["images"].keys() != reference["images"].keys():
@@ -65,9 +73,10 @@ def check_comparable(results: Mapping[str, Mapping[str, Any]]):
                 )
 
 
-def image_counts(result: Mapping[str, Any]) -> Counts:
-    """Return counts of shape `(num_images, num_labels)`, sorted by image name."""
-    return Counts.from_tensor(torch.tensor([result["images"][name] for name in sorted(result["images"])]))
+def image_counts(result: Mapping[str, Any], labels: Sequence[str]) -> Counts:
+    """Return counts of shape `(num_images, num_labels)`, sorted by image name, with the classes in a given order."""
+    counts = torch.tensor([result["images"][name] for name in sorted(result["images"])])
+    return Counts.from_tensor(counts[..., match_names(labels, result["labels"], "the first result", "the result")])
 
 
 def mean_scores(counts: Counts) -> torch.Tensor:
@@ -128,7 +137,7 @@ def compare(
     rows: list[dict[str, Any]] = []
     weights, reference = None, None
     for name, result in results.items():
-        counts = image_counts(result)
+        counts = image_counts(result, next(iter(results.values()))["labels"])
         if weights is None:
             weights = bootstrap_weights(len(counts.intersection), samples, seed)
         means, sampled = mean_scores(counts.sum()), bootstrap_scores(counts, weights)

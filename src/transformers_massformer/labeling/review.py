@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import PIL.Image
@@ -22,6 +23,13 @@ CELL_SIZE, TEXT_HEIGHT, CELLS_PER_ROW = 384, 18, 4
 ACCEPTED_COLOUR, REJECTED_COLOUR = (255, 0, 170), (230, 40, 0)
 # Side of the square that a cell shows, relative to the longer side of the object's box.
 SURROUNDINGS = 2.0
+
+
+class Decision(NamedTuple):
+    """Whether an object is accepted, and the class that the review list names, if any."""
+
+    accepted: bool
+    class_name: str
 
 
 @dataclass(frozen=True)
@@ -58,7 +66,7 @@ def write_review_list(reviewables: Iterable[Reviewable], path: Path):
     write_table(path, COLUMNS, (each.row() for each in reviewables))
 
 
-def read_review_list(path: Path) -> dict[tuple[str, str, int], bool]:
+def read_review_list(path: Path) -> dict[tuple[str, str, int], Decision]:
     """
     Read the decisions of a review list.
 
@@ -66,7 +74,7 @@ def read_review_list(path: Path) -> dict[tuple[str, str, int], bool]:
         path (`Path`): The list. Objects without a row keep their decision.
 
     Returns:
-        `dict`: Whether an object is accepted, by split, name of the photo and number of the object.
+        `dict[tuple, Decision]`: Decisions by split, name of the photo and number of the object.
 
     Raises:
         FileNotFoundError: If the file does not exist.
@@ -81,18 +89,20 @@ def read_review_list(path: Path) -> dict[tuple[str, str, int], bool]:
                 f"{ACCEPT} or {REJECT}."
             )
         key = row["split"].strip(), row["image_id"], int(number)
-        if decisions.setdefault(key, decision == ACCEPT) != (decision == ACCEPT):
+        found = Decision(decision == ACCEPT, (row.get("class") or "").strip())
+        if decisions.setdefault(key, found).accepted != found.accepted:
             raise ValueError(f"{path}, line {line}: object {number} of {key[1]} is both accepted and rejected.")
     return decisions
 
 
 def decide(
-    instances: Sequence[Instance], decisions: Mapping[tuple[str, str, int], bool], split: str, image_id: str
+    instances: Sequence[Instance], decisions: Mapping[tuple[str, str, int], Decision], split: str, image_id: str
 ) -> list[Instance]:
     """Apply review decisions to the objects of a photo."""
     decided = []
     for number, instance in enumerate(instances):
-        accepted = decisions.get((split, image_id, number), instance.accepted)
+        decision = decisions.get((split, image_id, number))
+        accepted = instance.accepted if decision is None else decision.accepted
         if accepted != instance.accepted:
             instance = instance.decided(accepted, "" if accepted else "review")
         decided.append(instance)

@@ -10,6 +10,7 @@ import secrets
 import shutil
 import socket
 import time
+import unicodedata
 from collections.abc import Generator
 from pathlib import Path
 
@@ -27,9 +28,19 @@ PARTIAL = re.compile(r"\..*\.(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-(?P<run>[0-9a-f]
 COUNTER = itertools.count()
 
 
+# Names that Windows reserves for devices, whatever follows a dot.
+RESERVED = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(?=\.|$)", re.IGNORECASE)
+
+
 def file_name(label: str) -> str:
-    """Turn the name of a class or a photo into a file name: replace characters that file systems reject."""
-    return re.sub(r"[^\w.-]+", "_", label)
+    """
+    Turn the name of a class or a photo into a file name without suffix that every file system takes. Different names
+    may give the same one; `utils.names.file_names` refuses that.
+    """
+    name = re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", label))
+    # Dots at the ends make hidden files, "..", or are dropped by Windows.
+    name = re.sub(r"^\.+|\.+$", "_", name)
+    return RESERVED.sub(r"\1_", name)
 
 
 def partial_path(path: Path) -> Path:
