@@ -18,7 +18,9 @@ from transformers_massformer.data.samples import EvaluationSet
 from transformers_massformer.data.training_set import TrainingSet
 from transformers_massformer.data.transforms import TrainingTransform, read_region
 from transformers_massformer.demo.uploads import read_upload
-from transformers_massformer.images import find_photos, read_photo, stored_orientation
+from transformers_massformer.images import read_photo
+from transformers_massformer.models.photo_headers import stored_orientation
+from transformers_massformer.photo_files import find_photos
 
 
 HEIGHT, WIDTH = 24, 40
@@ -270,14 +272,14 @@ def test_photographs_that_an_argument_names(tmp_path, monkeypatch):
         path.write_bytes(b"")
 
     def names(argument):
-        return [str(relative) for _, relative in find_photos(str(argument), output)]
+        return [str(relative) for _, relative in find_photos([str(argument)], output).photos]
 
     assert names(photos) == ["a.png", "b.JPG", "sub/c.webp"]
     assert names(photos / "*.png") == ["a.png"]
     assert names("photos/**/*.webp") == ["sub/c.webp"]
     # A file that is named is a photograph, whatever its suffix.
     assert names(photos / "notes.txt") == ["notes.txt"]
-    (found,) = find_photos("photos/sub", output)
+    (found,) = find_photos(["photos/sub"], output).photos
     assert [str(path) for path in found] == ["photos/sub/c.webp", "c.webp"]
     with pytest.raises(FileNotFoundError, match=r"\*\.tif names no photographs \(.*\.webp\)"):
         names(photos / "*.tif")

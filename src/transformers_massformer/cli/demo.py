@@ -25,12 +25,14 @@ def demo(
     import torch
     from transformers.utils import logging
 
+    from ..images import accept_photos
     from ..inference.segmenter import Segmenter
     from ..utils.extras import require
 
     logging.disable_progress_bar()
     try:
         require("gradio", "demo", "The web page")
+        accept_photos(max_megapixels)
         from ..demo import page
 
         segmenter = Segmenter(model, device, getattr(torch, dtype), tile, mattes=True)

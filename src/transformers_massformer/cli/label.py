@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .console import console, error_console, fail, fail_interrupted, progress_bar
-from .options import DataFolder, Device, DType, Precision, choose_splits
+from .options import AllowTruncated, DataFolder, Device, DType, MaxMegapixels, Precision, choose_splits
 
 
 if TYPE_CHECKING:
@@ -175,6 +175,8 @@ def label(
     device: Device = None,
     dtype: Precision = DType.float32,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Discard earlier results in the folder.")] = False,
+    max_megapixels: MaxMegapixels = None,
+    allow_truncated: AllowTruncated = False,
 ):
     """
     Detect objects of new classes by name, segment them, and add the masks to the label maps of a data set.
@@ -186,6 +188,7 @@ def label(
     from accelerate import PartialState
     from transformers.utils import logging
 
+    from ..images import accept_photos
     from ..inference.loading import default_device
     from ..labeling import Labeler, LabelOptions, SamSegmenter, ZeroShotDetector
     from ..labeling.job import LabelJob
@@ -196,6 +199,7 @@ def label(
     logging.disable_progress_bar()
     start = time.perf_counter()
     try:
+        accept_photos(max_megapixels, allow_truncated)
         prompts = parse_classes(classes)
         known = known_labels(pseudo_labels)
         new = number_classes(prompts, known)

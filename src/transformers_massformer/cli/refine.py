@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .console import console, error_console, fail, fail_interrupted, progress_bar
-from .options import Device, DType, Photographs, Precision
+from .options import AllowTruncated, Device, DType, MaxMegapixels, Photographs, Precision, choose_photos
 
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ def refine(
     device: Device = None,
     dtype: Precision = DType.float32,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")] = False,
+    max_megapixels: MaxMegapixels = None,
+    allow_truncated: AllowTruncated = False,
 ):
     """Prompt HQ-SAM with the parts of label maps and merge its masks back where both agree."""
     import torch
@@ -64,13 +66,14 @@ def refine(
 
     from ..data.label_map_folder import LabelMapFolder
     from ..hq_sam import Refiner
-    from ..images import find_photos
+    from ..images import accept_photos
     from ..inference.loading import default_device
     from ..labeling import SamSegmenter
 
     logging.disable_progress_bar()
     try:
-        photos = [found for argument in paths for found in find_photos(argument, output)]
+        accept_photos(max_megapixels, allow_truncated)
+        photos = choose_photos(paths, output)
         maps = LabelMapFolder(label_maps)
         refiner = Refiner(
             SamSegmenter.load(model, device or default_device(), getattr(torch, dtype)),

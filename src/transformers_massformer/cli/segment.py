@@ -14,10 +14,12 @@ import typer
 from ..data.formats import AnnotationFormat
 from .console import console, error_console, fail, fail_interrupted, progress_bar
 from .options import (
+    AllowTruncated,
     Device,
     DType,
     Flip,
     Inference,
+    MaxMegapixels,
     NativeInput,
     Overlap,
     PeerPostprocess,
@@ -25,6 +27,7 @@ from .options import (
     Precision,
     Scales,
     Tile,
+    choose_photos,
     load_predictor,
     model_option,
     read_prediction_options,
@@ -131,16 +134,10 @@ def plan_jobs(arguments: list[str], output: Path, extras: Extras, suffix: str = 
     Raises:
         ValueError: If two photographs share an output file, or an output would replace a photograph.
     """
-    from ..images import find_photos
-
-    jobs = {}
-    for argument in arguments:
-        for photo, relative in find_photos(argument, output):
-            label_map = (output / relative).with_suffix(suffix)
-            job = extras.job(photo, label_map)
-            jobs[photo.resolve(), label_map] = job
-    owners: dict[Path, Path] = {job.photo.resolve(): job.photo for job in jobs.values()}
-    for job in jobs.values():
+    photos = choose_photos(arguments, output)
+    jobs = [extras.job(photo, (output / relative).with_suffix(suffix)) for photo, relative in photos]
+    owners: dict[Path, Path] = {job.photo.resolve(): job.photo for job in jobs}
+    for job in jobs:
         for path in job.outputs:
             other = owners.setdefault(path.resolve(), job.photo)
             if path.resolve() == other.resolve():
@@ -150,7 +147,7 @@ def plan_jobs(arguments: list[str], output: Path, extras: Extras, suffix: str = 
                     f"{other} and {job.photo} would both be written to {path}. Rename one, or segment them into "
                     "different folders."
                 )
-    return list(jobs.values())
+    return jobs
 
 
 def write_image(image: PIL.Image.Image, path: Path):
@@ -272,6 +269,8 @@ def segment(
     native_input: NativeInput = False,
     peer_postprocess: PeerPostprocess = False,
     inference: Inference = "semantic",
+    max_megapixels: MaxMegapixels = None,
+    allow_truncated: AllowTruncated = False,
 ):
     """Write a label map of each photograph, upright and at its own size.
 
@@ -280,11 +279,13 @@ def segment(
     import torch
     from transformers.utils import logging
 
+    from ..images import accept_photos
     from ..inference.segmenter import Segmenter
     from ..utils.extras import require
 
     logging.disable_progress_bar()
     try:
+        accept_photos(max_megapixels, allow_truncated)
         extras = Extras(
             overlay, show_semantic_priors, mattes, cutouts, tuple(bokeh or ()), bokeh_strength, refine_mattes
         )

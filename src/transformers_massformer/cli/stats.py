@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .console import console, error_console, fail, fail_interrupted, print_table, progress_bar
-from .options import DataArgument, choose_splits
+from .options import AllowTruncated, DataArgument, MaxMegapixels, choose_splits
 
 
 if TYPE_CHECKING:
@@ -133,9 +133,14 @@ def stats(
     split: Annotated[list[str] | None, typer.Option(help="train, validation or test. Default: all.")] = None,
     verify_files: Annotated[bool, typer.Option("--verify", help="Check every file instead.")] = False,
     threads: Annotated[int, typer.Option(help="Number of images to process at a time.", min=1)] = os.cpu_count() or 1,
+    max_megapixels: MaxMegapixels = None,
+    allow_truncated: AllowTruncated = False,
 ):
     """Measure sizes, complexity and pixel shares of a data set, or check all its files."""
+    from ..images import accept_photos
+
     try:
+        accept_photos(max_megapixels, allow_truncated)
         splits = choose_splits(directory, split or [])
         output.mkdir(parents=True, exist_ok=True)
         (run_verification if verify_files else run_statistics)(splits, output, threads)

@@ -1,8 +1,8 @@
 """
 Layout of MaSS13K and of every data set like it: folders, splits, pairs of photograph and label map, and their faults.
 
-A copy travels with the loading script of datasets 3.x, so it imports only its sibling `headers` and the standard
-library.
+A copy travels with the loading script of datasets 3.x, so it imports only its sibling `headers`, `photo_headers`,
+which travels, too, and the standard library.
 """
 
 import hashlib
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..models.photo_headers import PHOTO_SUFFIXES
 from .headers import label_orientation, read_annotation, read_header
 
 
@@ -23,7 +24,7 @@ PUBLISHED_COUNTS = {"train": 11_348, "validation": 500, "test": 1_500}
 # The release's folders of photographs, in the order in which they are tried.
 IMAGE_FOLDERS = ("images_pad", "images", "images_copy")
 LABEL_FOLDER = "annotations"
-IMAGE_SUFFIXES, LABEL_SUFFIXES = (".jpg", ".jpeg", ".png"), (".png", ".json")
+LABEL_SUFFIXES = (".png", ".json")
 HOW_TO_OBTAIN = "Get MaSS13K from https://github.com/xiechenxi99/MaSS13K and pass the folder that holds `annotations`."
 # Files named in an error.
 NUM_NAMED = 5
@@ -70,7 +71,7 @@ def files_by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, list[Pat
 
 def read_split(image_folder: Path, label_folder: Path) -> Split:
     """Match the photographs and label maps of two folders by name, and collect the faults that headers reveal."""
-    images = files_by_stem(image_folder, IMAGE_SUFFIXES)
+    images = files_by_stem(image_folder, PHOTO_SUFFIXES)
     labels = files_by_stem(label_folder, LABEL_SUFFIXES)
     split = Split(image_folder)
     for stem in sorted(images.keys() | labels.keys()):
