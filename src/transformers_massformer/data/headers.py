@@ -156,7 +156,8 @@ def has_sound_tags(image: PIL.Image.Image) -> bool:
     try:
         exif = image.getexif()
         for kind in PIL.TiffTags.TAGS_V2_GROUPS:
-            exif.get_ifd(kind)
+            if kind in exif:
+                exif.get_ifd(kind)
     except Exception:
         return False
     return exif.get(ORIENTATION_TAG, 1) in (0, 1)

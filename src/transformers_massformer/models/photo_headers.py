@@ -175,8 +175,8 @@ def valid_orientation(value: Any) -> int:
             value = value[0]
         if isinstance(value, bytes) and len(value) == 1:
             value = value[0]
-        if isinstance(value, bytes | str):
-            value = int(value.strip(b"\0 ") if isinstance(value, bytes) else value.strip("\0 "))
+        if isinstance(value, str):
+            value = int(value.strip("\0 "))
         if value in range(1, 9):
             return int(value)
     return 0
@@ -204,7 +204,7 @@ def tiff_value(data: bytes, order: str, kind: int, count: int, place: int) -> An
     number = TIFF_NUMBERS.get(kind)
     if kind == TIFF_TEXT and 0 < count <= 16:
         start = place if count <= 4 else struct.unpack_from(f"{order}I", data, place)[0]
-        return data[start : start + count].split(b"\0")[0]
+        return data[start : start + count].split(b"\0")[0].decode("latin-1")
     if number is None or count != 1:
         return None
     size = struct.calcsize(f"{order}{number}")
