@@ -6,14 +6,17 @@ which travels, too, and the standard library.
 """
 
 import hashlib
+import logging
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..models.photo_headers import PHOTO_SUFFIXES
-from .headers import label_orientation, read_annotation, read_header
+from .headers import is_ambiguous, label_orientation, read_annotation, read_header
 
+
+logger = logging.getLogger(__name__)
 
 LABELS = ("others", "human", "building", "vegetation", "ground", "sky", "water")
 # Label of pixels without a class, which neither training nor evaluation counts.
@@ -53,11 +56,12 @@ class Fault:
 
 @dataclass
 class Split:
-    """The files of one split: the folder of its photographs, the pairs, and the faults found."""
+    """The files of one split: the folder of its photographs, the pairs, the faults found, and what may be wrong."""
 
     image_folder: Path
     pairs: list[Pair] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
+    notes: list[Fault] = field(default_factory=list)
 
 
 def files_by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, list[Path]]:
@@ -85,28 +89,32 @@ def read_split(image_folder: Path, label_folder: Path) -> Split:
             split.faults.append(Fault("label without an image", str(labels[stem][0])))
         else:
             pair = Pair(stem, images[stem][0], labels[stem][0])
-            split.faults += size_faults(pair)
+            check_pair(pair, split)
             split.pairs.append(pair)
     if not split.pairs:
         split.faults.append(Fault("no image with a label", str(image_folder)))
     return split
 
 
-def size_faults(pair: Pair) -> list[Fault]:
-    """Return the faults that the headers of a pair reveal."""
-    headers, faults = [], []
+def check_pair(pair: Pair, split: Split):
+    """Add the faults that the headers of a pair reveal, or a note if they leave open how the label map lies."""
+    headers = []
     for path in (pair.image, pair.label):
         try:
             headers.append(read_header(path))
         except (OSError, ValueError) as error:
-            faults.append(Fault("unreadable file", str(path), str(error)))
-    if not faults:
-        try:
-            label_orientation(*headers)
-        except ValueError as error:
-            faults.append(Fault("label of another size than its image", str(pair.label), str(error)))
-        faults += category_faults(pair.label)
-    return faults
+            split.faults.append(Fault("unreadable file", str(path), str(error)))
+    if len(headers) < 2:
+        return
+    image, label = headers
+    try:
+        label_orientation(image, label)
+    except ValueError as error:
+        split.faults.append(Fault("label of another size than its image", str(pair.label), str(error)))
+    split.faults += category_faults(pair.label)
+    if is_ambiguous(image, label):
+        detail = f"EXIF orientation {image.orientation}; the label map is taken as it is stored"
+        split.notes.append(Fault("turned image whose label may lie otherwise", str(pair.image), detail))
 
 
 def category_faults(label: Path) -> list[Fault]:
@@ -201,7 +209,7 @@ def describe_faults(faults: list[Fault]) -> str:
 
 def check_faults(split_name: str, split: Split):
     """
-    Refuse a split with faults.
+    Refuse a split with faults, and warn of what may be wrong with it.
 
     Raises:
         ValueError: If the split has faults, with counts and names.
@@ -210,6 +218,12 @@ def check_faults(split_name: str, split: Split):
         raise ValueError(
             f"Split {split_name} in {split.image_folder} has faults. {describe_faults(split.faults)}. Replace these "
             "files or remove them; `massformer stats --verify` lists them all."
+        )
+    if split.notes:
+        logger.warning(
+            f"Split {split_name} in {split.image_folder}: {describe_faults(split.notes)}. Label maps must lie on the "
+            "upright photographs. Turn those that were drawn on the stored pixels, or give them the same orientation "
+            "tag; `massformer stats --verify` lists them all."
         )
 
 

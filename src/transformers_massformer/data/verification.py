@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..images import read_photo
-from .headers import is_ambiguous, read_header
 from .layout import LABELS, PUBLISHED_COUNTS, Fault, Pair, Split
 from .reading import read_label
 from .statistics import image_statistics
@@ -38,18 +37,6 @@ def verify_pair(pair: Pair) -> Report:
     return report
 
 
-def orientation_notes(pair: Pair) -> list[Fault]:
-    """Return a note if the sizes of a pair leave open how the label map lies."""
-    try:
-        image, label = read_header(pair.image), read_header(pair.label)
-    except (OSError, ValueError):
-        return []
-    if not is_ambiguous(image, label):
-        return []
-    detail = f"EXIF orientation {image.orientation}; the label map is taken as it is stored"
-    return [Fault("turned image whose label may lie otherwise", str(pair.image), detail)]
-
-
 def count_notes(splits: dict[str, Split]) -> list[Fault]:
     """Return a note per split whose number of images differs from the release."""
     notes = []
@@ -75,8 +62,7 @@ def verify(
     """
     first = Report([fault for split in splits.values() for fault in split.faults], count_notes(splits))
     pairs = [pair for split in splits.values() for pair in split.pairs]
-    for pair in pairs:
-        first.notes += orientation_notes(pair)
+    first.notes += [note for split in splits.values() for note in split.notes]
     yield first
     # Unreadable files have been reported already.
     unreadable = {fault.name for fault in first.faults}
