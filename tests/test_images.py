@@ -236,7 +236,7 @@ def write_bad_files(folder):
         "empty.jpg": (ValueError, "is not an image file"),
         "text.jpg": (ValueError, "is not an image file"),
         "folder.jpg": (ValueError, "is a folder"),
-        "large.png": (ValueError, "is too large to be decoded safely.*MAX_IMAGE_PIXELS"),
+        "large.png": (ValueError, "is too large to be decoded safely.*--max-megapixels"),
         "none.jpg": (FileNotFoundError, "There is no image file at"),
     }
 

@@ -176,8 +176,8 @@ def opened(source: ImageSource, name: str, remedy: str = INTACT_COPY) -> Generat
         raise ValueError(f"{name} cannot be read: {error}") from error
     except PIL.Image.DecompressionBombError as error:
         raise ValueError(
-            f"{name} is too large to be decoded safely: {error} Make it smaller, or, if you trust the file, pass "
-            "--max-megapixels to the command or raise `PIL.Image.MAX_IMAGE_PIXELS`."
+            f"{name} is too large to be decoded safely: {error} Make it smaller, or, if you trust the file, raise "
+            "--max-megapixels (in Python: `accept_photos`)."
         ) from error
     except PIL.UnidentifiedImageError as error:
         raise ValueError(

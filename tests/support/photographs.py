@@ -403,7 +403,11 @@ DAMAGES = [
     Photograph("profile_directory.tif", saved(tiffinfo={0x8769: 2**31})),
 ]
 UNREADABLE = [
-    Photograph("cut.jpg", changed(lambda data: data[:-300], **JPEG), error="is damaged or truncated"),
+    Photograph(
+        "cut.jpg",
+        changed(lambda data: data[: (data.rindex(b"\xff\xda") + len(data)) // 2], **JPEG),
+        error="is damaged or truncated",
+    ),
     Photograph("empty.jpg", content(b""), error="is not an image file"),
     Photograph("text.png", content(b"not a picture"), error="is not an image file"),
     Photograph("new.heic", content(b"\0\0\0\x18ftypheic" + bytes(99)), error="HEIC"),

@@ -11,6 +11,10 @@ from .console import console, fail
 from .options import DEMO_CHECKPOINT, Device, DType, Precision, Tile, model_option
 
 
+# What Pillow accepts without being told.
+PILLOWS_MEGAPIXELS = 178
+
+
 def demo(
     model: Annotated[str, model_option("Model folder or Hub name. Default: the demo checkpoint.")] = DEMO_CHECKPOINT,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 admits other machines.")] = "127.0.0.1",
@@ -32,7 +36,8 @@ def demo(
     logging.disable_progress_bar()
     try:
         require("gradio", "demo", "The web page")
-        accept_photos(max_megapixels)
+        if max_megapixels > PILLOWS_MEGAPIXELS:
+            accept_photos(max_megapixels)
         from ..demo import page
 
         segmenter = Segmenter(model, device, getattr(torch, dtype), tile, mattes=True)
