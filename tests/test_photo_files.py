@@ -1,4 +1,3 @@
-import hashlib
 from pathlib import Path
 
 import pytest
@@ -8,6 +7,7 @@ import transformers_massformer
 from transformers_massformer.data.layout import files_by_stem
 from transformers_massformer.models.photo_headers import PHOTO_SUFFIXES
 from transformers_massformer.photo_files import find_photos
+from transformers_massformer.utils.resuming import Results
 
 
 @pytest.fixture(autouse=True)
@@ -91,20 +91,11 @@ def test_what_is_passed_over_is_named(name, reason, pattern):
 def test_recorded_results_are_passed_over():
     touch("photos/a.jpg", "photos/old/a.png", "photos/old/b_mattes/sky.png", "photos/old/own.png")
     for name in ("a.png", "b_mattes"):
-        touch(f"photos/old/.massformer/{hashlib.sha256(name.encode()).hexdigest()[:32]}.record")
+        Results(Path("photos/old")).write_record(Path("photos/old", name), {}, "")
     note = "2 passed over: 2 results of an earlier run (b_mattes, a.png)"
     assert found("photos") == (["a.jpg", "old/own.png"], note)
     # Named explicitly, it is a photograph.
     assert found("photos/old/a.png") == (["a.png"], "")
-
-
-def test_results_are_named_as_they_are_recorded():
-    results = pytest.importorskip("transformers_massformer.utils.resuming")
-    if not hasattr(results, "Results"):
-        pytest.skip("There are no records yet.")
-    touch("photos/a.jpg", "photos/old/a.png")
-    results.Results(Path("photos/old")).write_record(Path("photos/old/a.png"), {}, "")
-    assert found("photos") == (["a.jpg"], "1 passed over: 1 results of an earlier run (a.png)")
 
 
 def test_many_names_are_counted():

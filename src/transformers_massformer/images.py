@@ -140,7 +140,8 @@ def load_pixels(path: str | os.PathLike, image: PIL.Image.Image, name: str) -> P
 def accepting_truncated_files() -> Generator[None]:
     """Let Pillow fill in the missing part of files."""
     former = PIL.ImageFile.LOAD_TRUNCATED_IMAGES
-    PIL.ImageFile.LOAD_TRUNCATED_IMAGES = True
+    # Its type is taken from its default.
+    PIL.ImageFile.LOAD_TRUNCATED_IMAGES = True  # ty: ignore[invalid-assignment]
     try:
         yield
     finally:

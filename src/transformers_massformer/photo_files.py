@@ -1,7 +1,6 @@
 """Find photographs: which files of folders are photographs, and why others are passed over."""
 
 import glob
-import hashlib
 import itertools
 import os
 from collections.abc import Iterable, Iterator
@@ -9,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .models.photo_headers import PHOTO_SUFFIXES
+from .utils.resuming import RESULTS_FOLDER, Results
 
 
 # Folders in which storage devices, file managers and archives keep copies of photographs or deleted ones.
@@ -16,8 +16,6 @@ SYSTEM_FOLDERS = ("@eadir", "@recycle", "#recycle", "#snapshot", "$recycle.bin",
 # Names that results of `massformer segment` have behind those of their label maps.
 RESULT_NAMES, RESULT_FOLDERS = ("_overlay", "_bokeh", "_semantic_priors"), ("_mattes", "_cutouts")
 LABEL_MAP_SUFFIXES = (".png", ".json")
-# Where `massformer segment` records its results, and how: a file per result, named by a hash of the result's name.
-RECORDS_FOLDER, RECORD_SUFFIX, RECORD_DIGITS = ".massformer", ".record", 32
 # Names in the description of a search, per reason.
 NUM_NAMED = 3
 HIDDEN, SYSTEM, RESULT, LINK = "hidden", "in a folder of the system", "results of an earlier run", "broken links"
@@ -127,7 +125,7 @@ def files_below(root: Path, output: Path, found: Search) -> Iterator[Path]:
         kept = []
         for each in sorted(folders):
             reason = reason_against_folder(folder / each, root)
-            if reason and each != RECORDS_FOLDER:
+            if reason and each != RESULTS_FOLDER:
                 found.pass_over(folder / each, reason)
             elif not reason and (folder / each).resolve() != output:
                 kept.append(each)
@@ -170,11 +168,8 @@ def is_result(path: Path, root: Path) -> bool:
     map beside it.
     """
     for folder in path.parents:
-        if (folder / RECORDS_FOLDER).is_dir():
-            # As `Results.record_path` names it.
-            digest = hashlib.sha256(os.fsencode(path.relative_to(folder).as_posix())).hexdigest()[:RECORD_DIGITS]
-            if (folder / RECORDS_FOLDER / (digest + RECORD_SUFFIX)).exists():
-                return True
+        if (folder / RESULTS_FOLDER).is_dir() and Results(folder).record_path(path).exists():
+            return True
         if folder == root:
             break
     is_folder = path.is_dir()

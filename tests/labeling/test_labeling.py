@@ -257,6 +257,34 @@ def test_review_decisions_are_applied(data, tmp_path):
     assert job.review(read_review_list(path)) == 0
 
 
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_review_lists_saved_by_a_spreadsheet_are_read(data, tmp_path, separator):
+    job = label_job(data, tmp_path / "out")
+    label_with_stand_ins(job)
+    job.finish({}, sheets=0)
+    path = tmp_path / "out" / "review.csv"
+    decisions = read_review_list(path)
+    saved = path.read_text().replace(",", separator).replace("\n", separator * 2 + "\r\n")
+    path.write_bytes(saved.encode("utf-8-sig"))
+    assert read_review_list(path) == decisions
+    path.write_text(path.read_text(encoding="utf-8-sig") + saved.splitlines()[1].replace("accept", "reject"))
+    with pytest.raises(ValueError, match="object 0 of a is both accepted and rejected"):
+        read_review_list(path)
+
+
+def test_only_results_of_the_present_files_are_finished(data, tmp_path):
+    job = label_job(data, tmp_path / "out")
+    label_with_stand_ins(job)
+    keys = set(job.done())
+    (tmp_path / "out" / job.files.alone("train", "a").relative_to(tmp_path / "out")).unlink()
+    assert set(job.done()) == keys - {("train", "a")}
+    with pytest.raises(ValueError, match=r"1 photos, such as a, have no result that fits.*Run the labelling again"):
+        job.review({})
+    photo = next(photo for photo in job.photos if photo.pair.image_id == "b")
+    PIL.Image.new("L", PIL.Image.open(photo.pair.label).size).save(photo.pair.label)
+    assert set(job.done()) == keys - {("train", "a"), ("train", "b")}
+
+
 def test_invalid_review_lists_raise(data, tmp_path):
     job = label_job(data, tmp_path / "out")
     label_with_stand_ins(job)

@@ -113,7 +113,7 @@ def test_a_training_killed_before_saving_its_model_only_saves_it(data, recipe, t
 def test_fine_tuning_from_a_folder_with_other_classes(trained, tmp_path):
     data, first, _ = trained
     second, labels = tmp_path / "second", [f"class {index}" for index in range(8)]
-    recipe = write_recipe(tmp_path / "tiny.yaml", model_config=None, labels=labels, max_steps=2)
+    recipe = write_recipe(tmp_path / "tiny.yaml", model_config=None, labels=labels, new_classes=True, max_steps=2)
     train(data, recipe, second, "--model", str(first))
     model = MaSSFormerForSemanticSegmentation.from_pretrained(second)
     assert model.config.id2label[7] == "class 7"
@@ -238,6 +238,40 @@ def test_unknown_options_are_refused(data, recipe, tmp_path):
     assert "contains unknown options: learning_rat" in failed.stderr
     recipe.write_text("just text")
     assert "does not map options to values" in train(data, recipe, tmp_path / "trained", code=1).stderr
+
+
+@pytest.mark.parametrize(
+    ("fields", "unknown"),
+    [
+        ({"num_querys": 9}, "model_config does not read num_querys. Did you mean num_queries?"),
+        ({"backbone_config": {"model_type": "resnet", "depth": [1]}}, "backbone_config does not read depth. Did you"),
+        ({"model_type": "segformer", "depth": [1]}, "model_config does not read depth. Did you mean depths?"),
+        ({"nothing": 1}, "model_config does not read nothing. It reads architectures"),
+    ],
+)
+def test_unknown_fields_of_a_model_are_refused(data, recipe, tmp_path, trained, fields, unknown):
+    recipe = write_recipe(recipe, model_config=fields)
+    for options in ((), ("--model", str(trained[1]))):
+        if "model_type" not in fields or not options:
+            failed = train(data, recipe, tmp_path / "new", *options, code=1)
+            assert unknown in " ".join(failed.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("given", "steps", "epochs"),
+    [
+        ([], 4, 0),
+        (["--num_train_epochs", "2"], -1, 2),
+        (["--num-train-epochs=0.5"], -1, 0.5),
+        (["--max_steps=9"], 9, 0),
+    ],
+)
+def test_the_length_on_the_command_line_replaces_the_recipe_s(recipe, tmp_path, given, steps, epochs):
+    for fields in ({}, {"max_steps": None, "num_train_epochs": 7}):
+        if given or not fields:
+            options = [*given, "--output_dir", str(tmp_path)]
+            *_, args = parse_arguments(read_recipe(write_recipe(recipe, **fields)), options, "tiny")
+            assert (args.max_steps, args.num_train_epochs) == (steps, epochs)
 
 
 PARAMETERS = {

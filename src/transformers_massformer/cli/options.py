@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 
 DEMO_CHECKPOINT = "massformer-photo"
+# Arguments of `transformers.TrainingArguments` of which one sets the length of a training.
+LENGTHS = ("max_steps", "num_train_epochs")
 
 
 class DType(StrEnum):
@@ -76,7 +78,18 @@ AllowTruncated = Annotated[
 DataFolder = Annotated[Path, typer.Option(help="Folder of MaSS13K, or of data in its layout.")]
 DataArgument = Annotated[Path, typer.Argument(help="Folder of MaSS13K, or of data in its layout.")]
 AddClass = Annotated[
-    list[str] | None, typer.Option(help="Name of an additional class of the data; ids follow MaSS13K's in this order.")
+    list[str] | None,
+    typer.Option(help="Name of an additional class of the data; ids follow those of its other classes. Repeatable."),
+]
+Labels = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Name of a class of the data, in the order of ids. Repeatable. Or a file such as classes.txt, or a "
+        "model's folder. Default: classes.txt or id2label.json beside the data, else MaSS13K's classes."
+    ),
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Make existing results again, also those that were changed or are unknown.")
 ]
 # How photographs pass through a model.
 Tile = Annotated[
@@ -118,6 +131,12 @@ def choose_photos(arguments: list[str], output: Path) -> list[tuple[Path, Path]]
 def option_names(names: Iterable[str]) -> str:
     """Format names of Python arguments as the command's options."""
     return ", ".join(f"--{name.replace('_', '-')}" for name in names)
+
+
+def given_names(arguments: Iterable[str]) -> set[str]:
+    """Return the names of the Python arguments that options such as `--max-steps=2` on a command line set."""
+    options = (text.partition("=")[0] for text in arguments if text.startswith("--"))
+    return {option.removeprefix("--").replace("-", "_") for option in options}
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..models.photo_headers import PHOTO_SUFFIXES
-from .headers import is_ambiguous, label_orientation, read_annotation, read_header
+from .headers import is_ambiguous, label_orientation, read_header
 
 
 logger = logging.getLogger(__name__)
@@ -111,21 +111,9 @@ def check_pair(pair: Pair, split: Split):
         label_orientation(image, label)
     except ValueError as error:
         split.faults.append(Fault("label of another size than its image", str(pair.label), str(error)))
-    split.faults += category_faults(pair.label)
     if is_ambiguous(image, label):
         detail = f"EXIF orientation {image.orientation}; the label map is taken as it is stored"
         split.notes.append(Fault("turned image whose label may lie otherwise", str(pair.image), detail))
-
-
-def category_faults(label: Path) -> list[Fault]:
-    """Return a fault per category of a COCO annotation that has the name of a class, but not its index."""
-    if label.suffix.lower() != ".json":
-        return []
-    return [
-        Fault("category with another id than its class", str(label), f"{name} is {number}, the class {expected}")
-        for number, name in ((category["id"], category["name"]) for category in read_annotation(label)["categories"])
-        if name in LABELS and number != (expected := LABELS.index(name))
-    ]
 
 
 def find_root(data_dir: str | Path) -> Path:
@@ -248,5 +236,5 @@ def fingerprint(splits: dict[str, Split]) -> str:
     for split in splits.values():
         for path in (path for pair in split.pairs for path in (pair.image, pair.label)):
             status = path.stat()
-            digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+            digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()[:16]

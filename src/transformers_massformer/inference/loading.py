@@ -20,6 +20,11 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from ..models.configuration_massformer import MaSSFormerConfig
+from ..utils.names import names_in_order
+
+
+# Names of models on the Hub, with or without an owner.
+HUB_NAME = r"[\w.-]+(/[\w.-]+)?"
 
 
 def default_device() -> str:
@@ -30,8 +35,13 @@ def default_device() -> str:
 
 
 def class_names(config: PreTrainedConfig) -> list[str]:
-    """Return the names of a model's classes in the order of their ids."""
-    return [name for _, name in sorted((config.id2label or {}).items())]
+    """
+    Return the names of a model's classes in the order of their ids.
+
+    Raises:
+        ValueError: If `id2label` has gaps, or keys that are not ids.
+    """
+    return [str(name) for name in names_in_order(config.id2label or {}, "id2label of the model's configuration")]
 
 
 def auto_class(config: PreTrainedConfig) -> Any:
@@ -62,7 +72,7 @@ def load_model(model: str | Path) -> tuple[PreTrainedModel, Any]:
         ValueError: If it is not a segmentation model.
     """
     path = Path(model)
-    is_hub_name = isinstance(model, str) and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model)
+    is_hub_name = isinstance(model, str) and re.fullmatch(HUB_NAME, model)
     if not path.is_dir() and not is_hub_name:
         raise FileNotFoundError(f"There is no model folder {model}.")
     if path.is_dir() and not list(path.glob("*.safetensors")):

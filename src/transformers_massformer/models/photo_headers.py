@@ -18,6 +18,7 @@ A copy travels with the loading script of datasets 3.x, so it imports only Pillo
 """
 
 import contextlib
+import importlib
 import io
 import math
 import os
@@ -148,7 +149,7 @@ def open_lazily(file: IO[bytes], formats: Iterable[str] | None = None) -> PIL.Im
             image = open_otherwise(file, start, formats)
     if hasattr(image, "tag_v2"):
         # Pillow turns TIFF files while it decodes them, by rules of its own.
-        image.load_end = lambda: None
+        vars(image)["load_end"] = lambda: None
     return image
 
 
@@ -158,7 +159,7 @@ def open_otherwise(file: IO[bytes], start: bytes, formats: Iterable[str] | None)
         return open_without_exif(file.read(), "AVIF")
     if is_heif(start) and (formats is None or "HEIF" in formats):
         try:
-            import pillow_heif
+            pillow_heif = importlib.import_module("pillow_heif")
         except ImportError as error:
             raise MissingHeifError(f"it is a HEIC/HEIF file, which needs pillow-heif: {HEIF_REMEDY}") from error
         pillow_heif.register_heif_opener()
