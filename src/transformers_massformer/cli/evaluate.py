@@ -11,11 +11,13 @@ import typer
 from .console import console, fail, fail_interrupted, print_table, progress_bar
 from .options import (
     AddClass,
+    AllowTruncated,
     Device,
     DType,
     Flip,
     Inference,
     Labels,
+    MaxMegapixels,
     NativeInput,
     Overlap,
     PeerPostprocess,
@@ -206,6 +208,8 @@ def evaluate(
     ] = "4096x3072",
     profile_only: Annotated[bool, typer.Option("--profile-only", help="Measure costs only, without data.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Discard earlier results in the folder.")] = False,
+    max_megapixels: MaxMegapixels = None,
+    allow_truncated: AllowTruncated = False,
 ):
     """
     Score a segmentation model of transformers, or label maps, at the photographs' own size.
@@ -222,6 +226,7 @@ def evaluate(
     from ..evaluation.records import begin
     from ..evaluation.report import results, write_report
     from ..evaluation.run import Evaluator, describe
+    from ..images import accept_photos
     from ..inference.loading import default_device
     from ..inference.predictor import ModelPredictor
     from ..metrics import CountSettings
@@ -229,6 +234,7 @@ def evaluate(
 
     logging.disable_progress_bar()
     try:
+        accept_photos(max_megapixels, allow_truncated)
         size = None if profile_size == "0" else parse_size(profile_size)
         options = read_prediction_options(tile, overlap, scales, flip, native_input, peer_postprocess, inference)
         state = PartialState(cpu=(device or default_device()) == "cpu")

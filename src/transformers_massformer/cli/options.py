@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.models import OptionInfo
 
+from .console import console
+
 
 if TYPE_CHECKING:
     import torch
@@ -66,6 +68,13 @@ Precision = Annotated[DType, typer.Option("--dtype", help="Precision of the weig
 Photographs = Annotated[
     list[str], typer.Argument(help="Photographs, folders of photographs, or glob patterns in quotes.")
 ]
+MaxMegapixels = Annotated[
+    float | None,
+    typer.Option(help="Largest size of a photograph in millions of pixels. Default: 179, Pillow's safe limit."),
+]
+AllowTruncated = Annotated[
+    bool, typer.Option("--allow-truncated", help="Read photographs that are cut off; what is missing is blank.")
+]
 DataFolder = Annotated[Path, typer.Option(help="Folder of MaSS13K, or of data in its layout.")]
 DataArgument = Annotated[Path, typer.Argument(help="Folder of MaSS13K, or of data in its layout.")]
 AddClass = Annotated[
@@ -101,6 +110,22 @@ PeerPostprocess = Annotated[
     bool, typer.Option("--peer-postprocess", help="Read label maps with the model's own image processor.")
 ]
 Inference = Annotated[str, typer.Option(help="semantic: sum over queries. general: best query of each pixel.")]
+
+
+def choose_photos(arguments: list[str], output: Path) -> list[tuple[Path, Path]]:
+    """
+    Return the photographs that arguments name, see [`find_photos`], and print what was passed over.
+
+    Raises:
+        FileNotFoundError: If an argument names no photographs.
+        ValueError: If a folder is also the output.
+    """
+    from ..photo_files import find_photos
+
+    search = find_photos(arguments, output)
+    if search.passed_over:
+        console.print(search.describe(), markup=False)
+    return search.photos
 
 
 def option_names(names: Iterable[str]) -> str:

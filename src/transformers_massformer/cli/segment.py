@@ -11,10 +11,12 @@ import typer
 from ..data.formats import AnnotationFormat
 from .console import console, error_console, fail, fail_interrupted, progress_bar, report_standings
 from .options import (
+    AllowTruncated,
     Device,
     DType,
     Flip,
     Inference,
+    MaxMegapixels,
     NativeInput,
     Overlap,
     Overwrite,
@@ -68,6 +70,8 @@ def segment(
     native_input: NativeInput = False,
     peer_postprocess: PeerPostprocess = False,
     inference: Inference = "semantic",
+    max_megapixels: MaxMegapixels = None,
+    allow_truncated: AllowTruncated = False,
 ):
     """Write a label map of each photograph, upright and at its own size.
 
@@ -78,6 +82,7 @@ def segment(
     import torch
     from transformers.utils import logging
 
+    from ..images import accept_photos
     from ..inference.identity import prediction_settings
     from ..inference.segmenter import Segmenter
     from ..utils.extras import require
@@ -85,6 +90,7 @@ def segment(
 
     logging.disable_progress_bar()
     try:
+        accept_photos(max_megapixels, allow_truncated)
         extras = Extras(
             overlay, show_semantic_priors, mattes, cutouts, tuple(bokeh or ()), bokeh_strength, refine_mattes
         )

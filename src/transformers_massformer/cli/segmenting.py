@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .console import error_console
+from .options import choose_photos
 
 
 if TYPE_CHECKING:
@@ -150,16 +151,10 @@ def plan_jobs(arguments: list[str], output: Path, extras: Extras, suffix: str = 
     Raises:
         ValueError: If two photographs share an output file, or an output would replace a photograph.
     """
-    from ..images import find_photos
-
-    jobs = {}
-    for argument in arguments:
-        for photo, relative in find_photos(argument, output):
-            label_map = (output / relative).with_suffix(suffix)
-            job = extras.job(photo, label_map)
-            jobs[photo.resolve(), label_map] = job
-    owners: dict[Path, Path] = {job.photo.resolve(): job.photo for job in jobs.values()}
-    for job in jobs.values():
+    photos = choose_photos(arguments, output)
+    jobs = [extras.job(photo, (output / relative).with_suffix(suffix)) for photo, relative in photos]
+    owners: dict[Path, Path] = {job.photo.resolve(): job.photo for job in jobs}
+    for job in jobs:
         for path in job.outputs:
             other = owners.setdefault(path.resolve(), job.photo)
             if path.resolve() == other.resolve():
@@ -169,7 +164,7 @@ def plan_jobs(arguments: list[str], output: Path, extras: Extras, suffix: str = 
                     f"{other} and {job.photo} would both be written to {path}. Rename one, or segment them into "
                     "different folders."
                 )
-    return list(jobs.values())
+    return jobs
 
 
 def job_standing(results: Results, origins: Mapping[Path, Origin]) -> Standing:

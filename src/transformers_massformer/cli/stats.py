@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .console import console, error_console, fail, fail_interrupted, print_table, progress_bar
-from .options import DataArgument, Labels, choose_splits
+from .options import AllowTruncated, DataArgument, Labels, MaxMegapixels, choose_splits
 
 
 if TYPE_CHECKING:
@@ -138,12 +138,16 @@ def stats(
     threads: Annotated[
         int | None, typer.Option(help="Number of images to process at a time. Default: one per processor.", min=1)
     ] = None,
+    max_megapixels: MaxMegapixels = None,
+    allow_truncated: AllowTruncated = False,
 ):
     """Measure sizes, complexity and pixel shares of a data set, or check all its files."""
     from ..data.class_names import data_classes, find_classes, read_categories
+    from ..images import accept_photos
     from ..utils.machine import count_processors
 
     try:
+        accept_photos(max_megapixels, allow_truncated)
         splits = choose_splits(directory, split or [])
         # Verification lists label maps that disagree with the names; measuring them makes no sense.
         if verify_files:

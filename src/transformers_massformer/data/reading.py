@@ -7,7 +7,8 @@ import PIL.Image
 import torch
 from torchvision import tv_tensors
 
-from ..images import ImageSource, opened, read_photo, stored_orientation
+from ..images import ImageSource, opened, read_photo
+from ..models.photo_headers import stored_orientation
 from .annotations import read_coco_annotation
 from .formats import AnnotationFormat
 from .headers import QUARTER_TURNS, Header, label_orientation
@@ -42,7 +43,9 @@ def read_label(source: ImageSource, name: str) -> tuple[torch.Tensor, int]:
     if not isinstance(source, PIL.Image.Image) and Path(source).suffix.lower() == AnnotationFormat.coco_rle.suffix:
         return read_coco_annotation(source), 1
     with opened(source, name) as image:
-        mode, orientation, values = image.mode, stored_orientation(image), np.array(image)
+        mode, values = image.mode, np.array(image)
+        # In a PNG, metadata may follow the pixels.
+        orientation = stored_orientation(image)
     if mode not in ("L", "P"):
         raise ValueError(
             f"{name} has mode {mode}, which does not hold class indices. Save it in grey (L) or with a palette (P)."

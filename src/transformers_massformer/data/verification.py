@@ -7,7 +7,6 @@ from typing import Any
 from ..images import read_photo
 from ..utils.names import same_names
 from .class_names import category_faults, read_categories
-from .headers import is_ambiguous, read_header
 from .layout import LABELS, PUBLISHED_COUNTS, Fault, Pair, Split
 from .reading import read_label
 from .statistics import image_statistics
@@ -38,18 +37,6 @@ def verify_pair(pair: Pair, labels: Sequence[str]) -> Report:
     except ValueError as error:
         report.faults.append(Fault("unknown labels", str(pair.label), str(error)))
     return report
-
-
-def orientation_notes(pair: Pair) -> list[Fault]:
-    """Return a note if the sizes of a pair leave open how the label map lies."""
-    try:
-        image, label = read_header(pair.image), read_header(pair.label)
-    except (OSError, ValueError):
-        return []
-    if not is_ambiguous(image, label):
-        return []
-    detail = f"EXIF orientation {image.orientation}; the label map is taken as it is stored"
-    return [Fault("turned image whose label may lie otherwise", str(pair.image), detail)]
 
 
 def count_notes(splits: dict[str, Split]) -> list[Fault]:
@@ -83,8 +70,7 @@ def verify(
     if same_names(labels, LABELS):
         first.notes += count_notes(splits)
     pairs = [pair for split in splits.values() for pair in split.pairs]
-    for pair in pairs:
-        first.notes += orientation_notes(pair)
+    first.notes += [note for split in splits.values() for note in split.notes]
     yield first
     # Unreadable files have been reported already.
     unreadable = {fault.name for split in splits.values() for fault in split.faults}
