@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.models import OptionInfo
 
+from .contradictions import was_given
+
 
 if TYPE_CHECKING:
     import torch
@@ -56,6 +58,14 @@ def find_model(name: str | None) -> str | None:
         raise typer.BadParameter(str(error)) from error
 
 
+def distinct(names: list[str] | None) -> list[str] | None:
+    """Return names that an option gives, which must differ."""
+    twice = sorted({name for name in names or () if (names or []).count(name) > 1})
+    if twice:
+        raise typer.BadParameter(f"{', '.join(twice)} is given twice; each name belongs to one class.")
+    return names
+
+
 def model_option(text: str) -> OptionInfo:
     """Return a `--model` option, which also takes the name of the demo checkpoint."""
     return typer.Option(help=text, callback=find_model)
@@ -69,7 +79,10 @@ Photographs = Annotated[
 DataFolder = Annotated[Path, typer.Option(help="Folder of MaSS13K, or of data in its layout.")]
 DataArgument = Annotated[Path, typer.Argument(help="Folder of MaSS13K, or of data in its layout.")]
 AddClass = Annotated[
-    list[str] | None, typer.Option(help="Name of an additional class of the data; ids follow MaSS13K's in this order.")
+    list[str] | None,
+    typer.Option(
+        callback=distinct, help="Name of an additional class of the data; ids follow MaSS13K's in this order."
+    ),
 ]
 # How photographs pass through a model.
 Tile = Annotated[
@@ -172,6 +185,6 @@ def load_predictor(
 
     if not is_onnx(model):
         return ModelPredictor.load(model, device or default_device(), dtype, options)
-    if dtype != torch.float32:
+    if dtype != torch.float32 or was_given("dtype"):
         raise ValueError(f"{model} has a fixed precision; leave out --dtype, or export the model again.")
     return OnnxPredictor(model, None if device is None else str(device), options)

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoProcessor, PreTrain
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from ..conversion import SEMASK_VARIANTS, VARIANTS, semask_variant_config, variant_config
-from ..inference.loading import auto_class, class_names
+from ..inference.loading import auto_class, base_of_adapter, class_names, is_adapter
 from ..inference.predictor import task_inputs
 from ..models.arguments import refuse_unknown
 from ..models.configuration_massformer import MASS13K_LABELS, MaSSFormerConfig
@@ -118,6 +118,11 @@ def new_config(variant: str | None, fields: dict[str, Any]) -> PreTrainedConfig:
 def load_for_training(source: str, fields: dict[str, Any]) -> PreTrainedModel:
     """Load a model from a folder or a Hub name. Missing weights, and a class head of another size, are initialised."""
     folder = Path(source)
+    if is_adapter(folder):
+        raise ValueError(
+            f"{folder} is an adapter of {base_of_adapter(folder)}. Merge both (peft's `merge_and_unload`), save the "
+            "model and train it, or train the adapter in Python."
+        )
     try:
         config = AutoConfig.from_pretrained(source, **fields)
         check_fields(type(config), fields)
