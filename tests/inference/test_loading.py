@@ -14,6 +14,7 @@ from transformers_massformer.inference.loading import load_model
 
 
 peft = pytest.importorskip("peft")
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 
 ADAPTERS = {
     "attention": {"target_modules": ["q_proj", "v_proj"]},
