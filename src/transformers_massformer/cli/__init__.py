@@ -5,15 +5,16 @@ The modules import only typer, rich and the standard library at the top, so that
 Functions import what they work with.
 """
 
+import os
 import sys
 from typing import Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from .annotations import annotations
 from .compare import compare
-from .console import fail
+from .console import fail, print_any_name
 from .contradictions import check_given, remember_given
 from .convert import convert
 from .demo import demo
@@ -27,6 +28,24 @@ from .scenes import scenes
 from .segment import segment
 from .stats import stats
 from .train import train
+
+
+class Group(TyperGroup):
+    """All commands; whatever one prints, the names in it do not make it fail."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        print_any_name()
+        return super().main(*args, **kwargs)
+
+
+def limit_threads():
+    """Let PyTorch start no more threads than there are processors for it, which containers may limit by time."""
+    import torch
+
+    from ..utils.machine import count_processors
+
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(min(torch.get_num_threads(), count_processors()))
 
 
 class Command(TyperCommand):
@@ -46,6 +65,7 @@ class Command(TyperCommand):
             check_given(ctx.command.name or "", remember_given(ctx), options)
         except ValueError as error:
             fail(error)
+        limit_threads()
         try:
             return super().invoke(ctx)
         except MissingExtraError as error:
@@ -56,6 +76,7 @@ class Command(TyperCommand):
 MORE_OPTIONS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 app = typer.Typer(
+    cls=Group,
     help="Sharp, multi-class segmentation of whole 4K photographs.",
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..data.formats import AnnotationFormat
-from .console import console, fail, fail_interrupted, progress_bar
-from .options import AddClass, DataArgument, choose_splits
+from .console import console, fail, fail_interrupted, progress_bar, report_standings
+from .options import AddClass, DataArgument, Labels, Overwrite, choose_splits
 
 
 if TYPE_CHECKING:
     from ..data.layout import Pair
 
 
-def convert_label_map(pair: Pair, path: Path, labels: list[str]):
+def convert_label_map(pair: Pair, path: Path, labels: list[str], annotation_format: AnnotationFormat):
     """Write one label map, upright as its photograph."""
     from ..data.annotations import write_label_map
     from ..data.headers import read_header
@@ -26,9 +26,25 @@ def convert_label_map(pair: Pair, path: Path, labels: list[str]):
     names = str(pair.image), str(pair.label)
     label = lay_on_photo(*read_label(pair.label, names[1]), photo.upright_size[::-1], photo.orientation or 1, names)
     try:
-        write_label_map(label.numpy(), path, labels, pair.image.name)
+        write_label_map(label.numpy(), path, labels, pair.image.name, annotation_format.suffix)
     except ValueError as error:
         raise ValueError(f"{pair.label}: {error}") from error
+
+
+def check_written_classes(output: Path, names: list[str]):
+    """Refuse a folder whose label maps have other classes: the ones written now would lie beside them."""
+    from ..data.class_names import read_class_names
+    from ..data.layout import LABEL_FOLDER, LABELS
+    from ..utils.names import list_names, same_names
+
+    if not (output / LABEL_FOLDER).is_dir():
+        return
+    found = read_class_names(output) or list(LABELS)
+    if not same_names(found, names):
+        raise ValueError(
+            f"{output} holds label maps of other classes: {list_names(found)}; these have {list_names(names)}. Choose "
+            "another --output."
+        )
 
 
 def annotations(
@@ -39,33 +55,55 @@ def annotations(
         typer.Option("--format", help="png: class indices with a palette. coco-rle: JSON with a mask per class."),
     ],
     split: Annotated[list[str] | None, typer.Option(help="train, validation or test. Default: all.")] = None,
+    labels: Labels = None,
     add_class: AddClass = None,
+    overwrite: Overwrite = False,
 ):
     """Convert a data set's label maps to another format.
 
-    Existing files are skipped.
+    Finished files are skipped; where a label map, its photograph or an option has changed since, they are written
+    again. Files that this command did not write, or that were changed since, are kept without --overwrite. Class names
+    other than MaSS13K's are written to OUTPUT/classes.txt.
     """
-    from ..data.layout import LABEL_FOLDER, LABELS, check_faults
+    from ..data.class_names import data_classes, write_own_class_names
+    from ..data.layout import LABEL_FOLDER, check_faults
     from ..utils.extras import require
+    from ..utils.fingerprint import Origin
+    from ..utils.resuming import Results
 
     if annotation_format is AnnotationFormat.coco_rle:
         require("pycocotools.mask", "coco", "--format coco-rle")
     try:
-        labels = [*LABELS, *(add_class or ())]
-        jobs = []
-        for name, found in choose_splits(data, split or []).items():
+        splits = choose_splits(data, split or [])
+        for name, found in splits.items():
             check_faults(name, found)
+        names = data_classes(data, splits, labels, add_class or ()).names
+        check_written_classes(output, names)
+        jobs = []
+        for found in splits.values():
             for pair in found.pairs:
                 folder = output / LABEL_FOLDER / pair.label.parent.name
-                jobs.append((pair, folder / f"{pair.image_id}{annotation_format.suffix}"))
-        open_jobs = [(pair, path) for pair, path in jobs if not path.exists()]
+                path = folder / f"{pair.image_id}{annotation_format.suffix}"
+                origin = Origin({"label map": pair.label, "photograph": pair.image}, {"classes": names})
+                jobs.append((pair, path, origin))
+        results = Results(output)
+        standings = [results.standing(path, origin) for _, path, origin in jobs]
+        report_standings(standings, overwrite)
+        write_own_class_names(output, names)
+        in_the_way = [] if overwrite else [each for each in standings if each.is_in_the_way]
+        open_jobs = [
+            job
+            for job, each in zip(jobs, standings, strict=True)
+            if overwrite or not (each.is_finished or each.is_in_the_way)
+        ]
         with progress_bar() as progress:
-            for pair, path in progress.track(open_jobs, description="converting"):
-                convert_label_map(pair, path, labels)
+            for pair, path, origin in progress.track(open_jobs, description="converting"):
+                with results.writing({path: origin.describe()}) as partials:
+                    convert_label_map(pair, partials[path], names, annotation_format)
     except (OSError, ValueError) as error:
         fail(error)
     except KeyboardInterrupt:
         fail_interrupted()
     console.print(f"{len(open_jobs)} of {len(jobs)} label maps written to {output / LABEL_FOLDER}", markup=False)
-    if len(open_jobs) < len(jobs):
-        console.print("The rest exist already; remove them to write them again.")
+    if in_the_way:
+        raise typer.Exit(1)

@@ -19,7 +19,7 @@ NEEDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 EXCLUDES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "evaluate": {
         "profile_only": (
-            *("data", "split", "add_class", "label_map", "worst"),
+            *("data", "split", "labels", "add_class", "label_map", "worst"),
             *("boundary_ratio", "bf1_tolerance", "release_compatible", "overwrite"),
         )
     },

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -107,7 +106,7 @@ def evaluate_hq_sam(
     from ..hq_sam.evaluation import mean_scores
     from ..inference.loading import default_device
     from ..labeling import SamSegmenter
-    from ..utils.files import written_whole
+    from ..utils.json_files import write_json
 
     logging.disable_progress_bar()
     try:
@@ -119,8 +118,7 @@ def evaluate_hq_sam(
     except (OSError, ValueError, MemoryError) as error:
         fail(error)
     means = mean_scores(scores)
-    with written_whole(output) as partial:
-        partial.write_text(json.dumps({"model": model, "photographs": len(pairs), "prompts": means}, indent=1) + "\n")
+    write_json({"model": model, "photographs": len(pairs), "prompts": means}, output)
     rows = [["prompt", "mIoU", "mBIoU"]]
     rows += [[name, f"{100 * each['miou']:.2f}", f"{100 * each['mbiou']:.2f}"] for name, each in means.items()]
     print_table(rows)

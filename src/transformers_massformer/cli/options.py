@@ -81,8 +81,19 @@ DataArgument = Annotated[Path, typer.Argument(help="Folder of MaSS13K, or of dat
 AddClass = Annotated[
     list[str] | None,
     typer.Option(
-        callback=distinct, help="Name of an additional class of the data; ids follow MaSS13K's in this order."
+        callback=distinct,
+        help="Name of an additional class of the data; ids follow those of its other classes. Repeatable.",
     ),
+]
+Labels = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Name of a class of the data, in the order of ids. Repeatable. Or a file such as classes.txt, or a "
+        "model's folder. Default: classes.txt or id2label.json beside the data, else MaSS13K's classes."
+    ),
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Make existing results again, also those that were changed or are unknown.")
 ]
 # How photographs pass through a model.
 Tile = Annotated[

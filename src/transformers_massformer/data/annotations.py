@@ -1,6 +1,5 @@
 """Read and write label maps: PNG with class indices, or COCO format with a run-length encoded mask per class."""
 
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ import torch
 
 from ..utils.extras import require
 from ..utils.files import written_whole
+from ..utils.json_files import write_json
 from .formats import AnnotationFormat
 from .headers import read_annotation
 from .label_images import label_map_image
@@ -102,7 +102,9 @@ def coco_annotation(label_map: np.ndarray, labels: Sequence[str], file_name: str
     }
 
 
-def write_label_map(label_map: np.ndarray, path: Path, labels: Sequence[str], file_name: str):
+def write_label_map(
+    label_map: np.ndarray, path: Path, labels: Sequence[str], file_name: str, suffix: str | None = None
+):
     """
     Write a label map, so that the file is either complete or absent: in COCO format if its suffix is `.json`, else as
     a PNG with a palette.
@@ -112,13 +114,14 @@ def write_label_map(label_map: np.ndarray, path: Path, labels: Sequence[str], fi
         path (`Path`): The file.
         labels (`Sequence[str]`): Names of the classes.
         file_name (`str`): Name of the photograph.
+        suffix (`str`, *optional*): Suffix of the format, by default the file's.
 
     Raises:
         ValueError: If the format cannot hold the label map.
     """
     with written_whole(path) as partial:
-        if path.suffix == AnnotationFormat.coco_rle.suffix:
-            partial.write_text(json.dumps(coco_annotation(label_map, labels, file_name)) + "\n")
+        if (suffix or path.suffix) == AnnotationFormat.coco_rle.suffix:
+            write_json(coco_annotation(label_map, labels, file_name), partial, indent=None)
         else:
             label_map_image(label_map, len(labels)).save(partial, format="PNG")
 

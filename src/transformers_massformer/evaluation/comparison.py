@@ -10,8 +10,11 @@ import torch
 
 from ..metrics import Counts, class_scores
 from ..metrics.tables import SCORES, format_score
+from ..utils.names import list_names, same_names
 
 
+# Entries of results.json.
+NEEDED = ("images", "data", "scores", "counting", "labels", "split")
 # Number of bootstrap samples computed at a time.
 CHUNK = 200
 
@@ -29,19 +32,27 @@ def read_result(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}. Write one with `massformer evaluate`.")
     try:
-        result = json.loads(path.read_text())
-        if not {"images", "scores", "counting", "labels"} <= result.keys():
-            raise ValueError("it lacks images, scores, counting or labels")
+        result = json.loads(path.read_text(encoding="utf-8"))
+        if not set(NEEDED) <= result.keys():
+            raise ValueError(f"it lacks {', '.join(name for name in NEEDED if name not in result)}")
     except (ValueError, AttributeError) as error:
-        raise ValueError(f"{path} was not written by `massformer evaluate`: {error}.") from error
+        raise ValueError(
+            f"{path} was not written by this version of `massformer evaluate`: {error}. Run it again."
+        ) from error
     return result
 
 
 def check_comparable(results: Mapping[str, Mapping[str, Any]]):
-    """Raise a `ValueError` unless all results have the same images, classes and settings."""
+    """Raise a `ValueError` unless all results have the same split, images, label maps, classes and settings."""
     (first, reference), *others = results.items()
     for name, result in others:
-        for what in ("labels", "counting"):
+        # Both are of the same label maps, in which an id cannot have two names.
+        if not same_names(result["labels"], reference["labels"]):
+            raise ValueError(
+                f"{name} and {first} differ in the names of the data's classes: {list_names(result['labels'])}; and "
+                f"{list_names(reference['labels'])}. Evaluate both with the same --labels."
+            )
+        for what in ("split", "counting"):
             if result[what] != reference[what]:
                 raise ValueError(f"{name} and {first} differ in {what}: {result[what]} and {reference[what]}.")
         if result["images"].keys() != reference["images"].keys():
@@ -50,9 +61,15 @@ def check_comparable(results: Mapping[str, Mapping[str, Any]]):
                 f"{name} and {first} cover different images: {len(differing)} are in only one of them, such as "
                 f"{', '.join(differing[:3])}."
             )
-        for image, counts in result["images"].items():
-            if sum(counts[2]) != sum(reference["images"][image][2]):
-                raise ValueError(f"{name} and {first} were scored against different label maps of {image}.")
+        for position, what in enumerate(("photographs", "label maps")):
+            differing = [
+                image for image, data in result["data"].items() if data[position] != reference["data"][image][position]
+            ]
+            if differing:
+                raise ValueError(
+                    f"{name} and {first} were made from different {what}: {len(differing)}, such as "
+                    f"{', '.join(differing[:3])}. Evaluate both on the same data."
+                )
 
 
 def image_counts(result: Mapping[str, Any]) -> Counts:

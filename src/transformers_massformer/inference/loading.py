@@ -23,9 +23,12 @@ from transformers.models.auto.modeling_auto import (
 
 from ..models.configuration_massformer import MaSSFormerConfig
 from ..utils.extras import require
+from ..utils.names import names_in_order
 
 
 ADAPTER_FILE = "adapter_config.json"
+# Names of models on the Hub, with or without an owner.
+HUB_NAME = r"[\w.-]+(/[\w.-]+)?"
 
 
 def default_device() -> str:
@@ -36,8 +39,13 @@ def default_device() -> str:
 
 
 def class_names(config: PreTrainedConfig) -> list[str]:
-    """Return the names of a model's classes in the order of their ids."""
-    return [name for _, name in sorted((config.id2label or {}).items())]
+    """
+    Return the names of a model's classes in the order of their ids.
+
+    Raises:
+        ValueError: If `id2label` has gaps, or keys that are not ids.
+    """
+    return [str(name) for name in names_in_order(config.id2label or {}, "id2label of the model's configuration")]
 
 
 def auto_class(config: PreTrainedConfig) -> Any:
@@ -101,7 +109,7 @@ def merge_adapter(network: PreTrainedModel, folder: Path) -> PreTrainedModel:
 
 def is_hub_name(model: str | Path) -> bool:
     """Tell whether a name could be that of a model on the Hub."""
-    return isinstance(model, str) and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model) is not None
+    return isinstance(model, str) and re.fullmatch(HUB_NAME, model) is not None
 
 
 def load_model(model: str | Path) -> tuple[PreTrainedModel, Any]:

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from ..data.layout import LABELS, SPLIT_FOLDERS
-from ..utils.files import partial_path, written_whole
+from ..utils.files import written_whole
 from .photograph import encode_jpeg
 from .rendering import Scene, check_size, render_scene
 
@@ -114,11 +114,6 @@ class SceneFiles:
     def paths(self) -> list[Path]:
         """The files, in the order in which they are written."""
         return [self.image, *self.alphas.values(), self.label]
-
-    @property
-    def partial_paths(self) -> list[Path]:
-        """The temporary files while they are written."""
-        return [partial_path(path) for path in self.paths]
 
     def exist(self, size: tuple[int, int]) -> bool:
         """Return whether the scene is finished; raise a ValueError if its files have another size."""

@@ -108,7 +108,7 @@ class MaSSFormerTrainer(EpochTrainer):
         super().__init__(
             model=model,
             args=args,
-            data_collator=kwargs.pop("data_collator", collate_for(model)),
+            data_collator=kwargs.pop("data_collator", None) or collate_for(model),
             train_dataset=train_dataset,
             eval_dataset=evaluation_set(eval_dataset),
             processing_class=processing_class,
