@@ -15,6 +15,7 @@ from typer.core import TyperCommand, TyperGroup
 from .annotations import annotations
 from .compare import compare
 from .console import fail, print_any_name
+from .contradictions import check_given, remember_given
 from .convert import convert
 from .demo import demo
 from .evaluate import evaluate
@@ -48,7 +49,10 @@ def limit_threads():
 
 
 class Command(TyperCommand):
-    """A command that completes the import of the package, which the entry point (`_massformer`) postpones."""
+    """
+    A command that completes the import of the package, which the entry point (`_massformer`) postpones, and refuses
+    contradictory options before anything is loaded.
+    """
 
     def invoke(self, ctx: Any) -> Any:
         package = sys.modules[__name__.partition(".")[0]]
@@ -56,6 +60,11 @@ class Command(TyperCommand):
             package.__spec__.loader.exec_module(package)
         from ..utils.extras import MissingExtraError
 
+        options = {parameter.name or "": parameter.opts[0] for parameter in ctx.command.params}
+        try:
+            check_given(ctx.command.name or "", remember_given(ctx), options)
+        except ValueError as error:
+            fail(error)
         limit_threads()
         try:
             return super().invoke(ctx)

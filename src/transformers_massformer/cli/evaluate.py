@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .console import console, fail, fail_interrupted, print_table, progress_bar
+from .contradictions import was_given
 from .options import (
     AddClass,
     AllowTruncated,
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 def is_prediction_folder(model: str) -> bool:
     """Check whether `--model` is a folder of label maps."""
     path = Path(model)
-    return path.is_dir() and not (path / "config.json").exists()
+    return path.is_dir() and not any((path / name).exists() for name in ("config.json", "adapter_config.json"))
 
 
 def running_scores(total: Counts | None) -> str:
@@ -149,7 +150,7 @@ def make_predictor(
     if not is_prediction_folder(model):
         return load_predictor(model, device, dtype, options)
     given = [name for name in options.changed() if name != "inference"]
-    given += ["dtype"] * (dtype != torch.float32)
+    given += ["dtype"] * (dtype != torch.float32 or was_given("dtype"))
     if given:
         raise ValueError(f"{model} holds label maps, not a model; leave out {option_names(given)}.")
     return LabelMapFolder(model, allows_unlabelled=options.inference == "general")
@@ -240,6 +241,8 @@ def evaluate(
         state = PartialState(cpu=(device or default_device()) == "cpu")
         chosen = str(state.device) if state.num_processes > 1 else device
         predictor = make_predictor(model, chosen, getattr(torch, dtype), options)
+        if size is not None and was_given("profile_size") and not isinstance(predictor, ModelPredictor):
+            raise ValueError(f"--profile-size measures models in PyTorch, which {model} is not; leave it out.")
         title = title or Path(model).name
         if profile_only:
             if not isinstance(predictor, ModelPredictor) or size is None:

@@ -13,6 +13,7 @@ import typer
 from typer.models import OptionInfo
 
 from .console import console
+from .contradictions import was_given
 
 
 if TYPE_CHECKING:
@@ -58,6 +59,14 @@ def find_model(name: str | None) -> str | None:
         raise typer.BadParameter(str(error)) from error
 
 
+def distinct(names: list[str] | None) -> list[str] | None:
+    """Return names that an option gives, which must differ."""
+    twice = sorted({name for name in names or () if (names or []).count(name) > 1})
+    if twice:
+        raise typer.BadParameter(f"{', '.join(twice)} is given twice; each name belongs to one class.")
+    return names
+
+
 def model_option(text: str) -> OptionInfo:
     """Return a `--model` option, which also takes the name of the demo checkpoint."""
     return typer.Option(help=text, callback=find_model)
@@ -79,7 +88,10 @@ DataFolder = Annotated[Path, typer.Option(help="Folder of MaSS13K, or of data in
 DataArgument = Annotated[Path, typer.Argument(help="Folder of MaSS13K, or of data in its layout.")]
 AddClass = Annotated[
     list[str] | None,
-    typer.Option(help="Name of an additional class of the data; ids follow those of its other classes. Repeatable."),
+    typer.Option(
+        callback=distinct,
+        help="Name of an additional class of the data; ids follow those of its other classes. Repeatable.",
+    ),
 ]
 Labels = Annotated[
     list[str] | None,
@@ -208,6 +220,6 @@ def load_predictor(
 
     if not is_onnx(model):
         return ModelPredictor.load(model, device or default_device(), dtype, options)
-    if dtype != torch.float32:
+    if dtype != torch.float32 or was_given("dtype"):
         raise ValueError(f"{model} has a fixed precision; leave out --dtype, or export the model again.")
     return OnnxPredictor(model, None if device is None else str(device), options)
