@@ -20,10 +20,9 @@ def refine_photo(refiner: Refiner, photo: Path, label_map: Path, output: Path) -
     """Refine one label map and return its report."""
     import numpy as np
 
-    from ..data.label_images import label_map_image
+    from ..data.label_images import write_label_image
     from ..data.reading import read_label
     from ..images import open_image
-    from ..utils.files import written_whole
 
     start = time.perf_counter()
     image = open_image(photo)
@@ -34,8 +33,7 @@ def refine_photo(refiner: Refiner, photo: Path, label_map: Path, output: Path) -
             f"{image.height} (width x height)."
         )
     refined = refiner(image, values)
-    with written_whole(output) as partial:
-        label_map_image(refined, int(refined.max()) + 1).save(partial, format="PNG")
+    write_label_image(refined, output)
     changed = np.mean(refined != values)
     return f"{label_map} -> {output}: {changed:.2%} of the pixels changed, {time.perf_counter() - start:.1f} s"
 

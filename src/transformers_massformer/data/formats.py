@@ -7,9 +7,10 @@ class AnnotationFormat(StrEnum):
     """File formats of label maps."""
 
     png = "png"
+    png_grey = "png-grey"
     coco_rle = "coco-rle"
 
     @property
     def suffix(self) -> str:
         """Return the suffix of files in this format."""
-        return ".png" if self == AnnotationFormat.png else ".json"
+        return ".json" if self == AnnotationFormat.coco_rle else ".png"

@@ -4,10 +4,12 @@ Headers of photographs and label maps: size and EXIF orientation, read without d
 A copy travels with the loading script of datasets 3.x, so it imports only Pillow and the standard library.
 """
 
+import contextlib
 import json
 import struct
 import warnings
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,9 @@ import PIL.Image
 
 
 ORIENTATION_TAG = 0x0112
+# Formats of label maps, in Pillow's names, and those that change pixel values when they store them.
+LABEL_FORMATS = ("PNG", "TIFF", "BMP", "GIF")
+LOSSY_FORMATS = ("JPEG", "MPO", "JPEG2000", "WEBP", "AVIF", "HEIF")
 # EXIF orientations that swap width and height, and those that keep the size.
 QUARTER_TURNS, SAME_SIZE_TURNS = (5, 6, 7, 8), (2, 3, 4)
 
@@ -39,16 +44,13 @@ class Header:
 
 def read_header(path: Path) -> Header:
     """
-    Read the size and orientation of a JPEG, a PNG or an annotation in COCO format. An annotation describes the upright
-    photograph. In a PNG, an orientation tag behind the pixels is not found.
+    Read the size and orientation of a photograph, a JPEG or PNG. In a PNG, an orientation tag behind the pixels is not
+    found.
 
     Raises:
         FileNotFoundError: If the file does not exist.
         ValueError: If the file is none of these, or its header is damaged.
     """
-    if path.suffix.lower() == ".json":
-        image = read_annotation(path)["images"][0]
-        return Header(image["width"], image["height"], orientation=1)
     try:
         with warnings.catch_warnings():
             # Pillow warns at half the size that it refuses.
@@ -67,6 +69,88 @@ def read_header(path: Path) -> Header:
         raise ValueError(
             f"{path} has a header that cannot be read: {error}. Replace it with an intact copy."
         ) from error
+
+
+def raw_mode(image: PIL.Image.Image) -> str:
+    """Return how the pixels of an image lie in its file, such as `"L;2"`; empty if unknown, as for decoded images."""
+    tile = getattr(image, "tile", None)
+    if not tile:
+        return ""
+    arguments = tile[0][3]
+    return str(arguments[0] if isinstance(arguments, tuple | list) and arguments else arguments or "")
+
+
+def check_label_format(file_format: str | None, name: str):
+    """
+    Refuse a picture whose format cannot hold class ids.
+
+    Args:
+        file_format (`str`, *optional*): Pillow's name of the format.
+        name (`str`): Name of the picture in errors.
+
+    Raises:
+        ValueError: If the format changes pixel values.
+    """
+    if file_format in LOSSY_FORMATS:
+        raise ValueError(
+            f"{name} is a {file_format} file, a format that changes pixel values and with them class ids. Save the "
+            "label map from its source as a PNG."
+        )
+
+
+def read_label_header(path: Path) -> Header:
+    """
+    Read the size and orientation of a label map: a PNG, TIFF, BMP or GIF, or an annotation in COCO format, which
+    describes the upright photograph.
+
+    Raises:
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file is none of these, or its header is damaged.
+    """
+    if path.suffix.lower() == ".json":
+        image = read_annotation(path)["images"][0]
+        return Header(image["width"], image["height"], orientation=1)
+    with opened_label(path) as image:
+        orientation = PIL.Image.Image.getexif(image).get(ORIENTATION_TAG, 0)
+        return Header(*image.size, orientation if orientation in range(1, 9) else 0)
+
+
+@contextlib.contextmanager
+def opened_label(path: Path) -> Iterator[PIL.Image.Image]:
+    """
+    Open the picture of a label map without decoding its pixels.
+
+    Raises:
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it is none of `LABEL_FORMATS`, or its header is damaged.
+    """
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns at half the size that it refuses.
+            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
+            image = PIL.Image.open(path)
+    except FileNotFoundError:
+        raise
+    except PIL.UnidentifiedImageError as error:
+        raise ValueError(
+            f"{path} is not a picture ({', '.join(LABEL_FORMATS)}), or it is empty or damaged. Replace it with an "
+            "intact copy."
+        ) from error
+    except (OSError, SyntaxError, ValueError, struct.error, PIL.Image.DecompressionBombError) as error:
+        raise ValueError(
+            f"{path} has a header that cannot be read: {error}. Replace it with an intact copy."
+        ) from error
+    with image:
+        check_label_format(image.format, str(path))
+        if image.format not in LABEL_FORMATS:
+            raise ValueError(f"{path} is a {image.format} file. Save the label map as a PNG.")
+        yield image
+
+
+def is_decoded_by_value(path: Path) -> bool:
+    """Return whether a label map is a PNG that Pillow alone decodes by value: grey of 1 or 8 bits, or a palette."""
+    with opened_label(path) as image:
+        return image.format == "PNG" and (image.mode in ("1", "P") or (image.mode == "L" and raw_mode(image) == "L"))
 
 
 def read_annotation(path: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .headers import label_orientation, read_annotation, read_header
+from .headers import is_decoded_by_value, label_orientation, read_annotation, read_header, read_label_header
 
 
 LABELS = ("others", "human", "building", "vegetation", "ground", "sky", "water")
@@ -23,7 +23,10 @@ PUBLISHED_COUNTS = {"train": 11_348, "validation": 500, "test": 1_500}
 # The release's folders of photographs, in the order in which they are tried.
 IMAGE_FOLDERS = ("images_pad", "images", "images_copy")
 LABEL_FOLDER = "annotations"
-IMAGE_SUFFIXES, LABEL_SUFFIXES = (".jpg", ".jpeg", ".png"), (".png", ".json")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+LABEL_SUFFIXES = (".png", ".json", ".tif", ".tiff", ".bmp", ".gif")
+# Formats that change class ids, which are found in order to be refused by name.
+LOSSY_LABEL_SUFFIXES = (".jpg", ".jpeg", ".webp", ".avif")
 HOW_TO_OBTAIN = "Get MaSS13K from https://github.com/xiechenxi99/MaSS13K and pass the folder that holds `annotations`."
 # Files named in an error.
 NUM_NAMED = 5
@@ -71,7 +74,7 @@ def files_by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, list[Pat
 def read_split(image_folder: Path, label_folder: Path) -> Split:
     """Match the photographs and label maps of two folders by name, and collect the faults that headers reveal."""
     images = files_by_stem(image_folder, IMAGE_SUFFIXES)
-    labels = files_by_stem(label_folder, LABEL_SUFFIXES)
+    labels = files_by_stem(label_folder, LABEL_SUFFIXES + LOSSY_LABEL_SUFFIXES)
     split = Split(image_folder)
     for stem in sorted(images.keys() | labels.keys()):
         for kind, files in (("images", images), ("labels", labels)):
@@ -94,9 +97,9 @@ def read_split(image_folder: Path, label_folder: Path) -> Split:
 def size_faults(pair: Pair) -> list[Fault]:
     """Return the faults that the headers of a pair reveal."""
     headers, faults = [], []
-    for path in (pair.image, pair.label):
+    for path, read in ((pair.image, read_header), (pair.label, read_label_header)):
         try:
-            headers.append(read_header(path))
+            headers.append(read(path))
         except (OSError, ValueError) as error:
             faults.append(Fault("unreadable file", str(path), str(error)))
     if not faults:
@@ -214,16 +217,21 @@ def check_faults(split_name: str, split: Split):
 
 def check_pictures(split: Split):
     """
-    Refuse label maps that are not PNG files, because an image column of a data set cannot hold them.
+    Refuse label maps that the image column of a data set would not decode to their class ids: annotations in COCO
+    format, and pictures whose values Pillow changes, such as grey ones of 2 or 4 bits per pixel.
 
     Raises:
-        ValueError: If a label map is not a PNG.
+        ValueError: If there are such label maps.
     """
-    others = [str(pair.label) for pair in split.pairs if pair.label.suffix.lower() == ".json"]
+    others = [
+        str(pair.label)
+        for pair in split.pairs
+        if pair.label.suffix.lower() == ".json" or not is_decoded_by_value(pair.label)
+    ]
     if others:
         raise ValueError(
-            f"{len(others)} label maps are not PNG files, such as {others[0]}. Convert them: `massformer annotations "
-            "DATA --format png --output FOLDER`."
+            f"{len(others)} label maps are not PNG files of 8 bits per pixel, grey or with a palette, such as "
+            f"{others[0]}. Convert them: `massformer annotations DATA --format png --output FOLDER`."
         )
 
 

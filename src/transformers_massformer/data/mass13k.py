@@ -12,7 +12,7 @@ from typing import Any
 
 import datasets
 
-from .headers import label_orientation, read_header, turned_png
+from .headers import label_orientation, read_header, read_label_header, turned_png
 from .layout import HOW_TO_OBTAIN, check_faults, check_pictures, choose_split, find_splits, fingerprint
 
 
@@ -69,7 +69,7 @@ class MaSS13K(datasets.GeneratorBasedBuilder):
 
     def _generate_examples(self, **kwargs: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
         for image_id, image, label in zip(kwargs["image_ids"], kwargs["images"], kwargs["labels"], strict=True):
-            orientation = label_orientation(read_header(Path(image)), read_header(Path(label)))
+            orientation = label_orientation(read_header(Path(image)), read_label_header(Path(label)))
             label_file: Any = label
             if orientation not in (0, 1):
                 label_file = {"path": None, "bytes": turned_png(Path(label), orientation)}

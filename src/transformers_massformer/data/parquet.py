@@ -8,7 +8,7 @@ from typing import Any
 import datasets
 
 from ..utils.files import written_whole
-from .headers import label_orientation, read_header, turned_png
+from .headers import label_orientation, read_header, read_label_header, turned_png
 from .layout import Pair, Split, check_faults, check_pictures, fingerprint
 from .mass13k import MaSS13K
 
@@ -27,7 +27,7 @@ def embedded(path: Path, orientation: int = 1) -> dict[str, Any]:
 
 def embedded_example(pair: Pair) -> dict[str, Any]:
     """Return the row of a pair."""
-    orientation = label_orientation(read_header(pair.image), read_header(pair.label))
+    orientation = label_orientation(read_header(pair.image), read_label_header(pair.label))
     return {
         "image": embedded(pair.image),
         "label": embedded(pair.label, orientation),

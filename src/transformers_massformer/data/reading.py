@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-import numpy as np
 import PIL.Image
 import torch
 from torchvision import tv_tensors
 
-from ..images import ImageSource, opened, read_photo, stored_orientation
+from ..images import ImageSource, read_photo
 from .annotations import read_coco_annotation
 from .formats import AnnotationFormat
 from .headers import QUARTER_TURNS, Header, label_orientation
+from .label_images import read_label_image
 
 
 def turned_upright(picture: torch.Tensor, orientation: int) -> torch.Tensor:
@@ -41,12 +41,7 @@ def read_label(source: ImageSource, name: str) -> tuple[torch.Tensor, int]:
     """
     if not isinstance(source, PIL.Image.Image) and Path(source).suffix.lower() == AnnotationFormat.coco_rle.suffix:
         return read_coco_annotation(source), 1
-    with opened(source, name) as image:
-        mode, orientation, values = image.mode, stored_orientation(image), np.array(image)
-    if mode not in ("L", "P"):
-        raise ValueError(
-            f"{name} has mode {mode}, which does not hold class indices. Save it in grey (L) or with a palette (P)."
-        )
+    values, orientation = read_label_image(source, name)
     return torch.from_numpy(values), orientation
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..images import read_photo
-from .headers import is_ambiguous, read_header
+from .headers import is_ambiguous, read_header, read_label_header
 from .layout import LABELS, PUBLISHED_COUNTS, Fault, Pair, Split
 from .reading import read_label
 from .statistics import image_statistics
@@ -41,7 +41,7 @@ def verify_pair(pair: Pair) -> Report:
 def orientation_notes(pair: Pair) -> list[Fault]:
     """Return a note if the sizes of a pair leave open how the label map lies."""
     try:
-        image, label = read_header(pair.image), read_header(pair.label)
+        image, label = read_header(pair.image), read_label_header(pair.label)
     except (OSError, ValueError):
         return []
     if not is_ambiguous(image, label):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from ..data.label_images import label_map_image
+from ..data.label_images import write_label_image
 from ..data.layout import IGNORE_INDEX, LABELS, Pair
 from ..data.pseudo_labels import PseudoLabelFiles
 from ..data.reading import read_pair
@@ -124,8 +124,7 @@ class LabelJob:
             (self.files.alone(split, image_id), pseudo_labels),
             (self.files.combined(split, image_id), combined),
         ):
-            with written_whole(path) as partial:
-                label_map_image(values, len(self.labels)).save(partial, format="PNG")
+            write_label_image(values, path)
         annotations = [instance.to_coco() for instance in instances]
         record = PhotoRecord(split, image_id, str(photo.pair.image), photo.state, width, height, annotations)
         writer.write(vars(record))

@@ -15,7 +15,7 @@ import numpy as np
 
 from ...utils.files import written_whole
 from ..headers import Header, label_orientation, read_header
-from ..label_images import label_map_image
+from ..label_images import write_label_image
 from ..layout import IGNORE_INDEX, LABEL_FOLDER, LABELS
 from .layouts import Item, Source, find_source
 from .names import PublicDataSet
@@ -185,10 +185,9 @@ class Preparation:
 
     def do(self, job: Job):
         """Write the files of a photograph."""
-        image = label_map_image(self.convert(job.item), len(LABELS))
+        label_map = self.convert(job.item)
         link_or_copy(job.item.image, job.image)
-        with written_whole(job.label) as partial:
-            image.save(partial, format="PNG")
+        write_label_image(label_map, job.label)
 
     def run(self, threads: int) -> Iterator[None]:
         """Prepare the photographs that are not finished, yielding after each."""
