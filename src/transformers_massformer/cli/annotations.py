@@ -9,7 +9,7 @@ import typer
 
 from ..data.formats import AnnotationFormat
 from .console import console, fail, fail_interrupted, progress_bar
-from .options import AddClass, DataArgument, choose_splits
+from .options import AddClass, DataArgument, Labels, choose_splits
 
 
 if TYPE_CHECKING:
@@ -31,6 +31,22 @@ def convert_label_map(pair: Pair, path: Path, labels: list[str]):
         raise ValueError(f"{pair.label}: {error}") from error
 
 
+def check_written_classes(output: Path, names: list[str]):
+    """Refuse a folder whose label maps have other classes: the ones written now would lie beside them."""
+    from ..data.class_names import read_class_names
+    from ..data.layout import LABEL_FOLDER, LABELS
+    from ..utils.names import list_names, same_names
+
+    if not (output / LABEL_FOLDER).is_dir():
+        return
+    found = read_class_names(output) or list(LABELS)
+    if not same_names(found, names):
+        raise ValueError(
+            f"{output} holds label maps of other classes: {list_names(found)}; these have {list_names(names)}. Choose "
+            "another --output."
+        )
+
+
 def annotations(
     data: DataArgument,
     output: Annotated[Path, typer.Option(help="Folder for annotations/SPLIT/NAME, upright.")],
@@ -39,29 +55,33 @@ def annotations(
         typer.Option("--format", help="png: class indices with a palette. coco-rle: JSON with a mask per class."),
     ],
     split: Annotated[list[str] | None, typer.Option(help="train, validation or test. Default: all.")] = None,
+    labels: Labels = None,
     add_class: AddClass = None,
 ):
     """Convert a data set's label maps to another format.
 
-    Existing files are skipped.
+    Existing files are skipped. Class names other than MaSS13K's are written to OUTPUT/classes.txt.
     """
-    from ..data.layout import LABEL_FOLDER, LABELS, check_faults
+    from ..data.class_names import data_classes, write_own_class_names
+    from ..data.layout import LABEL_FOLDER, check_faults
     from ..utils.extras import require
 
     if annotation_format is AnnotationFormat.coco_rle:
         require("pycocotools.mask", "coco", "--format coco-rle")
     try:
-        labels = [*LABELS, *(add_class or ())]
-        jobs = []
-        for name, found in choose_splits(data, split or []).items():
+        jobs, splits = [], choose_splits(data, split or [])
+        for name, found in splits.items():
             check_faults(name, found)
             for pair in found.pairs:
                 folder = output / LABEL_FOLDER / pair.label.parent.name
                 jobs.append((pair, folder / f"{pair.image_id}{annotation_format.suffix}"))
+        names = data_classes(data, splits, labels, add_class or ()).names
+        check_written_classes(output, names)
+        write_own_class_names(output, names)
         open_jobs = [(pair, path) for pair, path in jobs if not path.exists()]
         with progress_bar() as progress:
             for pair, path in progress.track(open_jobs, description="converting"):
-                convert_label_map(pair, path, labels)
+                convert_label_map(pair, path, names)
     except (OSError, ValueError) as error:
         fail(error)
     except KeyboardInterrupt:

@@ -15,6 +15,7 @@ from .options import (
     DType,
     Flip,
     Inference,
+    Labels,
     NativeInput,
     Overlap,
     PeerPostprocess,
@@ -155,11 +156,13 @@ def lookup_of(
     from ..inference.predictor import Predictor
 
     if isinstance(predictor, Predictor):
-        return class_lookup(dict(enumerate(predictor.labels)), labels, mapping)
+        return class_lookup(predictor.labels, labels, mapping)
+    if (names := predictor.class_names()) is not None:
+        return class_lookup(names, labels, mapping)
     if mapping is None:
         return torch.arange(len(labels))
     # Label maps have 8 bits, and none contains all 256 values.
-    return class_lookup({index: str(index) for index in range(256)}, labels, mapping, allow_missing=True)
+    return class_lookup([str(index) for index in range(256)], labels, mapping, allow_missing=True)
 
 
 def evaluate(
@@ -169,6 +172,7 @@ def evaluate(
     data: Annotated[Path | None, typer.Option(help="Folder of MaSS13K, or of data in its layout.")] = None,
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "validation",
     output: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("evaluation"),
+    labels: Labels = None,
     add_class: AddClass = None,
     title: Annotated[str | None, typer.Option(help="Name of the model in tables. Default: its folder's.")] = None,
     label_map: Annotated[
@@ -205,7 +209,8 @@ def evaluate(
     from accelerate import PartialState
     from transformers.utils import logging
 
-    from ..data.layout import LABELS, check_faults
+    from ..data.class_names import data_classes
+    from ..data.layout import check_faults
     from ..evaluation.label_spaces import read_label_map_file
     from ..evaluation.records import begin
     from ..evaluation.report import results, write_report
@@ -235,11 +240,11 @@ def evaluate(
         settings = CountSettings(
             boundary_ratio=boundary_ratio, bf1_tolerance=bf1_tolerance, release_compatible=release_compatible
         )
-        labels = [*LABELS, *(add_class or ())]
-        evaluator = Evaluator(predictor, lookup_of(predictor, labels, mapping), len(labels), settings)
         ((name, found),) = choose_splits(data, [split]).items()
         check_faults(name, found)
-        identity = describe(model, name, labels, settings, mapping, predictor)
+        names = data_classes(data, {name: found}, labels, add_class or ()).names
+        evaluator = Evaluator(predictor, lookup_of(predictor, names, mapping), len(names), settings)
+        identity = describe(model, name, names, settings, mapping, predictor)
         if state.is_main_process:
             begin(output, identity, overwrite)
         state.wait_for_everyone()
@@ -250,7 +255,7 @@ def evaluate(
         result = results(identity, records)
         write_report(title, result, records, output)
         write_panels(evaluator, found.pairs, records, worst, output)
-        print_table(score_rows(labels, result["scores"]))
+        print_table(score_rows(names, result["scores"]))
         console.print(f"{len(records)} images, {time.perf_counter() - start:.1f} s. Written to {output}", markup=False)
         if size is not None and isinstance(predictor, ModelPredictor):
             write_profile(predictor, title, size, result["scores"], output)

@@ -67,7 +67,15 @@ Photographs = Annotated[
 DataFolder = Annotated[Path, typer.Option(help="Folder of MaSS13K, or of data in its layout.")]
 DataArgument = Annotated[Path, typer.Argument(help="Folder of MaSS13K, or of data in its layout.")]
 AddClass = Annotated[
-    list[str] | None, typer.Option(help="Name of an additional class of the data; ids follow MaSS13K's in this order.")
+    list[str] | None,
+    typer.Option(help="Name of an additional class of the data; ids follow those of its other classes. Repeatable."),
+]
+Labels = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Name of a class of the data, in the order of ids. Repeatable. Or a file such as classes.txt, or a "
+        "model's folder. Default: classes.txt or id2label.json beside the data, else MaSS13K's classes."
+    ),
 ]
 # How photographs pass through a model.
 Tile = Annotated[

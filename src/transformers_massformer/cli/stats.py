@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .console import console, error_console, fail, fail_interrupted, print_table, progress_bar
-from .options import DataArgument, choose_splits
+from .options import DataArgument, Labels, choose_splits
 
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def write_faults(faults: list[Fault], notes: list[Fault], path: Path):
             writer.writerows([severity, fault.kind, fault.name, fault.detail] for fault in found)
 
 
-def run_verification(splits: dict[str, Split], output: Path, threads: int):
+def run_verification(splits: dict[str, Split], labels: list[str], output: Path, threads: int):
     """Check every file and write the findings; end the command with code 1 if there are faults."""
     from ..data.layout import describe_faults
     from ..data.verification import verify
@@ -49,7 +49,7 @@ def run_verification(splits: dict[str, Split], output: Path, threads: int):
     notes: list[Fault] = []
     total = sum(len(split.pairs) for split in splits.values())
     with worker_threads(threads) as map_function, progress_bar() as progress:
-        for report in progress.track(verify(splits, map_function), total=total + 1, description="verifying"):
+        for report in progress.track(verify(splits, labels, map_function), total=total + 1, description="verifying"):
             faults += report.faults
             notes += report.notes
     write_faults(faults, notes, output / "verification.csv")
@@ -62,10 +62,8 @@ def run_verification(splits: dict[str, Split], output: Path, threads: int):
     console.print("No faults.")
 
 
-def summary_table(summaries: dict[str, dict[str, Any]]) -> list[list[str]]:
+def summary_table(summaries: dict[str, dict[str, Any]], labels: list[str]) -> list[list[str]]:
     """Return a table with a column per split and a row per quantity of the paper's Table 1 and Figure 8."""
-    from ..data.layout import LABELS
-
     columns = list(summaries.values())
     rows = [["", *summaries], ["images", *(f"{summary['images']:,}" for summary in columns)]]
     for title, quantity in (("diagonal", "diagonal"), ("mIPQ", "mipq")):
@@ -73,35 +71,35 @@ def summary_table(summaries: dict[str, dict[str, Any]]) -> list[list[str]]:
             [title, *(f"{summary[f'{quantity}_mean']:.0f} ± {summary[f'{quantity}_std']:.0f}" for summary in columns)]
         )
     rows.append(["classes", *(str(summary["classes"]) for summary in columns)])
-    for label in LABELS:
+    for label in labels:
         shares = (f"{100 * summary['pixel_share'][label]:.2f} %" for summary in columns)
         rows.append([f"{label}, pixels", *shares])
-    for label in LABELS:
+    for label in labels:
         rows.append([f"{label}, IPQ", *(f"{summary['ipq_mean'][label]:.0f}" for summary in columns)])
     return rows
 
 
-def draw_distributions(rows: list[dict[str, str]], path: Path) -> bool:
+def draw_distributions(rows: list[dict[str, str]], path: Path, labels: list[str]) -> bool:
     """Draw the distributions and return True, or print a note and return False where matplotlib is not installed."""
     from ..data.statistics_plot import plot_distributions
     from ..utils.extras import MissingExtraError
 
     try:
-        plot_distributions(rows, path)
+        plot_distributions(rows, path, labels)
     except MissingExtraError as error:
         error_console.print(f"{path.name} was not drawn. {error}", markup=False)
         return False
     return True
 
 
-def run_statistics(splits: dict[str, Split], output: Path, threads: int):
+def run_statistics(splits: dict[str, Split], labels: list[str], output: Path, threads: int):
     """Write the table of images, the summaries and the picture."""
     from ..data.layout import check_faults
     from ..data.statistics import StatisticsTable, summarize
 
     for name, split in splits.items():
         check_faults(name, split)
-    table = StatisticsTable(output / "images.csv")
+    table = StatisticsTable(output / "images.csv", labels)
     pairs: list[tuple[str, Pair]] = [(name, pair) for name, split in splits.items() for pair in split.pairs]
     open_pairs = [item for item in pairs if not table.is_current(*item)]
     if len(open_pairs) < len(pairs):
@@ -116,14 +114,14 @@ def run_statistics(splits: dict[str, Split], output: Path, threads: int):
     table.drop_missing(splits)
     table.write()
     rows = [table.rows[name, pair.image_id] for name, pair in pairs]
-    summaries = {name: summarize(row for row in rows if row["split"] == name) for name in splits}
+    summaries = {name: summarize((row for row in rows if row["split"] == name), labels) for name in splits}
     if len(splits) > 1:
-        summaries["all"] = summarize(rows)
-    (output / "statistics.json").write_text(json.dumps(summaries, indent=2) + "\n")
+        summaries["all"] = summarize(rows, labels)
+    (output / "statistics.json").write_text(json.dumps(summaries, indent=2) + "\n", encoding="utf-8")
     written = ["images.csv", "statistics.json"]
-    if draw_distributions(rows, output / "distributions.png"):
+    if draw_distributions(rows, output / "distributions.png", labels):
         written.append("distributions.png")
-    print_table(summary_table(summaries))
+    print_table(summary_table(summaries, labels))
     console.print(f"Written to {output}: {', '.join(written)}", markup=False)
 
 
@@ -131,14 +129,22 @@ def stats(
     directory: DataArgument,
     output: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("statistics"),
     split: Annotated[list[str] | None, typer.Option(help="train, validation or test. Default: all.")] = None,
+    labels: Labels = None,
     verify_files: Annotated[bool, typer.Option("--verify", help="Check every file instead.")] = False,
     threads: Annotated[int, typer.Option(help="Number of images to process at a time.", min=1)] = os.cpu_count() or 1,
 ):
     """Measure sizes, complexity and pixel shares of a data set, or check all its files."""
+    from ..data.class_names import data_classes, find_classes, read_categories
+
     try:
         splits = choose_splits(directory, split or [])
+        # Verification lists label maps that disagree with the names; measuring them makes no sense.
+        if verify_files:
+            names = find_classes(directory, read_categories(splits), labels).names
+        else:
+            names = data_classes(directory, splits, labels).names
         output.mkdir(parents=True, exist_ok=True)
-        (run_verification if verify_files else run_statistics)(splits, output, threads)
+        (run_verification if verify_files else run_statistics)(splits, names, output, threads)
     except (OSError, ValueError) as error:
         fail(error)
     except KeyboardInterrupt:

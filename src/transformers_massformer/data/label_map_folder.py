@@ -4,7 +4,9 @@ from pathlib import Path
 
 import torch
 
-from .layout import LABEL_SUFFIXES
+from .class_names import CLASS_FILES, category_faults, names_of_categories, read_class_names
+from .headers import read_annotation
+from .layout import LABEL_SUFFIXES, LABELS, describe_faults
 from .reading import read_label
 
 
@@ -25,7 +27,7 @@ class LabelMapFolder:
         self.folder, self.allows_unlabelled = Path(folder), allows_unlabelled
         self.files: dict[str, list[Path]] = {}
         for path in sorted(self.folder.rglob("*")):
-            if path.suffix in LABEL_SUFFIXES:
+            if path.suffix in LABEL_SUFFIXES and path.name not in CLASS_FILES:
                 self.files.setdefault(path.stem, []).append(path)
         if not self.files:
             raise FileNotFoundError(f"{folder} holds no label maps ({', '.join(LABEL_SUFFIXES)}).")
@@ -47,6 +49,30 @@ class LabelMapFolder:
         if others:
             raise ValueError(f"There are several predictions for {image_id}: {first} and {others[0]}. Remove one.")
         return first
+
+    def class_names(self) -> list[str] | None:
+        """
+        Return the names of the label maps' classes in the order of ids: from `classes.txt` or `id2label.json` in the
+        folder, or from their categories in COCO format; `None` if nothing names them.
+
+        Raises:
+            ValueError: If names are malformed, or two label maps name a class differently.
+        """
+        names = read_class_names(self.folder)
+        paths = [path for paths in self.files.values() for path in paths if path.suffix == ".json"]
+        categories = {
+            path: {category["id"]: category["name"] for category in read_annotation(path)["categories"]}
+            for path in paths
+        }
+        if names is None and categories:
+            classes = names_of_categories(categories)
+            names = list(LABELS) if classes is None else classes.names
+        faults = [] if names is None else category_faults(categories, names)
+        if faults:
+            raise ValueError(
+                f"The label maps in {self.folder} name their classes differently. {describe_faults(faults)}."
+            )
+        return names
 
     def read(self, image_id: str, size: tuple[int, int]) -> torch.Tensor:
         """

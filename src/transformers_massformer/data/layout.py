@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .headers import is_decoded_by_value, label_orientation, read_annotation, read_header, read_label_header
+from .headers import is_decoded_by_value, label_orientation, read_header, read_label_header
 
 
 LABELS = ("others", "human", "building", "vegetation", "ground", "sky", "water")
@@ -107,19 +107,7 @@ def size_faults(pair: Pair) -> list[Fault]:
             label_orientation(*headers)
         except ValueError as error:
             faults.append(Fault("label of another size than its image", str(pair.label), str(error)))
-        faults += category_faults(pair.label)
     return faults
-
-
-def category_faults(label: Path) -> list[Fault]:
-    """Return a fault per category of a COCO annotation that has the name of a class, but not its index."""
-    if label.suffix.lower() != ".json":
-        return []
-    return [
-        Fault("category with another id than its class", str(label), f"{name} is {number}, the class {expected}")
-        for number, name in ((category["id"], category["name"]) for category in read_annotation(label)["categories"])
-        if name in LABELS and number != (expected := LABELS.index(name))
-    ]
 
 
 def find_root(data_dir: str | Path) -> Path:

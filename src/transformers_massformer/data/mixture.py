@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch.utils.data import ConcatDataset
 
+from ..utils.names import check_names, find_name, list_names, match_names
+from .class_names import DataClasses
 from .samples import read_sample
 from .training_set import TrainingSet
 from .transforms import TrainingTransform
@@ -131,7 +133,7 @@ def read_mixture(path: Path) -> list[Source]:
     import yaml
 
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid YAML: {error}") from error
     entries = content.get("sources") if isinstance(content, dict) and len(content) == 1 else None
@@ -149,12 +151,13 @@ def read_mixture(path: Path) -> list[Source]:
 def known_classes(source: Source, key: str, labels: Sequence[str]) -> list[int]:
     """Return the indices of the classes that a key of a source names; raises a ValueError if one is unknown."""
     names = getattr(source, key)
-    if unknown := [name for name in names if name not in labels]:
+    places = match_names(names, labels, f"{source.origin}: {key}", "the model")
+    if unknown := [name for name, place in zip(names, places, strict=True) if place is None]:
         raise ValueError(
             f"{source.origin}: {key} has the unknown classes {', '.join(unknown)}; the model's classes are "
             f"{', '.join(labels)}."
         )
-    return [labels.index(name) for name in names]
+    return [place for place in places if place is not None]
 
 
 def labelled_mask(source: Source, labels: Sequence[str]) -> torch.Tensor:
@@ -175,12 +178,66 @@ def source_transform(transform: TrainingTransform, source: Source, labels: Seque
     """Return the transform with the scales, the edges and the focus of a source."""
     ignored_band = source.edges if is_band(source.edges) else 0
     focus = known_classes(source, "focus", labels)
-    if source.annotated_classes is not None and (absent := set(source.focus) - set(source.annotated_classes)):
-        raise ValueError(
-            f"{source.origin}: focus has {', '.join(sorted(absent))}, which annotated_classes does not list. Remove "
-            "it from focus, or add it there."
-        )
+    if source.annotated_classes is not None:
+        absent = set(focus) - set(known_classes(source, "annotated_classes", labels))
+        if absent:
+            names = ", ".join(labels[index] for index in sorted(absent))
+            raise ValueError(
+                f"{source.origin}: focus has {names}, which annotated_classes does not list. Remove it from focus, or "
+                "add it there."
+            )
     return replace(transform, scales=source.scales, ignored_band=ignored_band, focus=focus)
+
+
+def join_classes(classes: Sequence[DataClasses], given: Sequence[str] | None) -> DataClasses:
+    """
+    Bring the classes of several sources together by name.
+
+    Args:
+        classes (`Sequence[DataClasses]`): The classes of each source.
+        given (`Sequence[str]`, *optional*): The classes to train; by default, all of the sources in their order.
+
+    Returns:
+        [`DataClasses`]: The classes to train, assumed to be MaSS13K's if this holds for all sources.
+
+    Raises:
+        ValueError: If names do not fit together.
+    """
+    if given is not None:
+        return DataClasses(list(given), "--labels")
+    names: list[str] = []
+    for each in classes:
+        names += [name for name in each.names if find_name(name, names) is None]
+    origins = " and ".join(dict.fromkeys(each.origin for each in classes))
+    return DataClasses(check_names(names, origins), origins, all(each.is_assumed for each in classes))
+
+
+def source_class_ids(source: Source, classes: DataClasses, names: Sequence[str]) -> list[int]:
+    """
+    Return the id of the class to train for each id in a source's label maps.
+
+    Args:
+        source ([`Source`]): The source.
+        classes ([`DataClasses`]): Its classes.
+        names (`Sequence[str]`): The classes to train.
+
+    Raises:
+        ValueError: If the source has other classes, or lacks some without declaring its `annotated_classes`.
+    """
+    places = match_names(classes.names, names, source.origin, "the classes to train")
+    if unknown := [name for name, place in zip(classes.names, places, strict=True) if place is None]:
+        raise ValueError(
+            f"{source.origin}: {classes.origin} has {', '.join(unknown)}, which is missing from the classes to train, "
+            f"{list_names(names)}. Add it to --labels, or remove it from the source."
+        )
+    absent = [name for index, name in enumerate(names) if index not in places]
+    if absent and source.annotated_classes is None:
+        raise ValueError(
+            f"{source.origin}: {classes.origin} lacks {', '.join(absent)}, which other sources have. List the classes "
+            "that are labelled wherever they occur as annotated_classes, or, if no photo shows the rest, add their "
+            "names to its classes.txt."
+        )
+    return [place for place in places if place is not None]
 
 
 class MixtureSet(TrainingSet):

@@ -1,12 +1,14 @@
 """Read photographs and label maps from the items of a data set."""
 
 import os
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import PIL.Image
 import torch
 from torch.utils.data import Dataset
 
+from .layout import IGNORE_INDEX
 from .reading import read_pair
 
 
@@ -29,7 +31,8 @@ def read_sample(dataset: Samples, index: int) -> tuple[PIL.Image.Image, torch.Te
     Read the photograph and the label map of an item.
 
     Args:
-        dataset (`Samples`): Its items have an `"image"` and a `"label"`, each a PIL image or the path of a file.
+        dataset (`Samples`): Its items have an `"image"` and a `"label"`, each a PIL image or the path of a file; and
+            optionally `"class_ids"`, the class of each of the label map's ids, see [`with_class_ids`].
         index (`int`): Index of the item.
 
     Returns:
@@ -42,7 +45,33 @@ def read_sample(dataset: Samples, index: int) -> tuple[PIL.Image.Image, torch.Te
     """
     item = dataset[index]
     names = source_name(item["image"], "image", index), source_name(item["label"], "label map", index)
-    return *read_pair(item["image"], item["label"], names), names[1]
+    image, label = read_pair(item["image"], item["label"], names)
+    if "class_ids" in item:
+        label = with_class_ids(label, item["class_ids"], names[1])
+    return image, label, names[1]
+
+
+def with_class_ids(label: torch.Tensor, class_ids: Sequence[int], name: str) -> torch.Tensor:
+    """
+    Replace the ids of a label map by those of the classes to train.
+
+    Args:
+        label (`torch.Tensor` of shape `(height, width)`): The label map, uint8; 255 stays.
+        class_ids (`Sequence[int]`): The class of each id.
+        name (`str`): Name of the label map in errors.
+
+    Raises:
+        ValueError: If the label map has other ids.
+    """
+    table = torch.full((256,), IGNORE_INDEX, dtype=torch.uint8)
+    table[: len(class_ids)] = torch.tensor(class_ids, dtype=torch.uint8)
+    unknown = [value for value in label.unique().tolist() if value >= len(class_ids) and value != IGNORE_INDEX]
+    if unknown:
+        raise ValueError(
+            f"{name} has the unknown labels {unknown}: its data names {len(class_ids)} classes. Fix the label map, or "
+            "name all classes."
+        )
+    return table[label.long()]
 
 
 class EvaluationSet(Dataset):

@@ -2,7 +2,7 @@
 
 import csv
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -139,7 +139,7 @@ def columns(labels: Iterable[str] = LABELS) -> list[str]:
     return [*fixed, *(f"{kind}_{label}" for kind in ("area", "perimeter", "ipq") for label in labels)]
 
 
-def table_row(split: str, pair: Pair) -> dict[str, str]:
+def table_row(split: str, pair: Pair, labels: Sequence[str]) -> dict[str, str]:
     """
     Compute the row of one image in the table of images; absent classes have an area of 0 and no quotient.
 
@@ -148,7 +148,7 @@ def table_row(split: str, pair: Pair) -> dict[str, str]:
     """
     label, _ = read_label(pair.label, str(pair.label))
     try:
-        found = image_statistics(label.numpy())
+        found = image_statistics(label.numpy(), len(labels))
     except ValueError as error:
         raise ValueError(f"{pair.label}: {error}") from error
     row = {
@@ -161,7 +161,7 @@ def table_row(split: str, pair: Pair) -> dict[str, str]:
         "num_labels": str(int((found.areas > 0).sum())),
         "mipq": f"{found.mipq:.6g}",
     }
-    for label, area, perimeter, ipq in zip(LABELS, found.areas, found.perimeters, found.ipq, strict=True):
+    for label, area, perimeter, ipq in zip(labels, found.areas, found.perimeters, found.ipq, strict=True):
         row[f"area_{label}"], row[f"perimeter_{label}"] = str(area), f"{perimeter:.2f}"
         row[f"ipq_{label}"] = f"{ipq:.6g}" if area else ""
     return row
@@ -171,16 +171,20 @@ class StatisticsTable:
     """
     Table of images in a CSV file. Rows are appended as they are computed, so that an interrupted run can be resumed;
     `write` sorts them.
+
+    Args:
+        path (`str` or `Path`): The file. Rows of a table with other classes are not used.
+        labels (`Sequence[str]`, *optional*): Names of the classes in the order of ids; by default, MaSS13K's.
     """
 
-    def __init__(self, path: str | Path):
-        self.path = Path(path)
+    def __init__(self, path: str | Path, labels: Sequence[str] = LABELS):
+        self.path, self.labels = Path(path), list(labels)
         self.rows: dict[tuple[str, str], dict[str, str]] = {}
         if self.path.exists():
             # The last row of an interrupted run may be incomplete.
-            with self.path.open(newline="") as file:
+            with self.path.open(newline="", encoding="utf-8") as file:
                 for row in csv.DictReader(file):
-                    if list(row) == columns() and None not in row.values():
+                    if list(row) == columns(self.labels) and None not in row.values():
                         self.rows[row["split"], row["image_id"]] = row
 
     def is_current(self, split: str, pair: Pair) -> bool:
@@ -191,9 +195,9 @@ class StatisticsTable:
     def compute(self, pairs: Iterable[tuple[str, Pair]], map_function: Any = map) -> Iterator[dict[str, str]]:
         """Compute the rows of pairs, with `map` or a parallel equivalent, and append them to the file."""
         self.write()
-        with self.path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, columns())
-            for row in map_function(lambda item: table_row(*item), pairs):
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns(self.labels))
+            for row in map_function(lambda item: table_row(*item, self.labels), pairs):
                 self.rows[row["split"], row["image_id"]] = row
                 writer.writerow(row)
                 file.flush()
@@ -206,13 +210,13 @@ class StatisticsTable:
 
     def write(self):
         """Write all rows in order; if interrupted, the file stays as it was."""
-        with written_whole(self.path) as partial, partial.open("w", newline="") as file:
-            writer = csv.DictWriter(file, columns())
+        with written_whole(self.path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns(self.labels))
             writer.writeheader()
             writer.writerows(self.rows[key] for key in sorted(self.rows))
 
 
-def summarize(rows: Iterable[dict[str, str]]) -> dict[str, Any]:
+def summarize(rows: Iterable[dict[str, str]], labels: Sequence[str] = LABELS) -> dict[str, Any]:
     """
     Summarize a data set as the paper does: Table 1 (count; mean and standard deviation of diagonal and mIPQ; number of
     classes) and Figure 8 (share of each class among labelled pixels), and the mean quotient of each class over the
@@ -220,6 +224,7 @@ def summarize(rows: Iterable[dict[str, str]]) -> dict[str, Any]:
 
     Args:
         rows (`Iterable[dict[str, str]]`): Rows of the table of images.
+        labels (`Sequence[str]`, *optional*): Names of the classes; by default, MaSS13K's.
 
     Returns:
         `dict`: Figures by name.
@@ -227,9 +232,9 @@ def summarize(rows: Iterable[dict[str, str]]) -> dict[str, Any]:
     rows = list(rows)
     diagonals, mipq = (np.array([float(row[name]) for row in rows]) for name in ("diagonal", "mipq"))
     mipq = mipq[~np.isnan(mipq)]
-    areas = {label: sum(int(row[f"area_{label}"]) for row in rows) for label in LABELS}
+    areas = {label: sum(int(row[f"area_{label}"]) for row in rows) for label in labels}
     total = sum(areas.values())
-    ipq = {label: [float(row[f"ipq_{label}"]) for row in rows if row[f"ipq_{label}"]] for label in LABELS}
+    ipq = {label: [float(row[f"ipq_{label}"]) for row in rows if row[f"ipq_{label}"]] for label in labels}
     return {
         "images": len(rows),
         "diagonal_mean": float(diagonals.mean()),

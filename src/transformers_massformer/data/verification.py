@@ -1,10 +1,12 @@
 """Check every file of a data set in MaSS13K's layout."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..images import read_photo
+from ..utils.names import same_names
+from .class_names import category_faults, read_categories
 from .headers import is_ambiguous, read_header, read_label_header
 from .layout import LABELS, PUBLISHED_COUNTS, Fault, Pair, Split
 from .reading import read_label
@@ -19,7 +21,7 @@ class Report:
     notes: list[Fault] = field(default_factory=list)
 
 
-def verify_pair(pair: Pair) -> Report:
+def verify_pair(pair: Pair, labels: Sequence[str]) -> Report:
     """Decode both files of a pair, and check the labels."""
     report = Report()
     try:
@@ -32,7 +34,7 @@ def verify_pair(pair: Pair) -> Report:
         report.faults.append(Fault("corrupt label", str(pair.label), str(error)))
         return report
     try:
-        image_statistics(label.numpy(), len(LABELS))
+        image_statistics(label.numpy(), len(labels))
     except ValueError as error:
         report.faults.append(Fault("unknown labels", str(pair.label), str(error)))
     return report
@@ -61,25 +63,32 @@ def count_notes(splits: dict[str, Split]) -> list[Fault]:
 
 
 def verify(
-    splits: dict[str, Split], map_function: Callable[[Callable, Iterable[Any]], Iterable[Report]] = map
+    splits: dict[str, Split],
+    labels: Sequence[str] = LABELS,
+    map_function: Callable[[Callable, Iterable[Any]], Iterable[Report]] = map,
 ) -> Iterator[Report]:
     """
     Check a data set, pair by pair.
 
     Args:
         splits (`dict[str, Split]`): From [`find_splits`].
+        labels (`Sequence[str]`, *optional*): Names of the classes in the order of ids; by default, MaSS13K's.
         map_function (`Callable`, *optional*): `map`, or a parallel equivalent that keeps the order.
 
     Yields:
         [`Report`]: First a report on names and sizes, then one per pair.
     """
-    first = Report([fault for split in splits.values() for fault in split.faults], count_notes(splits))
+    first = Report([fault for split in splits.values() for fault in split.faults])
+    first.faults += category_faults(read_categories(splits), labels)
+    if same_names(labels, LABELS):
+        first.notes += count_notes(splits)
     pairs = [pair for split in splits.values() for pair in split.pairs]
     for pair in pairs:
         first.notes += orientation_notes(pair)
     yield first
     # Unreadable files have been reported already.
-    unreadable = {fault.name for fault in first.faults}
+    unreadable = {fault.name for split in splits.values() for fault in split.faults}
     yield from map_function(
-        verify_pair, [pair for pair in pairs if not unreadable & {str(pair.image), str(pair.label)}]
+        lambda pair: verify_pair(pair, labels),
+        [pair for pair in pairs if not unreadable & {str(pair.image), str(pair.label)}],
     )

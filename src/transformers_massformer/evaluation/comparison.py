@@ -10,6 +10,7 @@ import torch
 
 from ..metrics import Counts, class_scores
 from ..metrics.tables import SCORES, format_score
+from ..utils.names import list_names, match_names
 
 
 # Number of bootstrap samples computed at a time.
@@ -29,7 +30,7 @@ def read_result(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}. Write one with `massformer evaluate`.")
     try:
-        result = json.loads(path.read_text())
+        result = json.loads(path.read_text(encoding="utf-8"))
         if not {"images", "scores", "counting", "labels"} <= result.keys():
             raise ValueError("it lacks images, scores, counting or labels")
     except (ValueError, AttributeError) as error:
@@ -41,9 +42,17 @@ def check_comparable(results: Mapping[str, Mapping[str, Any]]):
     """Raise a `ValueError` unless all results have the same images, classes and settings."""
     (first, reference), *others = results.items()
     for name, result in others:
-        for what in ("labels", "counting"):
-            if result[what] != reference[what]:
-                raise ValueError(f"{name} and {first} differ in {what}: {result[what]} and {reference[what]}.")
+        if None in match_names(result["labels"], reference["labels"], name, first) or (
+            len(result["labels"]) != len(reference["labels"])
+        ):
+            raise ValueError(
+                f"{name} and {first} differ in the names of the classes: {list_names(result['labels'])}; and "
+                f"{list_names(reference['labels'])}. Evaluate both with the same --labels."
+            )
+        if result["counting"] != reference["counting"]:
+            raise ValueError(
+                f"{name} and {first} differ in counting: {result['counting']} and {reference['counting']}."
+            )
         if result["images"].keys() != reference["images"].keys():
             differing = sorted(result["images"].keys() ^ reference["images"].keys())
             raise ValueError(
@@ -55,9 +64,10 @@ def check_comparable(results: Mapping[str, Mapping[str, Any]]):
                 raise ValueError(f"{name} and {first} were scored against different label maps of {image}.")
 
 
-def image_counts(result: Mapping[str, Any]) -> Counts:
-    """Return counts of shape `(num_images, num_labels)`, sorted by image name."""
-    return Counts.from_tensor(torch.tensor([result["images"][name] for name in sorted(result["images"])]))
+def image_counts(result: Mapping[str, Any], labels: Sequence[str]) -> Counts:
+    """Return counts of shape `(num_images, num_labels)`, sorted by image name, with the classes in a given order."""
+    counts = torch.tensor([result["images"][name] for name in sorted(result["images"])])
+    return Counts.from_tensor(counts[..., match_names(labels, result["labels"], "the first result", "the result")])
 
 
 def mean_scores(counts: Counts) -> torch.Tensor:
@@ -118,7 +128,7 @@ def compare(
     rows: list[dict[str, Any]] = []
     weights, reference = None, None
     for name, result in results.items():
-        counts = image_counts(result)
+        counts = image_counts(result, next(iter(results.values()))["labels"])
         if weights is None:
             weights = bootstrap_weights(len(counts.intersection), samples, seed)
         means, sampled = mean_scores(counts.sum()), bootstrap_scores(counts, weights)

@@ -20,6 +20,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from ..models.configuration_massformer import MaSSFormerConfig
+from ..utils.names import names_in_order
 
 
 def default_device() -> str:
@@ -30,8 +31,13 @@ def default_device() -> str:
 
 
 def class_names(config: PreTrainedConfig) -> list[str]:
-    """Return the names of a model's classes in the order of their ids."""
-    return [name for _, name in sorted((config.id2label or {}).items())]
+    """
+    Return the names of a model's classes in the order of their ids.
+
+    Raises:
+        ValueError: If `id2label` has gaps, or keys that are not ids.
+    """
+    return [str(name) for name in names_in_order(config.id2label or {}, "id2label of the model's configuration")]
 
 
 def auto_class(config: PreTrainedConfig) -> Any:

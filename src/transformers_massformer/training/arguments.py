@@ -142,7 +142,11 @@ class ModelArguments:
             Configuration fields to override. Without `model`, the complete configuration; its `model_type` defaults
             to MaSSFormer's.
         backbone_weights (`str`, *optional*): Pretrained weights of the backbone, see [`load_backbone_weights`].
-        labels (`list[str]`, *optional*): Class names in the order of their ids. By default, those of MaSS13K.
+        labels (`list[str]`, *optional*):
+            Class names of the data in the order of their ids; or a file such as `classes.txt`, or a model's folder,
+            see [`read_given_names`]. By default, those beside the data, else those of MaSS13K.
+        new_classes (`bool`, *optional*, defaults to `False`):
+            Start classes that `model` lacks from new weights. All others keep theirs, by name.
         add_class (`list[str]`, *optional*):
             New classes to add to the model; their ids follow the existing ones. See [`add_classes`].
     """
@@ -154,7 +158,14 @@ class ModelArguments:
     backbone_weights: str | None = field(
         default=None, metadata={"help": "Pretrained weights of the backbone: a file, a folder or a name."}
     )
-    labels: list[str] | None = field(default=None, metadata={"help": "Class names; MaSS13K's by default."})
+    labels: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Class names of the data, a file such as classes.txt, or a model's folder. Default: those beside "
+            "the data, else MaSS13K's."
+        },
+    )
+    new_classes: bool = field(default=False, metadata={"help": "Start classes that the model lacks from new weights."})
     add_class: list[str] | None = field(
         default=None, metadata={"help": "New classes to add to the model; their ids follow the existing ones."}
     )

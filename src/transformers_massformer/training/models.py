@@ -9,14 +9,16 @@ import transformers
 from transformers import AutoConfig, AutoImageProcessor, AutoProcessor, PreTrainedConfig, PreTrainedModel
 
 from ..conversion import SEMASK_VARIANTS, VARIANTS, semask_variant_config, variant_config
+from ..data.class_names import DataClasses, read_given_names
 from ..inference.loading import auto_class, class_names
 from ..inference.predictor import task_inputs
 from ..models.configuration_massformer import MASS13K_LABELS, MaSSFormerConfig
 from ..models.image_processing_massformer import MaSSFormerImageProcessor
 from ..models.image_processing_semask import SeMaskImageProcessor
+from ..utils.names import check_names, find_name, list_names, match_names, names_in_order, same_names
 from .arguments import ModelArguments
 from .backbone_weights import load_backbone_weights
-from .classes import add_classes, label_names
+from .classes import add_classes, follow_names, label_names
 
 
 # They learn better with these than with the release's graph (docs/experiments.md).
@@ -27,12 +29,14 @@ NEW_MODEL_FIELDS: dict[str, Any] = {
     "pooled_batch_norm": False,
     "pixel_loss_weight": 2.0,
 }
+# Configuration fields that name or count the classes.
+LABEL_FIELDS = {"id2label", "label2id", "num_labels"}
 # Model types whose image processors keep photos at their own size.
 OWN_TYPES = ("massformer", "per_pixel_baseline", "semask")
 
 
 def build_model(
-    arguments: ModelArguments, crop_size: int | None = None
+    arguments: ModelArguments, crop_size: int | None = None, classes: DataClasses | None = None
 ) -> tuple[PreTrainedModel, Any, dict[str, torch.Tensor]]:
     """
     Build or load the model to train, in float32.
@@ -40,6 +44,7 @@ def build_model(
     Args:
         arguments ([`ModelArguments`]): The model to train.
         crop_size (`int`, *optional*): Side of the training crops, for models with a fixed input size.
+        classes ([`DataClasses`], *optional*): The classes of the data to train on; by default, those of the arguments.
 
     Returns:
         `tuple`: the model; its image processor, which keeps photos at their own size; and constant inputs that are
@@ -47,21 +52,82 @@ def build_model(
 
     Raises:
         FileNotFoundError: If the model or a file does not exist.
-        ValueError: If it is not a segmentation model, or its configuration or weights do not fit.
+        ValueError: If it is not a segmentation model, or its configuration, weights or classes do not fit.
     """
-    names = label_names(arguments.labels) if arguments.labels else {}
-    fields = {**arguments.config_fields(), **names}
-    source = arguments.model
+    fields = arguments.config_fields()
+    names, added, source = declared_names(arguments, fields, classes), arguments.add_class or [], arguments.model
     if source is None or source in VARIANTS or source in SEMASK_VARIANTS:
-        config = new_config(source, fields)
-        model = auto_class(config).from_config(config)
+        base = [name for name in names or () if find_name(name, added) is None]
+        config = new_config(source, {**without_labels(fields), **label_names(base)} if base else fields)
+        model, may_lack = auto_class(config).from_config(config), False
     else:
-        model = load_for_training(source, fields)
+        model, may_lack = load_for_training(source, without_labels(fields))
+        if names is None and fields.get("num_labels") not in (None, len(class_names(model.config))):
+            names = [f"LABEL_{index}" for index in range(fields["num_labels"])]
+        may_lack = may_lack or arguments.new_classes or not fields.keys().isdisjoint(LABEL_FIELDS)
     if arguments.backbone_weights is not None:
         load_backbone_weights(model, arguments.backbone_weights)
-    if arguments.add_class:
-        model = add_classes(model, arguments.add_class)
+    if names is None and classes is not None and not may_lack:
+        names = assumed_names(class_names(model.config), classes)
+    if added:
+        model = add_classes(model, added)
+    if names is not None:
+        names = [*names, *(name for name in added if find_name(name, names) is None)]
+        model = follow_names(model, names, new=None if may_lack else ())
     return model, processor_for(model, source, crop_size), constant_inputs_of(model, source)
+
+
+def declared_names(arguments: ModelArguments, fields: dict[str, Any], classes: DataClasses | None) -> list[str] | None:
+    """
+    Return the names of the classes to train in the order of their ids, as the data, the arguments or the configuration
+    declare them; `None` if none does.
+
+    Raises:
+        ValueError: If they differ.
+    """
+    if classes is None:
+        names, origin = read_given_names(arguments.labels), "--labels"
+    else:
+        names, origin = None if classes.is_assumed else classes.names, classes.origin
+    if "id2label" in fields:
+        in_config = check_names(names_in_order(fields["id2label"], "model_config"), "model_config")
+        if names is not None and not same_names(names, in_config):
+            raise ValueError(
+                f"{origin} and id2label of model_config differ: {list_names(names)}; and {list_names(in_config)}. "
+                "Leave out id2label, or correct one."
+            )
+        names = names or in_config
+    if names is not None and fields.get("num_labels") not in (None, len(names)):
+        raise ValueError(
+            f"{origin} has {len(names)} classes, but model_config has num_labels {fields['num_labels']}. Leave it out."
+        )
+    return names
+
+
+def assumed_names(labels: list[str], classes: DataClasses) -> list[str]:
+    """
+    Return the classes to train where nothing names those of the data, which are taken to be MaSS13K's: the model's, if
+    they begin with these, as after adding classes, or are these in another order.
+
+    Raises:
+        ValueError: If the model's classes are others.
+    """
+    count = len(classes.names)
+    if same_names(labels[:count], classes.names):
+        return labels
+    if len(labels) == count and None not in match_names(classes.names, labels, classes.origin, "the model"):
+        return classes.names
+    raise ValueError(
+        f"The data has no class names, so its classes are taken to be MaSS13K's; the model has others: "
+        f"{list_names(labels)}. Name the data's classes: --labels NAME NAME ..., --labels MODEL (a model's folder) if "
+        "they are that model's, or a classes.txt beside the data. To train MaSS13K's classes with this model, pass "
+        f"--labels {' '.join(classes.names)} --new_classes."
+    )
+
+
+def without_labels(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return configuration fields without those that name the classes."""
+    return {name: value for name, value in fields.items() if name not in LABEL_FIELDS}
 
 
 def new_config(variant: str | None, fields: dict[str, Any]) -> PreTrainedConfig:
@@ -84,15 +150,19 @@ def new_config(variant: str | None, fields: dict[str, Any]) -> PreTrainedConfig:
     return AutoConfig.for_model(model_type, **fields)
 
 
-def load_for_training(source: str, fields: dict[str, Any]) -> PreTrainedModel:
-    """Load a model from a folder or a Hub name. Missing weights, and a class head of another size, are initialised."""
+def load_for_training(source: str, fields: dict[str, Any]) -> tuple[PreTrainedModel, bool]:
+    """
+    Load a model from a folder or a Hub name, and tell whether the folder has only its configuration, so that all
+    weights are new. Missing weights are initialised.
+    """
     folder = Path(source)
     try:
         config = AutoConfig.from_pretrained(source, **fields)
         found = auto_class(config)
         if folder.exists() and not list(folder.glob("*.safetensors")):
-            return found.from_config(config)
-        return found.from_pretrained(source, config=config, dtype=torch.float32, ignore_mismatched_sizes=True)
+            return found.from_config(config), True
+        weights = {"dtype": torch.float32, "ignore_mismatched_sizes": True}
+        return found.from_pretrained(source, config=config, **weights), False
     except OSError as error:
         raise FileNotFoundError(
             f"There is no model at {source}: use one of {', '.join([*VARIANTS, *SEMASK_VARIANTS])}, or a folder with "

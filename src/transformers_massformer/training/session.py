@@ -5,19 +5,22 @@ import math
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerState, set_seed
 from transformers.utils import logging
 
+from ..data.class_names import DataClasses, data_classes, read_given_names
 from ..data.layout import Pair, Split, check_faults, choose_split, find_splits, full_split_name
-from ..data.mixture import MixtureSet, Source, read_mixture
+from ..data.mixture import MixtureSet, Source, join_classes, read_mixture, source_class_ids
 from ..data.pseudo_labels import PseudoLabelFiles
 from ..data.training_set import TrainingSet
 from ..data.transforms import TrainingTransform
 from ..inference.loading import class_names
 from ..utils.files import written_whole
+from ..utils.names import find_name, same_names
 from ..utils.resuming import claim
 from .arguments import DataArguments, MaSSFormerTrainingArguments, ModelArguments
 from .card import CardRecord, describe_training, model_card
@@ -88,24 +91,47 @@ def labelled_pairs(pairs: list[Pair], arguments: DataArguments) -> list[Pair]:
     return files.pairs(pairs, split, alone=arguments.label_setting == LabelSetting.alone)
 
 
-def read_folder(folder: str | Path, arguments: DataArguments) -> tuple[list[Pair], list[Pair]]:
+@dataclass(frozen=True)
+class Part:
+    """Photos with label maps of one folder to train and to evaluate on, and the classes of these label maps."""
+
+    train_pairs: list[Pair]
+    eval_pairs: list[Pair]
+    classes: DataClasses
+
+
+def read_folder(folder: str | Path, arguments: DataArguments, labels: Sequence[str] | None) -> Part:
     """
-    Return the training photos of a folder with the label maps to train on, and the evaluation photos, if any.
+    Read the training photos of a folder with the label maps to train on, the evaluation photos, if any, and the
+    classes.
+
+    Args:
+        folder (`str` or `Path`): The folder.
+        arguments ([`DataArguments`]): The training data.
+        labels (`Sequence[str]`, *optional*): Names of the classes, if the caller gives them.
 
     Raises:
         FileNotFoundError: If the folder or pseudo-labels are missing.
-        ValueError: If there is no split to train on, or files have faults.
+        ValueError: If there is no split to train on, files have faults, or names of classes differ.
     """
     splits = find_splits(folder)
+    classes = data_classes(folder, splits, labels)
+    if arguments.pseudo_labels is not None and not classes.is_assumed:
+        new = PseudoLabelFiles(Path(arguments.pseudo_labels)).read_classes()
+        joined = [
+            *classes.names,
+            *(new[index] for index in sorted(new) if find_name(new[index], classes.names) is None),
+        ]
+        classes = replace(classes, names=joined)
     train_pairs = labelled_pairs(read_pairs(splits, arguments.train_split), arguments)
     has_eval_split = full_split_name(arguments.eval_split) in splits
-    return train_pairs, read_pairs(splits, arguments.eval_split) if has_eval_split else []
+    return Part(train_pairs, read_pairs(splits, arguments.eval_split) if has_eval_split else [], classes)
 
 
-def read_source(source: Source, arguments: DataArguments) -> tuple[list[Pair], list[Pair]]:
+def read_source(source: Source, arguments: DataArguments) -> Part:
     """Read the folder of a source as [`read_folder`] does; errors name the source."""
     try:
-        return read_folder(source.data, arguments)
+        return read_folder(source.data, arguments, None)
     except (FileNotFoundError, ValueError) as error:
         raise type(error)(f"{source.origin}: {error}") from error
 
@@ -128,12 +154,19 @@ def read_sources(arguments: DataArguments) -> list[Source]:
     return read_mixture(path)
 
 
-def items(pairs: Sequence[Pair]) -> list[dict[str, Path]]:
-    """Convert pairs of files to items of a data set."""
-    return [{"image": pair.image, "label": pair.label} for pair in pairs]
+def items(pairs: Sequence[Pair], class_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
+    """
+    Convert pairs of files to items of a data set.
+
+    Args:
+        pairs (`Sequence[Pair]`): The pairs.
+        class_ids (`Sequence[int]`, *optional*): The class to train for each id in the label maps, if they differ.
+    """
+    fields = {} if class_ids is None else {"class_ids": class_ids}
+    return [{"image": pair.image, "label": pair.label, **fields} for pair in pairs]
 
 
-def evenly(pairs: list[Pair], count: int | None) -> list[Pair]:
+def evenly(pairs: list[Any], count: int | None) -> list[Any]:
     """Pick `count` evenly spaced pairs, or all of them for `None`."""
     if count is None or count >= len(pairs):
         return pairs
@@ -166,15 +199,22 @@ class TrainingSession:
         self.model_arguments, self.data_arguments, self.args = model_arguments, data_arguments, args
         self.output = Path(str(args.output_dir))
         self.sources = read_sources(data_arguments)
+        labels = read_given_names(model_arguments.labels)
         parts = [read_source(source, data_arguments) for source in self.sources]
-        parts = parts or [read_folder(str(data_arguments.data), data_arguments)]
-        self.train_parts = [items(train_pairs) for train_pairs, _ in parts]
-        self.eval_pairs = [pair for _, eval_pairs in parts for pair in eval_pairs]
-        if not self.eval_pairs and args.eval_strategy != "no":
+        parts = parts or [read_folder(str(data_arguments.data), data_arguments, labels)]
+        self.classes = join_classes([part.classes for part in parts], labels) if self.sources else parts[0].classes
+        if not any(part.eval_pairs for part in parts) and args.eval_strategy != "no":
             logger.warning(f"{data_arguments.data} has no split {data_arguments.eval_split}; evaluation is off.")
             args.eval_strategy, args.load_best_model_at_end = "no", False
         set_seed(args.seed)
-        self.model, self.processor, constant_inputs = build_model(model_arguments, data_arguments.crop_size)
+        self.model, self.processor, constant_inputs = build_model(
+            model_arguments, data_arguments.crop_size, self.classes
+        )
+        class_ids = [self.class_ids(number, part.classes) for number, part in enumerate(parts)]
+        self.train_parts = [items(part.train_pairs, ids) for part, ids in zip(parts, class_ids, strict=True)]
+        self.eval_items = [
+            item for part, ids in zip(parts, class_ids, strict=True) for item in items(part.eval_pairs, ids)
+        ]
         if data_arguments.pseudo_labels is not None:
             classes = PseudoLabelFiles(Path(data_arguments.pseudo_labels)).read_classes()
             check_new_classes(self.model, classes)
@@ -188,10 +228,20 @@ class TrainingSession:
             model=self.model,
             args=args,
             train_dataset=train_dataset,
-            eval_dataset=items(evenly(self.eval_pairs, data_arguments.max_eval_images)) or None,
+            eval_dataset=evenly(self.eval_items, data_arguments.max_eval_images) or None,
             processing_class=self.processor,
             constant_inputs=constant_inputs,
         )
+
+    def class_ids(self, number: int, classes: DataClasses) -> list[int] | None:
+        """Return the class to train for each id in the label maps of a source, or `None` if the ids are the same."""
+        if not self.sources or classes.is_assumed and self.model_arguments.labels:
+            return None
+        names = class_names(self.model.config)
+        # Unnamed data may have more classes, which were added to MaSS13K's.
+        if classes.is_assumed and same_names(names[: len(classes.names)], classes.names):
+            return None
+        return source_class_ids(self.sources[number], classes, names)
 
     def training_set(self) -> TrainingSet:
         """Create the training set of the folder or the mixture."""
@@ -217,6 +267,8 @@ class TrainingSession:
         data = {**vars(self.data_arguments), "data": str(Path(str(self.data_arguments.data)).resolve())}
         if self.sources:
             data["sources"] = [source.identity() for source in self.sources]
+        if not self.classes.is_assumed:
+            data["classes"] = self.classes.names
         how = {name: getattr(self.args, name) for name in DEFINING}
         return json.loads(json.dumps({**vars(self.model_arguments), **data, **how}, default=str))
 
@@ -267,8 +319,8 @@ class TrainingSession:
         else:
             self.resume(Path(checkpoint))
         metrics: dict[str, Any] = {"train_seconds_of_last_run": time.time() - start}
-        if self.eval_pairs:
-            metrics |= self.trainer.evaluate(items(self.eval_pairs))
+        if self.eval_items:
+            metrics |= self.trainer.evaluate(self.eval_items)
         self.save(metrics)
         return metrics
 
@@ -304,7 +356,7 @@ class TrainingSession:
             ),
             metrics=metrics,
             eval_split=self.data_arguments.eval_split,
-            num_eval_images=len(self.eval_pairs),
+            num_eval_images=len(self.eval_items),
         )
 
     def save(self, metrics: dict[str, Any]):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 # Names that Windows reserves for devices, whatever follows a dot.
-RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(?=\.|$)", re.IGNORECASE)
+RESERVED = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(?=\.|$)", re.IGNORECASE)
 
 
 def file_name(label: str) -> str:

@@ -149,9 +149,9 @@ def names_in_order(id2label: Mapping[Any, Any], owner: str) -> list[str]:
     return [by_id[index] for index in range(len(by_id))]
 
 
-def same_class(name: str, other: str) -> bool:
-    """Tell whether two names are of the same class."""
-    return name_key(name) == name_key(other)
+def same_names(names: Sequence[str], others: Sequence[str]) -> bool:
+    """Tell whether two sets have the same classes at the same ids."""
+    return list(map(name_key, names)) == list(map(name_key, others))
 
 
 def find_name(name: str, names: Sequence[str]) -> int | None:
@@ -167,12 +167,20 @@ def match_names(names: Sequence[str], others: Sequence[str], owner: str, other_o
 
     Args:
         names (`Sequence[str]`): Names in the order of their ids.
-        others (`Sequence[str]`): The names to find them among, in the order of their ids.
+        others (`Sequence[str]`): The names to find them among, in the order of their ids. Names that are not looked
+            for may be empty or occur twice, as in some published models.
         owner (`str`): Whose names `names` are, for errors.
         other_owner (`str`): Whose names `others` are.
 
     Raises:
-        ValueError: If a name is empty, or occurs twice in one of the sets.
+        ValueError: If a name is empty or occurs twice, or is that of several others.
     """
-    known = unique_keys(others, other_owner)
-    return [known.get(key) for key in unique_keys(names, owner)]
+    keys = unique_keys(names, owner)
+    known: dict[str, list[int]] = {}
+    for index, other in enumerate(others):
+        known.setdefault(name_key(other), []).append(index)
+    for key, index in keys.items():
+        if len(known.get(key, ())) > 1:
+            listed = " and ".join(f"{other} {others[other]!r}" for other in known[key])
+            raise ValueError(f"{other_owner}: classes {listed} have the name {names[index]!r} of {owner}. Rename one.")
+    return [known[key][0] if key in known else None for key in keys]
