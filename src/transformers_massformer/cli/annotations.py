@@ -7,26 +7,29 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..data.formats import AnnotationFormat
+from ..data.formats import FORMAT_HELP, AnnotationFormat
 from .console import console, fail, fail_interrupted, progress_bar
-from .options import AddClass, DataArgument, Labels, choose_splits
+from .options import AddClass, DataArgument, Labels, MaskValues, choose_splits
 
 
 if TYPE_CHECKING:
     from ..data.layout import Pair
 
 
-def convert_label_map(pair: Pair, path: Path, labels: list[str]):
+def convert_label_map(pair: Pair, path: Path, labels: list[str], annotation_format: AnnotationFormat):
     """Write one label map, upright as its photograph."""
     from ..data.annotations import write_label_map
     from ..data.headers import read_header
+    from ..data.mask_values import check_ids
     from ..data.reading import lay_on_photo, read_label
 
     photo = read_header(pair.image)
     names = str(pair.image), str(pair.label)
-    label = lay_on_photo(*read_label(pair.label, names[1]), photo.upright_size[::-1], photo.orientation or 1, names)
+    stored = read_label(pair.label, names[1], pair.mask_values)
+    label = lay_on_photo(*stored, photo.upright_size[::-1], photo.orientation or 1, names).numpy()
+    check_ids(label, len(labels), names[1])
     try:
-        write_label_map(label.numpy(), path, labels, pair.image.name)
+        write_label_map(label, path, labels, pair.image.name, annotation_format is not AnnotationFormat.png_grey)
     except ValueError as error:
         raise ValueError(f"{pair.label}: {error}") from error
 
@@ -52,10 +55,11 @@ def annotations(
     output: Annotated[Path, typer.Option(help="Folder for annotations/SPLIT/NAME, upright.")],
     annotation_format: Annotated[
         AnnotationFormat,
-        typer.Option("--format", help="png: class indices with a palette. coco-rle: JSON with a mask per class."),
+        typer.Option("--format", help=FORMAT_HELP),
     ],
     split: Annotated[list[str] | None, typer.Option(help="train, validation or test. Default: all.")] = None,
     labels: Labels = None,
+    mask_values: MaskValues = None,
     add_class: AddClass = None,
 ):
     """Convert a data set's label maps to another format.
@@ -64,24 +68,26 @@ def annotations(
     """
     from ..data.class_names import data_classes, write_own_class_names
     from ..data.layout import LABEL_FOLDER, check_faults
+    from ..data.mask_values import with_mask_values
     from ..utils.extras import require
 
     if annotation_format is AnnotationFormat.coco_rle:
         require("pycocotools.mask", "coco", "--format coco-rle")
     try:
         jobs, splits = [], choose_splits(data, split or [])
+        names = data_classes(data, splits, labels, add_class or ()).names
+        splits = with_mask_values(splits, mask_values, names)
         for name, found in splits.items():
             check_faults(name, found)
             for pair in found.pairs:
                 folder = output / LABEL_FOLDER / pair.label.parent.name
                 jobs.append((pair, folder / f"{pair.image_id}{annotation_format.suffix}"))
-        names = data_classes(data, splits, labels, add_class or ()).names
         check_written_classes(output, names)
         write_own_class_names(output, names)
         open_jobs = [(pair, path) for pair, path in jobs if not path.exists()]
         with progress_bar() as progress:
             for pair, path in progress.track(open_jobs, description="converting"):
-                convert_label_map(pair, path, names)
+                convert_label_map(pair, path, names, annotation_format)
     except (OSError, ValueError) as error:
         fail(error)
     except KeyboardInterrupt:

@@ -66,6 +66,12 @@ Photographs = Annotated[
 ]
 DataFolder = Annotated[Path, typer.Option(help="Folder of MaSS13K, or of data in its layout.")]
 DataArgument = Annotated[Path, typer.Argument(help="Folder of MaSS13K, or of data in its layout.")]
+MaskValues = Annotated[
+    str | None,
+    typer.Option(
+        help="Classes of the stored values of label maps, such as 0:background,255:object; `ignore` for no class."
+    ),
+]
 AddClass = Annotated[
     list[str] | None,
     typer.Option(help="Name of an additional class of the data; ids follow those of its other classes. Repeatable."),

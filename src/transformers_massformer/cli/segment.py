@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..data.formats import AnnotationFormat
+from ..data.formats import FORMAT_HELP, AnnotationFormat
 from .console import console, error_console, fail, fail_interrupted, progress_bar
 from .options import (
     Device,
@@ -206,7 +206,7 @@ def write_edits(
         write_image(out_of_focus(photo, focus, extras.strength), job.bokeh)
 
 
-def segment_photo(segmenter: Segmenter, job: Job, extras: Extras) -> str:
+def segment_photo(segmenter: Segmenter, job: Job, extras: Extras, palette: bool = True) -> str:
     """Segment one photograph, write its files and return a line of report."""
     from ..data.annotations import write_label_map
     from ..editing import overlay_image, priors_image, with_legend
@@ -226,7 +226,7 @@ def segment_photo(segmenter: Segmenter, job: Job, extras: Extras) -> str:
             priors_image(photo, result.semantic_priors or [], segmenter.predictor.num_semantic_labels or 0), job.priors
         )
     # Last, because it marks the job as finished.
-    write_label_map(result.label_map, job.label_map, labels, job.photo.name)
+    write_label_map(result.label_map, job.label_map, labels, job.photo.name, palette)
     return (
         f"{job.photo} -> {job.label_map}: {photo.width} x {photo.height}, {segmenter.device}, "
         f"{str(segmenter.dtype).removeprefix('torch.')}, {result.seconds:.1f} s, "
@@ -240,7 +240,7 @@ def segment(
     output: Annotated[Path, typer.Option(help="Folder for the results; files are named after the photographs.")],
     annotation_format: Annotated[
         AnnotationFormat,
-        typer.Option("--format", help="png: class indices with a palette. coco-rle: JSON with a mask per class."),
+        typer.Option("--format", help=FORMAT_HELP),
     ] = AnnotationFormat.png,
     overlay: Annotated[bool, typer.Option("--overlay", help="Also write NAME_overlay.png, with a legend.")] = False,
     mattes: Annotated[bool, typer.Option("--mattes", help="Also write soft masks, NAME_mattes/CLASS.png.")] = False,
@@ -310,12 +310,13 @@ def segment(
     count = "1 photograph" if len(open_jobs) == 1 else f"{len(open_jobs)} photographs"
     console.print(f"Segmenting {count} on {segmenter.device} in {precision}", markup=False)
 
+    palette = annotation_format is not AnnotationFormat.png_grey
     failed, start = 0, time.perf_counter()
     with progress_bar() as progress:
         try:
             for job in progress.track(open_jobs, description="segmenting"):
                 try:
-                    console.print(segment_photo(segmenter, job, extras), markup=False)
+                    console.print(segment_photo(segmenter, job, extras, palette), markup=False)
                 except (OSError, ValueError, RuntimeError, MemoryError) as error:
                     failed += 1
                     error_console.print(f"failed: {job.photo}: {error}", style="red", markup=False)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .console import console, error_console, fail, fail_interrupted, print_table, progress_bar
-from .options import DataArgument, Labels, choose_splits
+from .options import DataArgument, Labels, MaskValues, choose_splits
 
 
 if TYPE_CHECKING:
@@ -49,7 +49,9 @@ def run_verification(splits: dict[str, Split], labels: list[str], output: Path, 
     notes: list[Fault] = []
     total = sum(len(split.pairs) for split in splits.values())
     with worker_threads(threads) as map_function, progress_bar() as progress:
-        for report in progress.track(verify(splits, labels, map_function), total=total + 1, description="verifying"):
+        for report in progress.track(
+            verify(splits, labels, map_function), total=total + 1 + len(splits), description="verifying"
+        ):
             faults += report.faults
             notes += report.notes
     write_faults(faults, notes, output / "verification.csv")
@@ -122,6 +124,10 @@ def run_statistics(splits: dict[str, Split], labels: list[str], output: Path, th
     if draw_distributions(rows, output / "distributions.png", labels):
         written.append("distributions.png")
     print_table(summary_table(summaries, labels))
+    for name in splits:
+        absent = [label for label in labels if not summaries[name]["pixel_share"][label]]
+        if absent:
+            error_console.print(f"Classes without a pixel in {name}: {', '.join(absent)}", markup=False)
     console.print(f"Written to {output}: {', '.join(written)}", markup=False)
 
 
@@ -130,11 +136,13 @@ def stats(
     output: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("statistics"),
     split: Annotated[list[str] | None, typer.Option(help="train, validation or test. Default: all.")] = None,
     labels: Labels = None,
+    mask_values: MaskValues = None,
     verify_files: Annotated[bool, typer.Option("--verify", help="Check every file instead.")] = False,
     threads: Annotated[int, typer.Option(help="Number of images to process at a time.", min=1)] = os.cpu_count() or 1,
 ):
     """Measure sizes, complexity and pixel shares of a data set, or check all its files."""
     from ..data.class_names import data_classes, find_classes, read_categories
+    from ..data.mask_values import with_mask_values
 
     try:
         splits = choose_splits(directory, split or [])
@@ -143,6 +151,7 @@ def stats(
             names = find_classes(directory, read_categories(splits), labels).names
         else:
             names = data_classes(directory, splits, labels).names
+        splits = with_mask_values(splits, mask_values, names)
         output.mkdir(parents=True, exist_ok=True)
         (run_verification if verify_files else run_statistics)(splits, names, output, threads)
     except (OSError, ValueError) as error:

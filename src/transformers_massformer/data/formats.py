@@ -3,6 +3,11 @@
 from enum import StrEnum
 
 
+FORMAT_HELP = (
+    "png: class indices with a palette. png-grey: without one, for OpenCV. coco-rle: JSON with a mask per class."
+)
+
+
 class AnnotationFormat(StrEnum):
     """File formats of label maps."""
 

@@ -34,11 +34,15 @@ NUM_NAMED = 5
 
 @dataclass(frozen=True)
 class Pair:
-    """A photograph and its label map; the id is the name of both without suffix."""
+    """
+    A photograph and its label map; the id is the name of both without suffix. Class ids of the stored values, if an
+    option maps them, are pairs of numbers.
+    """
 
     image_id: str
     image: Path
     label: Path
+    mask_values: tuple[tuple[int, int], ...] | None = None
 
 
 @dataclass(frozen=True)
