@@ -47,11 +47,9 @@ def run_verification(splits: dict[str, Split], labels: list[str], output: Path, 
 
     faults: list[Fault] = []
     notes: list[Fault] = []
-    total = sum(len(split.pairs) for split in splits.values())
+    total = sum(len(split.pairs) for split in splits.values()) + 1 + len(splits)
     with worker_threads(threads) as map_function, progress_bar() as progress:
-        for report in progress.track(
-            verify(splits, labels, map_function), total=total + 1 + len(splits), description="verifying"
-        ):
+        for report in progress.track(verify(splits, labels, map_function), total=total, description="verifying"):
             faults += report.faults
             notes += report.notes
     write_faults(faults, notes, output / "verification.csv")

@@ -135,7 +135,7 @@ def check_convention(found: Presence, labels: Sequence[str], what: str):
 
 
 def describe_absent(found: Presence, labels: Sequence[str]) -> str | None:
-    """Return a warning that names the classes without a pixel, as far as label maps were read; `None` if all have some."""
+    """Return a warning that names the classes without a pixel in the label maps that were read, or `None`."""
     absent = absent_classes(found, labels)
     if not absent:
         return None
