@@ -9,7 +9,7 @@ import json
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,7 +116,7 @@ def read_label_header(path: Path) -> Header:
 
 
 @contextlib.contextmanager
-def opened_label(path: Path) -> Iterator[PIL.Image.Image]:
+def opened_label(path: Path) -> Generator[PIL.Image.Image]:
     """
     Open the picture of a label map without decoding its pixels.
 

@@ -44,7 +44,7 @@ def verify_pair(pair: Pair, labels: Sequence[str]) -> Report:
 
 
 def class_report(name: str, found: Presence, labels: Sequence[str]) -> Report:
-    """Report on the classes of a split: a fault if its values cannot mean them, else a note per class without a pixel."""
+    """Report a fault if the values of a split cannot mean classes, else a note per class without a pixel."""
     convention = describe_convention(found, labels)
     if convention is not None:
         return Report([Fault("label maps of a split without classes to tell apart", name, convention)])

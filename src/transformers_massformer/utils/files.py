@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import shutil
 import unicodedata
 from collections.abc import Generator
 from pathlib import Path
@@ -51,3 +52,13 @@ def written_whole(path: str | Path) -> Generator[Path]:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def link_or_copy(source: Path, target: Path):
+    """Give a photograph a second name, or copy it where the file system has no hard links between the two."""
+    with written_whole(target) as partial:
+        partial.unlink(missing_ok=True)
+        try:
+            os.link(source.resolve(), partial)
+        except OSError:
+            shutil.copyfile(source, partial)

@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ...utils.files import written_whole
+from ...utils.files import link_or_copy, written_whole
 from ..headers import Header, label_orientation, read_header
 from ..label_images import write_label_image
 from ..layout import IGNORE_INDEX, LABEL_FOLDER, LABELS
@@ -120,16 +118,6 @@ def claim_output(output: Path, record: dict[str, Any]):
     else:
         with written_whole(path) as partial:
             partial.write_text(json.dumps(record, indent=1) + "\n")
-
-
-def link_or_copy(source: Path, target: Path):
-    """Give a photograph a second name, or copy it where the file system has no hard links between the two."""
-    with written_whole(target) as partial:
-        partial.unlink(missing_ok=True)
-        try:
-            os.link(source.resolve(), partial)
-        except OSError:
-            shutil.copyfile(source, partial)
 
 
 class Preparation:
