@@ -133,7 +133,7 @@ def check_ids(label_map: np.ndarray, num_labels: int, name: str, ignore_index: i
     if unknown:
         known = f"0 to {num_labels - 1}" + ("" if ignore_index is None else f", and {ignore_index} for no class")
         raise ValueError(
-            f"{name} has the unknown labels {listed(unknown)}: with {num_labels} classes, labels are {known}. "
+            f"{name} has the unknown labels [{listed(unknown)}]: with {num_labels} classes, labels are {known}. "
             f"{hint(values, num_labels)}"
         )
 
