@@ -43,7 +43,10 @@ def render_card(name: str, **fields: Any) -> str:
         ValueError: If a field of the template has no value, or the metadata is invalid.
     """
     path = HUB / "cards" / f"{name}.md"
-    missing = jinja2.meta.find_undeclared_variables(jinja2.Environment().parse(path.read_text())) - fields.keys()
+    missing = (
+        jinja2.meta.find_undeclared_variables(jinja2.Environment().parse(path.read_text(encoding="utf-8")))
+        - fields.keys()
+    )
     if missing:
         raise ValueError(f"{path} has fields without a value: {', '.join(sorted(missing))}.")
     card = RepoCard.from_template(CardData(), template_path=str(path), **fields)
@@ -59,13 +62,13 @@ def copy_code(classes: Sequence[type], folder: Path):
 
 def update_json(path: Path, **fields: Any):
     """Set fields of a configuration file and make it independent of the version of transformers that wrote it."""
-    values = json.loads(path.read_text()) | fields
+    values = json.loads(path.read_text(encoding="utf-8")) | fields
     values.pop("transformers_version", None)
     # With this field, loading looks for the class in this file instead of in the `auto_map` of config.json. An
     # `auto_map` in this file would be mistaken for that of a video processor by pipelines, which would then ask
     # whether to run the code even where the package is installed.
     values.pop("image_processor_type", None)
-    path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
+    path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def add_remote_code(folder: Path):
@@ -98,18 +101,19 @@ def build_model(folder: Path, card: str, variant: str, **fields: Any):
     processor.save_pretrained(folder)
     add_remote_code(folder)
     fields |= {"folder": folder.name, "variant": variant, "parameters": f"{model.num_parameters():,}"}
-    (folder / "README.md").write_text(render_card(card, citation=CITATION, **fields))
+    (folder / "README.md").write_text(render_card(card, citation=CITATION, **fields), encoding="utf-8")
 
 
 def build_data_set(folder: Path):
     """Build the folder of MaSS13K: card, class names, colours and loading script, without photographs."""
     classes = list(zip(LABELS, MASS13K_PALETTE, strict=True))
     (folder / "README.md").write_text(
-        render_card("mass13k", counts=PUBLISHED_COUNTS, classes=classes, citation=CITATION)
+        render_card("mass13k", counts=PUBLISHED_COUNTS, classes=classes, citation=CITATION),
+        encoding="utf-8",
     )
     names, colours = dict(enumerate(LABELS)), dict(enumerate(MASS13K_PALETTE))
-    (folder / "id2label.json").write_text(json.dumps(names, indent=2) + "\n")
-    (folder / "palette.json").write_text(json.dumps(colours, indent=2) + "\n")
+    (folder / "id2label.json").write_text(json.dumps(names, indent=2) + "\n", encoding="utf-8")
+    (folder / "palette.json").write_text(json.dumps(colours, indent=2) + "\n", encoding="utf-8")
     copy_code([MaSS13K], folder)
 
 
@@ -137,14 +141,16 @@ def build_metric(folder: Path):
     """Build the Space of the `evaluate` metric: card, code, example cases and page."""
     shutil.copytree(HUB / "boundary_segmentation", folder, dirs_exist_ok=True)
     copy_code([BoundarySegmentation], folder)
-    (folder / "README.md").write_text(render_card("boundary_segmentation", citation=CITATION))
+    (folder / "README.md").write_text(render_card("boundary_segmentation", citation=CITATION), encoding="utf-8")
     cases = json.dumps(metric_cases(), indent=4)
-    (folder / "tests.py").write_text(f'"""Example cases for the page and for tests."""\n\ntest_cases = {cases}\n')
+    (folder / "tests.py").write_text(
+        f'"""Example cases for the page and for tests."""\n\ntest_cases = {cases}\n', encoding="utf-8"
+    )
 
 
 def build(output: Path):
     """Build every folder; existing files with other names stay."""
-    variants = yaml.safe_load((HUB / "variants.yaml").read_text())
+    variants = yaml.safe_load((HUB / "variants.yaml").read_text(encoding="utf-8"))
     for name in (*variants, "mass13k", "boundary_segmentation"):
         (output / name).mkdir(parents=True, exist_ok=True)
     for name, fields in variants.items():

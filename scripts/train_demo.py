@@ -54,9 +54,9 @@ def training_lines(folder: Path) -> list[str]:
 
 def write_peer_recipe(path: Path):
     """Write the recipe of the first stage with a Mask2Former as wide as the MaSSFormer."""
-    recipe = yaml.safe_load(STAGES[0].read_text())
+    recipe = yaml.safe_load(STAGES[0].read_text(encoding="utf-8"))
     model = build_decoder("Mask2Former", MaSSFormerConfig(**recipe["model_config"]))
-    path.write_text(yaml.safe_dump({**recipe, "model_config": model.config.to_dict()}))
+    path.write_text(yaml.safe_dump({**recipe, "model_config": model.config.to_dict()}), encoding="utf-8")
 
 
 def train_stages(recipe: Path, folders: list[Path], data: Path, backbone_weights: Path, on_cpu: bool):
@@ -91,7 +91,7 @@ def write_card(stages: list[Path], results: dict[str, Any], peer: dict[str, Any]
         citation=CITATION,
         **{"comparison": None, "better": None} | fields,
     )
-    (CHECKPOINT / "README.md").write_text(card)
+    (CHECKPOINT / "README.md").write_text(card, encoding="utf-8")
 
 
 def main(
@@ -121,7 +121,10 @@ def main(
         write_peer_recipe(recipe)
         train_stages(recipe, peers, scenes, backbone_weights, device == "cpu")
         call("evaluate", "--model", peers[1], "--output", peer_results, "--native-input", *scored)
-    scores = [json.loads((folder / "results.json").read_text()) for folder in [results, peer_results][: 1 + peer]]
+    scores = [
+        json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        for folder in [results, peer_results][: 1 + peer]
+    ]
     write_card(stages, *scores, train_count=count, eval_count=eval_count, size=size)
 
 

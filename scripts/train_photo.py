@@ -101,8 +101,8 @@ def write_weights(source: Path, folder: Path):
     plain = {"dtype": "float32", "pixel_loss_weight": 0.0, "mask_piloted": False}
     changes: dict[str, dict[str, Any]] = {"config.json": plain}
     for name in ("config.json", "preprocessor_config.json"):
-        values = json.loads((source / name).read_text()) | changes.get(name, {})
-        (folder / name).write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
+        values = json.loads((source / name).read_text(encoding="utf-8")) | changes.get(name, {})
+        (folder / name).write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def publish(source: Path, checkpoint: Path):
@@ -119,7 +119,7 @@ def evaluate(data: Path, output: Path) -> dict[str, Any]:
     """Score the checkpoint on the validation split of a folder with `massformer evaluate`."""
     options = ["--data", data, "--output", output, "--profile-size", "0"]
     subprocess.run([*MASSFORMER, "evaluate", "--model", str(CHECKPOINT), *map(str, options)], check=True)
-    return json.loads((output / "results.json").read_text())
+    return json.loads((output / "results.json").read_text(encoding="utf-8"))
 
 
 def write_card(work: Path, results: dict[str, dict[str, Any]]):
@@ -133,7 +133,7 @@ def write_card(work: Path, results: dict[str, dict[str, Any]]):
         scores=markdown_table(score_table(results)).rstrip(),
         citation=CITATION,
     )
-    (CHECKPOINT / "README.md").write_text(card)
+    (CHECKPOINT / "README.md").write_text(card, encoding="utf-8")
 
 
 def training_lines(folder: Path) -> list[str]:

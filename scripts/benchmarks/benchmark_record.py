@@ -33,12 +33,12 @@ RESULTS_FILE, DOCUMENT = Path("docs/benchmarks.json"), Path("docs/benchmarks.md"
 def write_whole(path: Path, text: str):
     """Write a text file that stays unchanged if the run is interrupted."""
     with written_whole(path) as partial:
-        partial.write_text(text)
+        partial.write_text(text, encoding="utf-8")
 
 
 def machine(device: str) -> str:
     """Describe the machine: processor, cores, memory, and the GPU if the device is one."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     processor = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     words = [processor or platform.machine(), f"{os.cpu_count()} cores", f"{format_bytes(memory)} of memory"]
@@ -115,7 +115,7 @@ class Record:
 
     def __init__(self, results_file: Path, document: Path):
         self.results_file, self.document = results_file, document
-        self.results: Results = json.loads(results_file.read_text()) if results_file.exists() else {}
+        self.results: Results = json.loads(results_file.read_text(encoding="utf-8")) if results_file.exists() else {}
 
     def add(self, device: str, section: str, source: dict[str, Any], measurement: Row):
         """Add the figures of one round, see [`add_measurement`], and save all figures."""

@@ -140,13 +140,13 @@ def cache_samples(domain: str, seed: int, options: dict[str, Any], folder: Path,
 
 def recipe_config(options: dict[str, Any]) -> MaSSFormerConfig:
     """Return the demo's configuration with the points of the options."""
-    recipe = yaml.safe_load(RECIPE.read_text())
+    recipe = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
     return MaSSFormerConfig(**{**recipe["model_config"], "train_num_points": options["points"]})
 
 
 def training_arguments(decoder: str, seed: int, steps: int, options: dict[str, Any], folder: Path) -> Any:
     """Return the demo's learning rates, or those of the decoder's authors, with the options."""
-    recipe = yaml.safe_load(RECIPE.read_text())
+    recipe = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
     rates = {name: recipe[name] for name in ("learning_rate", "backbone_learning_rate_factor", "train_backbone_norms")}
     if decoder in LEARNING_RATES:
         rates["learning_rate"] = LEARNING_RATES[decoder]
@@ -254,7 +254,7 @@ def run_apart(job: Job, options: dict[str, Any], samples: Path, work: Path, dead
         if process.is_alive():
             process.kill()
         process.join()
-    found = json.loads(record.read_text()) if record.exists() else None
+    found = json.loads(record.read_text(encoding="utf-8")) if record.exists() else None
     scores = "not finished" if found is None else ", ".join(f"{name} {found[name]:.4g}" for name in SCORES[:3])
     console.print(f"{decoder}, {domain}, seed {seed}, {steps} steps: {scores}", highlight=False)
     return record if found else None
@@ -270,7 +270,7 @@ def run_all(function: Callable[..., Any], jobs: Sequence[tuple], processes: int)
 def check_work(work: Path, options: dict[str, Any]):
     """Record the options of the runs in a folder; raises a ValueError if it contains runs with other options."""
     path = work / "options.json"
-    if path.exists() and json.loads(path.read_text()) != options:
+    if path.exists() and json.loads(path.read_text(encoding="utf-8")) != options:
         raise ValueError(f"{work} contains runs with other options. Choose another folder.")
     work.mkdir(parents=True, exist_ok=True)
     write_whole(path, json.dumps(options, indent=1) + "\n")
@@ -357,7 +357,7 @@ def main(
     make_samples(first, 0, steps)
     timed = list(dict.fromkeys([*chosen, PEER] if equal_time else chosen))
     times_file = work / "step_seconds.json"
-    times = json.loads(times_file.read_text()) if times_file.exists() else {}
+    times = json.loads(times_file.read_text(encoding="utf-8")) if times_file.exists() else {}
     if not times.keys() >= set(timed):
         times = time_steps(timed, options, samples / f"{file_name(first)}-0")
         write_whole(times_file, json.dumps(times, indent=1) + "\n")
@@ -379,7 +379,7 @@ def main(
     for (decoder, domain, _, count), file in zip(jobs, files, strict=True):
         if file is not None:
             key = {"decoder": decoder, "domain": domain, "steps": count, **conditions, **described[domain]}
-            values = {**json.loads(file.read_text()), "step_seconds": times[decoder]}
+            values = {**json.loads(file.read_text(encoding="utf-8")), "step_seconds": times[decoder]}
             record.add(device, section, source, {"key": key, "status": "ok", "values": values})
     record.write_document()
     if unfinished := files.count(None):

@@ -185,7 +185,7 @@ def train(setting: str, seed: int, options: dict[str, Any], data: Path, work: Pa
         }
         output.mkdir(parents=True, exist_ok=True)
         path = output / "recipe.yaml"
-        path.write_text(yaml.safe_dump(recipe))
+        path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
         environment = {**os.environ, "OMP_NUM_THREADS": str(options["threads"])}
         call("train", "--data", data, "--recipe", path, "--output", output, environment=environment)
     return results
@@ -264,7 +264,7 @@ def main(
     labels = {"tool": True, "merged": False}
     rows = [(name, score_labels(data, work / "pseudo-val", alone)) for name, alone in labels.items()]
     for (setting, _), file in zip(jobs, files, strict=True):
-        found = json.loads(file.read_text())
+        found = json.loads(file.read_text(encoding="utf-8"))
         rows.append((setting, {name: found.get(f"eval_{name}_{NAME}", 0.0) for name in SCORES}))
     for setting, values in rows:
         measurement = {"key": {"setting": setting, **conditions}, "status": "ok", "values": values}

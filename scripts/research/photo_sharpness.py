@@ -283,7 +283,7 @@ def main(
             iou, boundary = (100 * values[a] / max(1, values[b]) for a, b in (("inter", "union"), ("band", "bands")))
             typer.echo(f"{number} {path.stem}, {method}: IoU {iou:.1f}, BIoU {boundary:.1f}, SAD {values['sad']:.1f}")
         draw(composite, alpha, ways, label).save(output.with_name(f"paste_{number:02}.png"))
-        output.write_text(report(measured, sky))
+        output.write_text(report(measured, sky), encoding="utf-8")
     for index, path in enumerate(paths):
         truth, counted = sky_edge(pictures[index], seen[index], sky_net(small[index]))
         if not counted.any():
@@ -291,7 +291,7 @@ def main(
         for method, found in all_ways(segment, pictures[index], seen[index], single[index][0]).items():
             sky[method].append(boundary_counts(found.labels == SKY, truth, counted))
             typer.echo(f"{path.name}, sky, {method}: BIoU {100 * sky[method][-1][0] / sky[method][-1][1]:.1f}")
-        output.write_text(report(measured, sky))
+        output.write_text(report(measured, sky), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -37,7 +37,9 @@ def segment(model_folder, *arguments, code=0):
 
 
 def written(folder):
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    """Return the results in a folder, without the hidden records of what they were made from."""
+    found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return sorted(str(path) for path in found if path.parts[0] != ".massformer")
 
 
 def test_a_folder_of_photographs(model_folder, photos, tmp_path):

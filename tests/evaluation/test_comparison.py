@@ -17,7 +17,8 @@ def counts_of(seed, num_images=6, quality=0.5):
 
 def result_of(counts):
     images = {f"image {index}": each for index, each in enumerate(counts.to_tensor().tolist())}
-    return {"labels": ["a", "b", "c"], "counting": {}, "scores": {}, "images": images}
+    data = {name: [f"photo {name}", f"label map {name}"] for name in images}
+    return {"split": "test", "labels": ["a", "b", "c"], "counting": {}, "scores": {}, "images": images, "data": data}
 
 
 def test_differences_and_their_intervals():
@@ -43,5 +44,19 @@ def test_results_that_cannot_be_compared():
     fewer = result_of(Counts.from_tensor(counts.to_tensor()[:4]))
     with pytest.raises(ValueError, match="2 are in only one of them, such as image 4, image 5"):
         compare({"a": result_of(counts), "b": fewer})
-    with pytest.raises(ValueError, match="differ in counting"):
-        compare({"a": result_of(counts), "b": {**result_of(counts), "counting": {"bf1_tolerance": 1}}})
+    for what, value in (("counting", {"bf1_tolerance": 1}), ("split", "validation")):
+        with pytest.raises(ValueError, match=f"differ in {what}"):
+            compare({"a": result_of(counts), "b": {**result_of(counts), what: value}})
+    for position, what in enumerate(("photographs", "label maps")):
+        other = result_of(counts)
+        other["data"]["image 3"][position] = "another"
+        with pytest.raises(ValueError, match=f"made from different {what}: 1, such as image 3"):
+            compare({"a": result_of(counts), "b": other})
+
+
+def test_results_must_give_ids_the_same_names():
+    counts = counts_of(0)
+    compare({"one": result_of(counts), "other": {**result_of(counts), "labels": ["A", "b", " c"]}}, samples=20)
+    for labels in (["b", "a", "c"], ["a", "b", "d"], ["a", "b"], ["a", "b", "c", "d"]):
+        with pytest.raises(ValueError, match="differ in the names of the data's classes: 0 .*; and 0 a, 1 b, 2 c"):
+            compare({"one": result_of(counts), "other": {**result_of(counts), "labels": labels}})

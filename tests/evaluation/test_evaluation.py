@@ -232,3 +232,46 @@ def test_compare_on_the_command_line(data, peers, tmp_path):
 def test_an_empty_folder_is_neither_model_nor_predictions(tmp_path):
     with pytest.raises(FileNotFoundError, match="no label maps"):
         LabelMapFolder(tmp_path)
+
+
+def test_names_decide_and_not_ids(peers, data, tmp_path):
+    order = [5, 2, 0, 6, 1, 3, 4]
+    names = [MASS13K_LABELS[index] for index in order]
+    shutil.copytree(data[0], tmp_path / "turned")
+    table = np.full(256, 255, np.uint8)
+    table[order] = np.arange(7)
+    for path in (tmp_path / "turned").rglob("annotations/*/*.png"):
+        with PIL.Image.open(path) as image:
+            exif, values = image.getexif(), np.array(image)
+        PIL.Image.fromarray(table[values]).save(path, exif=exif)
+    shutil.copytree(peers("segformer"), tmp_path / "model")
+    evaluate(tmp_path / "model", data[0], tmp_path / "one")
+    options = [option for name in names for option in ("--labels", name.upper())]
+    evaluate(tmp_path / "model", tmp_path / "turned", tmp_path / "two", *options)
+    (tmp_path / "turned" / "classes.txt").write_text("\n".join(names))
+    evaluate(tmp_path / "model", tmp_path / "turned", tmp_path / "three")
+    first = scores_in(tmp_path / "one")
+    for output in ("two", "three"):
+        found = scores_in(tmp_path / output)
+        assert found["mean_boundary_iou"] == pytest.approx(first["mean_boundary_iou"])
+        assert found["per_category_iou"] == pytest.approx([first["per_category_iou"][index] for index in order])
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    for id2label, words in (
+        ({index: f"LABEL_{index}" for index in range(7)}, "have no names"),
+        ({**dict(enumerate(MASS13K_LABELS)), 6: "river"}, "The names of the classes differ"),
+    ):
+        (tmp_path / "model" / "config.json").write_text(json.dumps({**config, "id2label": id2label}))
+        result = evaluate(tmp_path / "model", data[0], tmp_path / "four", code=1)
+        assert words in " ".join(result.output.split())
+
+
+def test_label_maps_with_names_are_matched_by_them(data, tmp_path):
+    root, labels = data
+    (tmp_path / "maps").mkdir()
+    for name, label_map in labels.items():
+        PIL.Image.fromarray(np.where(label_map == 255, 255, 6 - label_map).astype(np.uint8)).save(
+            tmp_path / "maps" / f"{name}.png"
+        )
+    (tmp_path / "maps" / "classes.txt").write_text("\n".join(reversed(MASS13K_LABELS)))
+    evaluate(tmp_path / "maps", root, tmp_path / "out", "--inference", "general")
+    assert scores_in(tmp_path / "out")["mean_iou"] == 1

@@ -17,6 +17,7 @@ from transformers_massformer import MaSSFormerImageProcessor, SeMaskImageProcess
 
 MASSFORMER = {
     "README.md",
+    "arguments.py",
     "batch_norm_folding.py",
     "batch_norm_statistics.py",
     "config.json",
@@ -24,6 +25,7 @@ MASSFORMER = {
     "deform_conv.py",
     "deform_conv_triton.py",
     "image_processing_massformer.py",
+    "image_values.py",
     "loss_massformer.py",
     "modeling_massformer.py",
     "preprocessor_config.json",
@@ -32,11 +34,13 @@ MASSFORMER = {
 }
 SEMASK = {
     "README.md",
+    "arguments.py",
     "batch_norm_statistics.py",
     "config.json",
     "configuration_massformer.py",
     "configuration_semask_swin.py",
     "image_processing_massformer.py",
+    "image_values.py",
     "image_processing_semask.py",
     "modeling_semask_swin.py",
     "preprocessor_config.json",

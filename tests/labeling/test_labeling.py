@@ -24,6 +24,7 @@ from support.tiny_labelers import (
 )
 
 from transformers_massformer import MASS13K_LABELS
+from transformers_massformer.data.class_names import read_class_names
 from transformers_massformer.data.layout import Pair, find_splits
 from transformers_massformer.data.pseudo_labels import PseudoLabelFiles
 from transformers_massformer.data.reading import read_label
@@ -257,6 +258,34 @@ def test_review_decisions_are_applied(data, tmp_path):
     assert job.review(read_review_list(path)) == 0
 
 
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_review_lists_saved_by_a_spreadsheet_are_read(data, tmp_path, separator):
+    job = label_job(data, tmp_path / "out")
+    label_with_stand_ins(job)
+    job.finish({}, sheets=0)
+    path = tmp_path / "out" / "review.csv"
+    decisions = read_review_list(path)
+    saved = path.read_text().replace(",", separator).replace("\n", separator * 2 + "\r\n")
+    path.write_bytes(saved.encode("utf-8-sig"))
+    assert read_review_list(path) == decisions
+    path.write_text(path.read_text(encoding="utf-8-sig") + saved.splitlines()[1].replace("accept", "reject"))
+    with pytest.raises(ValueError, match="object 0 of a is both accepted and rejected"):
+        read_review_list(path)
+
+
+def test_only_results_of_the_present_files_are_finished(data, tmp_path):
+    job = label_job(data, tmp_path / "out")
+    label_with_stand_ins(job)
+    keys = set(job.done())
+    (tmp_path / "out" / job.files.alone("train", "a").relative_to(tmp_path / "out")).unlink()
+    assert set(job.done()) == keys - {("train", "a")}
+    with pytest.raises(ValueError, match=r"1 photos, such as a, have no result that fits.*Run the labelling again"):
+        job.review({})
+    photo = next(photo for photo in job.photos if photo.pair.image_id == "b")
+    PIL.Image.new("L", PIL.Image.open(photo.pair.label).size).save(photo.pair.label)
+    assert set(job.done()) == keys - {("train", "a"), ("train", "b")}
+
+
 def test_invalid_review_lists_raise(data, tmp_path):
     job = label_job(data, tmp_path / "out")
     label_with_stand_ins(job)
@@ -464,3 +493,45 @@ def test_masks_at_4k_are_not_held_for_all_boxes(models):
     assert (few, many) == (4, 24)
     # One mask of 4096 x 3072 has 12.6 MB; 20 more of them would have 250 MB.
     assert many_bytes - few_bytes < 8 * 4096 * 3072
+
+
+def test_a_folder_of_other_classes_is_neither_resumed_nor_reviewed(data, tmp_path):
+    job = label_job(data, tmp_path / "labels")
+    label_with_stand_ins(job)
+    job.finish({"known": list(MASS13K_LABELS), "classes": {"car": "car"}, "relabel": "others"}, sheets=0)
+    assert read_class_names(tmp_path / "labels") == [*MASS13K_LABELS, "car"]
+    review = ("--output", tmp_path / "labels", "--review", tmp_path / "labels" / "review.csv")
+    run("label", "--data", data, "--class", "Car", *review)
+    for options, words in (
+        (("--class", "truck"), "labelled with --class car on data with 0 others"),
+        (("--class", "car", "--class", "truck"), "Give the same --class"),
+        (("--class", "car", "--relabel", "all"), "labelled with --relabel others"),
+        (("--class", "SKY"), "'SKY' exists already"),
+        (("--class", "car", "--class", "Car"), "given twice"),
+        (("--class", "a/b", "--class", "a:b"), "would both be written"),
+    ):
+        result = run("label", "--data", data, *options, *review, code=1)
+        assert words in " ".join(result.output.split()), options
+    path = tmp_path / "labels" / "review.csv"
+    path.write_text(path.read_text().replace(",Car,", ",bus,"))
+    result = run("label", "--data", data, "--class", "car", *review, code=1)
+    assert "in train 'bus', but it is a 'car'" in " ".join(result.output.split())
+
+
+def test_others_is_found_by_its_name(data, tmp_path):
+    names = ["ground", "sky", "Others"]
+    for path in data.rglob("annotations/*/*.png"):
+        values = read_map(path)
+        PIL.Image.fromarray(np.select([values == 4, values == 0], [0, 2], 255).astype(np.uint8)).save(path)
+    photos = [Photo("train", pair) for pair in find_splits(data)["train"].pairs]
+    job = LabelJob(tmp_path / "labels", photos, {3: "car"}, [*names, "car"], relabel_all=False)
+    job.begin({"test": 1}, overwrite=False)
+    with RecordWriter(job.output, 0) as writer:
+        list(job.label(Labeler(DarkThings(), DarkMasks()), {3: "car"}, job.photos, writer))
+    alone, combined = read_map(job.files.alone("train", "a")), read_map(job.files.combined("train", "a"))
+    assert set(np.unique(alone)) == {2, 3}
+    before = read_map(photos[0].pair.label)
+    assert (combined[(alone == 3) & (before == 2)] == 3).all()
+    assert (combined[before != 2] == before[before != 2]).all()
+    with pytest.raises(ValueError, match="no class 'others'.*--relabel all"):
+        LabelJob(tmp_path / "labels", photos, {2: "car"}, ["ground", "sky", "car"], relabel_all=False)

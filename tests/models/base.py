@@ -1,7 +1,9 @@
 """Tests shared by all model classes."""
 
 import copy
+import pickle
 
+import accelerate
 import pytest
 import torch
 from packaging.version import Version
@@ -74,6 +76,34 @@ class ModelTests:
                 assert all(torch.equal(value, actual[name]) for name, value in expected.items())
             # Kernels round by the alignment of the weights.
             assert_close(loaded(pixel_values), model(pixel_values), 1e-5)
+
+    @torch.no_grad()
+    @pytest.mark.parametrize("where", ["memory", "disk"])
+    def test_offloaded_weights_give_the_same_outputs(self, where, tmp_path):
+        model, pixel_values = self.build(), torch.randn(1, 3, 64, 96)
+        expected, offloaded = model(pixel_values), copy.deepcopy(model)
+        if where == "memory":
+            accelerate.cpu_offload(offloaded, execution_device=torch.device("cpu"))
+        else:
+            accelerate.disk_offload(offloaded, str(tmp_path), execution_device=torch.device("cpu"))
+        assert {parameter.device.type for parameter in offloaded.parameters()} == {"meta"}
+        for _ in range(2):
+            assert_close(offloaded(pixel_values), expected, 0)
+
+    def test_arguments_that_nothing_reads_are_refused(self):
+        model, arguments = self.build(), self.arguments()
+        for name in ("label", "pixel_value", "pixel_mask", "output_hidden_state"):
+            with pytest.raises(TypeError, match=rf"{type(model).__name__}.forward does not read {name}\."):
+                model(**arguments, **{name: arguments["pixel_values"]})
+
+    @torch.no_grad()
+    def test_copies_and_pickles_give_the_same_outputs(self):
+        model, pixel_values = self.build(), torch.randn(1, 3, 64, 64)
+        # The library's hooks, added by the first call, cannot be pickled.
+        unpickled = pickle.loads(pickle.dumps(model))
+        expected = model(pixel_values)
+        for twin in (unpickled, copy.deepcopy(model)):
+            assert_close(twin(pixel_values), expected, 1e-6)
 
     def test_it_is_built_on_the_meta_device(self):
         with torch.device("meta"):

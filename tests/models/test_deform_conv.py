@@ -1,4 +1,6 @@
 import os
+import subprocess
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -183,6 +185,49 @@ def test_the_engine_is_chosen_by_device_and_request(monkeypatch):
     monkeypatch.setenv("MASSFORMER_DEFORM_CONV_ENGINE", "fastest")
     with pytest.raises(ValueError, match="Unknown engine 'fastest'.*banded.*MASSFORMER_DEFORM_CONV_ENGINE"):
         ModulatedDeformConv2d(2, 2, 3)
+
+
+FAILURES = {
+    "no compiler": RuntimeError("Failed to find C compiler. Please specify via CC environment variable."),
+    "no writable cache": PermissionError("[Errno 13] Permission denied: '/root/.triton'"),
+    "no headers": subprocess.CalledProcessError(1, ["gcc"]),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_where_triton_cannot_run_torchvision_does(monkeypatch, failure):
+    """Inputs pretend to lie on a GPU, and launching a kernel to fail."""
+    warnings = []
+
+    def launch():
+        raise FAILURES[failure]
+
+    monkeypatch.setattr(deform_conv, "is_triton_available", lambda: True)
+    monkeypatch.setattr(deform_conv, "launch_probe", launch)
+    monkeypatch.setattr(deform_conv, "is_tracing", lambda tensor: False)
+    monkeypatch.setattr(deform_conv.logger, "warning", warnings.append)
+    deform_conv.triton_works.cache_clear()
+    on_gpu = SimpleNamespace(device=torch.device("cuda"), dtype=torch.float32)
+    assert [deform_conv.choose_engine(None, on_gpu) for _ in range(3)] == ["torchvision"] * 3
+    (warning,) = warnings
+    assert "cannot run" in warning
+    assert "TRITON_CACHE_DIR" in warning
+    # Whoever asks for Triton gets its error.
+    assert deform_conv.choose_engine("triton", on_gpu) == "triton"
+    deform_conv.triton_works.cache_clear()
+    monkeypatch.setattr(deform_conv, "launch_probe", lambda: None)
+    assert deform_conv.choose_engine(None, on_gpu) == "triton"
+    deform_conv.triton_works.cache_clear()
+
+
+def test_a_lack_of_memory_is_not_taken_for_a_lack_of_triton(monkeypatch):
+    def launch():
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    deform_conv.triton_works.cache_clear()
+    monkeypatch.setattr(deform_conv, "launch_probe", launch)
+    with pytest.raises(torch.OutOfMemoryError):
+        deform_conv.triton_works()
 
 
 def test_the_configuration_s_engine_reaches_every_layer():

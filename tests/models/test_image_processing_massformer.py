@@ -1,3 +1,7 @@
+import contextlib
+import json
+import pickle
+
 import numpy as np
 import PIL.Image
 import pytest
@@ -55,6 +59,131 @@ def test_resize_is_on_request():
     assert default(random_image(40, 50), return_tensors="pt").pixel_values.shape == (1, 3, 64, 64)
     square = default(random_image(40, 50), do_resize=True, size={"height": 32, "width": 33}, return_tensors="pt")
     assert square.pixel_values.shape == (1, 3, 32, 64)
+
+
+# ---------------------------------------------------------------- options
+
+REFUSED = [
+    ({"do_reduce_labels": True}, "do_reduce_labels=True.*Subtract 1"),
+    ({"reduce_labels": True}, "reduce_labels=True.*Subtract 1"),
+    ({"do_normalise": False}, "does not read do_normalise. Did you mean do_normalize?"),
+    ({"size_divisibility": 64}, "does not read size_divisibility.*It reads.*size_divisor"),
+    ({"do_center_crop": True}, "do_center_crop=True"),
+    ({"crop_size": 32}, "crop_size=32.*Crop images before"),
+    ({"pad_size": {"height": 96, "width": 96}}, "pad_size.*size_divisor"),
+    ({"data_format": "channels_last"}, "data_format=channels_last.*channels first"),
+    ({"do_resize": "false"}, "`do_resize` must be true or false, got 'false'"),
+]
+# Fields that saved processors of other models and older versions have.
+FOREIGN = {
+    "_max_size": 1333,
+    "_valid_processor_keys": ["images", "do_resize"],
+    "crop_size": None,
+    "data_format": "channels_first",
+    "do_center_crop": False,
+    "do_reduce_labels": False,
+    "feature_extractor_type": "MaskFormerFeatureExtractor",
+    "image_processor_type": "Mask2FormerImageProcessor",
+    "processor_class": "SomeProcessor",
+    "reduce_labels": False,
+}
+
+
+@pytest.mark.parametrize(("options", "message"), REFUSED)
+def test_options_without_an_effect_are_refused(options, message, tmp_path):
+    processor, image = MaSSFormerImageProcessor(), random_image(32, 32)
+    processor.save_pretrained(tmp_path)
+    for use in (
+        lambda: MaSSFormerImageProcessor(**options),
+        lambda: processor(image, **options),
+        lambda: processor.preprocess([image], **options),
+    ):
+        with pytest.raises(ValueError, match=message):
+            use()
+    if "size_divisibility" not in options:
+        with pytest.raises(ValueError, match=next(iter(options))):
+            MaSSFormerImageProcessor.from_pretrained(tmp_path, **options)
+    path = tmp_path / "preprocessor_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **options}))
+    with pytest.raises(ValueError, match=message):
+        AutoImageProcessor.from_pretrained(tmp_path)
+
+
+def test_saved_processors_of_other_models_load(tmp_path):
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({**FOREIGN, "do_resize": True, "num_labels": 9}))
+    # Arguments for the model, which the pipeline passes on.
+    model_arguments = {"dtype": torch.float32, "device_map": "cpu", "trust_remote_code": False}
+    processor = MaSSFormerImageProcessor.from_pretrained(tmp_path, **model_arguments)
+    assert (processor.do_resize, processor.num_labels) == (True, 9)
+    assert not processor.to_dict().keys() & {"do_reduce_labels", "reduce_labels", "do_center_crop", "crop_size"}
+    processor.save_pretrained(tmp_path)
+    again = AutoImageProcessor.from_pretrained(tmp_path)
+    assert again.to_dict() == processor.to_dict() == pickle.loads(pickle.dumps(processor)).to_dict()
+
+
+# Values between 0 and 1, with black and white.
+UNIT = np.linspace(0, 1, 32 * 32 * 3).reshape(32, 32, 3)
+NORMALIZED = (UNIT - 0.45) / 0.225
+VALUES = {
+    "uint8": ((UNIT * 255).astype(np.uint8), {}, None),
+    "dark uint8": ((UNIT > 0.5).astype(np.uint8), {}, None),
+    "uint8 in uint16": ((UNIT * 255).astype(np.uint16), {}, None),
+    "int64": ((UNIT * 255).astype(np.int64), {}, None),
+    "float": ((UNIT * 255).astype(np.float32), {}, None),
+    "black float": (np.zeros((32, 32, 3), np.float32), {}, None),
+    "resized float": ((UNIT * 300 - 20), {}, None),
+    "float from 0 to 1": (UNIT.astype(np.float32), {}, "float32 range from 0 to 1.*pass `do_rescale=False`"),
+    "double from 0 to 1": (UNIT, {}, "float64 range from 0 to 1"),
+    "half from 0 to 1": (UNIT.astype(np.float16), {}, "float16 range from 0 to 1"),
+    "normalized": (NORMALIZED.astype(np.float32), {}, "small negative values, like normalized"),
+    "float of 16 bits": (UNIT * 65535, {}, "far outside 0 to 255"),
+    "float not rescaled": (UNIT, {"do_rescale": False}, None),
+    "normalized as it is": (NORMALIZED, {"do_rescale": False, "do_normalize": False}, None),
+    "uint8 not rescaled": ((UNIT * 255).astype(np.uint8), {"do_rescale": False}, "uint8 are normalized without"),
+    "float to 255 not rescaled": (UNIT * 255, {"do_rescale": False}, "far above 1 and are normalized"),
+    "uint8 with means of 255": ((UNIT * 255).astype(np.uint8), {"do_rescale": False, "image_mean": [124.0] * 3}, None),
+    "uint8 untouched": ((UNIT * 255).astype(np.uint8), {"do_rescale": False, "do_normalize": False}, None),
+    "16 bits": ((UNIT * 65535).astype(np.uint16), {"rescale_factor": 1 / 65535}, None),
+}
+
+
+@pytest.mark.parametrize("kind", ["array", "tensor", "list"])
+@pytest.mark.parametrize("name", VALUES)
+def test_values_on_another_scale_cause_a_warning(name, kind):
+    image, options, warning = VALUES[name]
+    if kind == "tensor":
+        image = torch.from_numpy(image).movedim(-1, 0)
+    expected = contextlib.nullcontext() if warning is None else pytest.warns(UserWarning, match=warning)
+    with expected:
+        MaSSFormerImageProcessor()([image] if kind == "list" else image, return_tensors="pt", **options)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        ((UNIT * 65535).astype(np.uint16), "uint16 must have values from 0 to 255.*65535.*rescale_factor=1 / 65535"),
+        ((UNIT * 255).astype(np.int32) - 128, "int32 must have values from 0 to 255.*got -128 to 127"),
+        (UNIT > 0.5, "got booleans"),
+        (np.where(UNIT > 0.5, np.nan, UNIT), "finite values"),
+        (np.where(UNIT > 0.5, np.inf, UNIT).astype(np.float16), "finite values"),
+    ],
+)
+def test_values_that_are_no_photograph_are_refused(image, message):
+    for each in (image, torch.from_numpy(image).movedim(-1, 0)):
+        with pytest.raises(ValueError, match=message):
+            MaSSFormerImageProcessor()(each, return_tensors="pt")
+
+
+def test_segmentation_maps_of_fractions_are_refused():
+    processor, image = MaSSFormerImageProcessor(), random_image(32, 32)
+    labels = np.full((32, 32), 3.0, np.float32)
+    assert (processor(image, segmentation_maps=labels, return_tensors="pt").labels == 3).all()
+    for wrong in (labels / 255, labels + 0.5):
+        with pytest.raises(ValueError, match="must contain class indices, got fractions, such as"):
+            processor(image, segmentation_maps=wrong, return_tensors="pt")
+
+
+# ---------------------------------------------------------------- segmentation maps
 
 
 def test_segmentation_maps_become_labels():

@@ -11,6 +11,7 @@ import PIL.Image
 import pytest
 import torch
 import yaml
+from huggingface_hub.utils import filter_repo_objects
 from support import ROOT
 from support.commands import run, run_python
 from support.tiny import TINY_SEMASK
@@ -18,13 +19,14 @@ from support.tiny_data import write_pair
 from support.tiny_peers import FIELDS, write_peer
 from support.tiny_trainer import write_data
 from support.training_command import TINY, train, write_recipe
-from transformers import pipeline
+from transformers import Trainer, pipeline
 
 from transformers_massformer import MaSSFormerConfig, MaSSFormerForSemanticSegmentation
 from transformers_massformer.cli.train import parse_arguments, read_recipe
 from transformers_massformer.data.layout import find_splits
 from transformers_massformer.data.training_set import TrainingSet
 from transformers_massformer.data.transforms import TrainingTransform
+from transformers_massformer.training import session
 from transformers_massformer.training.arguments import ModelArguments
 from transformers_massformer.training.checkpoints import checkpoints, last_checkpoint
 from transformers_massformer.training.models import NEW_MODEL_FIELDS, build_model
@@ -97,6 +99,45 @@ def test_a_finished_training_is_skipped_and_another_one_refused(data, recipe, tm
     assert (output / "model.safetensors").read_bytes() != before
 
 
+@pytest.mark.parametrize("change", ["photo", "label map", "removed"])
+def test_a_training_on_other_data_is_neither_skipped_nor_resumed(data, recipe, tmp_path, change):
+    output, label = tmp_path / "trained", data / "annotations" / "train" / "train0.png"
+    photo = data / "images" / "train" / "train0.jpg"
+    train(data, recipe, output)
+    # Contents that were only copied are the same data.
+    for path in (label, photo):
+        os.utime(path, (1, 1))
+    assert "holds this training, finished" in train(data, recipe, output).stderr
+    if change == "removed":
+        label.unlink()
+        photo.unlink()
+    elif change == "photo":
+        PIL.Image.open(photo).save(photo, quality=50)
+    else:
+        PIL.Image.fromarray(np.zeros_like(PIL.Image.open(label))).save(label)
+    assert "another training (different data_files)" in train(data, recipe, output, code=1).stderr
+
+
+def test_a_published_model_comes_with_its_card_and_results_alone(data, recipe, tmp_path, monkeypatch):
+    output, uploads = tmp_path / "trained", []
+
+    def upload_folder(folder_path, ignore_patterns, repo_id, **options):
+        files = [str(path.relative_to(folder_path)) for path in Path(folder_path).rglob("*") if path.is_file()]
+        uploads.append((repo_id, set(filter_repo_objects(files, ignore_patterns=ignore_patterns))))
+
+    monkeypatch.setattr(session, "upload_folder", upload_folder)
+    monkeypatch.setattr(Trainer, "init_hf_repo", lambda self: setattr(self, "hub_model_id", "owner/name"))
+    output.mkdir()
+    (output / ".a.1.partial").write_text("half")
+    train(data, recipe, output, "--push_to_hub", "--hub_strategy", "end")
+    card = (output / "README.md").read_text()
+    assert "generated_from_trainer" not in card
+    files = {"README.md", "config.json", "model.safetensors", "preprocessor_config.json", "eval_results.json"}
+    ((name, uploaded),) = uploads
+    assert name == "owner/name"
+    assert uploaded - {"training_args.bin"} == files
+
+
 def test_a_training_killed_before_saving_its_model_only_saves_it(data, recipe, tmp_path):
     output = tmp_path / "trained"
     train(data, recipe, output)
@@ -113,7 +154,7 @@ def test_a_training_killed_before_saving_its_model_only_saves_it(data, recipe, t
 def test_fine_tuning_from_a_folder_with_other_classes(trained, tmp_path):
     data, first, _ = trained
     second, labels = tmp_path / "second", [f"class {index}" for index in range(8)]
-    recipe = write_recipe(tmp_path / "tiny.yaml", model_config=None, labels=labels, max_steps=2)
+    recipe = write_recipe(tmp_path / "tiny.yaml", model_config=None, labels=labels, new_classes=True, max_steps=2)
     train(data, recipe, second, "--model", str(first))
     model = MaSSFormerForSemanticSegmentation.from_pretrained(second)
     assert model.config.id2label[7] == "class 7"
@@ -238,6 +279,40 @@ def test_unknown_options_are_refused(data, recipe, tmp_path):
     assert "contains unknown options: learning_rat" in failed.stderr
     recipe.write_text("just text")
     assert "does not map options to values" in train(data, recipe, tmp_path / "trained", code=1).stderr
+
+
+@pytest.mark.parametrize(
+    ("fields", "unknown"),
+    [
+        ({"num_querys": 9}, "model_config does not read num_querys. Did you mean num_queries?"),
+        ({"backbone_config": {"model_type": "resnet", "depth": [1]}}, "backbone_config does not read depth. Did you"),
+        ({"model_type": "segformer", "depth": [1]}, "model_config does not read depth. Did you mean depths?"),
+        ({"nothing": 1}, "model_config does not read nothing. It reads architectures"),
+    ],
+)
+def test_unknown_fields_of_a_model_are_refused(data, recipe, tmp_path, trained, fields, unknown):
+    recipe = write_recipe(recipe, model_config=fields)
+    for options in ((), ("--model", str(trained[1]))):
+        if "model_type" not in fields or not options:
+            failed = train(data, recipe, tmp_path / "new", *options, code=1)
+            assert unknown in " ".join(failed.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("given", "steps", "epochs"),
+    [
+        ([], 4, 0),
+        (["--num_train_epochs", "2"], -1, 2),
+        (["--num-train-epochs=0.5"], -1, 0.5),
+        (["--max_steps=9"], 9, 0),
+    ],
+)
+def test_the_length_on_the_command_line_replaces_the_recipe_s(recipe, tmp_path, given, steps, epochs):
+    for fields in ({}, {"max_steps": None, "num_train_epochs": 7}):
+        if given or not fields:
+            options = [*given, "--output_dir", str(tmp_path)]
+            *_, args = parse_arguments(read_recipe(write_recipe(recipe, **fields)), options, "tiny")
+            assert (args.max_steps, args.num_train_epochs) == (steps, epochs)
 
 
 PARAMETERS = {

@@ -1,5 +1,6 @@
 """`MaSSFormerTrainer`: training, logging and evaluation."""
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -108,11 +109,53 @@ def test_accumulation_reaches_the_total_batch_size(data, tmp_path):
         ({"fixed_norm_statistics": "some"}, "fixed_norm_statistics is 'some'"),
         ({"backbone_learning_rate_factor": -1.0}, "must be 0 or more"),
         ({"offset_learning_rate_factor": -0.1}, "offset_learning_rate_factor is -0.1; it must be 0 or more"),
+        ({"num_train_epochs": 2}, "max_steps 3 and num_train_epochs 2 both set the length"),
+        ({"num_train_epochs": 0, "max_steps": None}, "num_train_epochs is 0; it must be more than 0"),
+        ({"freeze_backbone": True, "train_backbone_norms": True}, "contradict each other"),
+        ({"total_train_batch_size": 4, "gradient_accumulation_steps": 3}, "needs gradient_accumulation_steps 2, not"),
     ],
 )
 def test_bad_arguments_are_refused(tmp_path, option, message):
     with pytest.raises(ValueError, match=message):
         arguments(tmp_path, **option)
+
+
+@pytest.mark.parametrize(
+    ("given", "steps", "epochs"),
+    [
+        ({}, 80_000, 0),
+        ({"max_steps": 7}, 7, 0),
+        ({"max_steps": -1}, 80_000, 0),
+        ({"num_train_epochs": 2}, -1, 2),
+        ({"max_steps": -1, "num_train_epochs": 0.5}, -1, 0.5),
+    ],
+)
+def test_steps_or_epochs_set_the_length(tmp_path, given, steps, epochs):
+    args = arguments(tmp_path, **{"max_steps": None, **given})
+    for same in (args, dataclasses.replace(args, learning_rate=1e-5)):
+        assert (same.max_steps, same.num_train_epochs) == (steps, epochs)
+
+
+def test_epochs_are_trained_and_evaluated_at_their_end(data, tmp_path, caplog):
+    options = {"eval_strategy": "steps", "save_strategy": "steps", "load_best_model_at_end": True}
+    trainer = trainer_for(data, tmp_path, max_steps=None, num_train_epochs=2, **options)
+    with caplog.at_level("WARNING"):
+        trainer.train()
+    assert (trainer.state.epoch, trainer.state.global_step) == (2, 6)
+    # The default of 5,000 steps would have left out every evaluation, and so the choice of the best checkpoint.
+    assert trainer.state.best_global_step == 6
+    assert "eval_steps is 5000, more than all 6 steps" in caplog.text
+
+
+def test_a_warm_up_beyond_the_end_is_refused(data, tmp_path):
+    with pytest.raises(ValueError, match="warmup_steps is 3, and there are 3 steps"):
+        trainer_for(data, tmp_path, warmup_steps=3).train()
+    trainer_for(data, tmp_path, warmup_steps=0.5).train()
+
+
+def test_a_weight_of_semantic_maps_that_nothing_reads_is_refused(data, tmp_path):
+    with pytest.raises(ValueError, match=r"semantic_loss_weight 1.0 is not read.*Set it in model_config"):
+        trainer_for(data, tmp_path, semantic_loss_weight=1.0)
 
 
 def test_too_few_images_are_refused(data, tmp_path):

@@ -5,15 +5,16 @@ The modules import only typer, rich and the standard library at the top, so that
 Functions import what they work with.
 """
 
+import os
 import sys
 from typing import Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from .annotations import annotations
 from .compare import compare
-from .console import fail
+from .console import fail, print_any_name
 from .convert import convert
 from .demo import demo
 from .evaluate import evaluate
@@ -29,6 +30,24 @@ from .stats import stats
 from .train import train
 
 
+class Group(TyperGroup):
+    """All commands; whatever one prints, the names in it do not make it fail."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        print_any_name()
+        return super().main(*args, **kwargs)
+
+
+def limit_threads():
+    """Let PyTorch start no more threads than there are processors for it, which containers may limit by time."""
+    import torch
+
+    from ..utils.machine import count_processors
+
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(min(torch.get_num_threads(), count_processors()))
+
+
 class Command(TyperCommand):
     """A command that completes the import of the package, which the entry point (`_massformer`) postpones."""
 
@@ -38,6 +57,7 @@ class Command(TyperCommand):
             package.__spec__.loader.exec_module(package)
         from ..utils.extras import MissingExtraError
 
+        limit_threads()
         try:
             return super().invoke(ctx)
         except MissingExtraError as error:
@@ -48,6 +68,7 @@ class Command(TyperCommand):
 MORE_OPTIONS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 app = typer.Typer(
+    cls=Group,
     help="Sharp, multi-class segmentation of whole 4K photographs.",
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,

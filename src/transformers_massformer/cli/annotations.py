@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..data.formats import FORMAT_HELP, AnnotationFormat
-from .console import console, fail, fail_interrupted, progress_bar
-from .options import AddClass, DataArgument, Labels, MaskValues, choose_splits
+from .console import console, fail, fail_interrupted, progress_bar, report_standings
+from .options import AddClass, DataArgument, Labels, MaskValues, Overwrite, choose_splits
 
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def convert_label_map(pair: Pair, path: Path, labels: list[str], annotation_form
     label = lay_on_photo(*stored, photo.upright_size[::-1], photo.orientation or 1, names).numpy()
     check_ids(label, len(labels), names[1])
     try:
-        write_label_map(label, path, labels, pair.image.name, annotation_format is not AnnotationFormat.png_grey)
+        write_label_map(label, path, labels, pair.image.name, annotation_format)
     except ValueError as error:
         raise ValueError(f"{pair.label}: {error}") from error
 
@@ -61,37 +61,56 @@ def annotations(
     labels: Labels = None,
     mask_values: MaskValues = None,
     add_class: AddClass = None,
+    overwrite: Overwrite = False,
 ):
     """Convert a data set's label maps to another format.
 
-    Existing files are skipped. Class names other than MaSS13K's are written to OUTPUT/classes.txt.
+    Finished files are skipped; where a label map, its photograph or an option has changed since, they are written
+    again. Files that this command did not write, or that were changed since, are kept without --overwrite. Class names
+    other than MaSS13K's are written to OUTPUT/classes.txt.
     """
     from ..data.class_names import data_classes, write_own_class_names
     from ..data.layout import LABEL_FOLDER, check_faults
     from ..data.mask_values import with_mask_values
     from ..utils.extras import require
+    from ..utils.fingerprint import Origin
+    from ..utils.resuming import Results
 
     if annotation_format is AnnotationFormat.coco_rle:
         require("pycocotools.mask", "coco", "--format coco-rle")
     try:
-        jobs, splits = [], choose_splits(data, split or [])
-        names = data_classes(data, splits, labels, add_class or ()).names
-        splits = with_mask_values(splits, mask_values, names)
+        splits = choose_splits(data, split or [])
         for name, found in splits.items():
             check_faults(name, found)
+        names = data_classes(data, splits, labels, add_class or ()).names
+        splits = with_mask_values(splits, mask_values, names)
+        check_written_classes(output, names)
+        jobs = []
+        for found in splits.values():
             for pair in found.pairs:
                 folder = output / LABEL_FOLDER / pair.label.parent.name
-                jobs.append((pair, folder / f"{pair.image_id}{annotation_format.suffix}"))
-        check_written_classes(output, names)
+                path = folder / f"{pair.image_id}{annotation_format.suffix}"
+                settings = {"classes": names, "format": annotation_format, "mask_values": pair.mask_values}
+                origin = Origin({"label map": pair.label, "photograph": pair.image}, settings)
+                jobs.append((pair, path, origin))
+        results = Results(output)
+        standings = [results.standing(path, origin) for _, path, origin in jobs]
+        report_standings(standings, overwrite)
         write_own_class_names(output, names)
-        open_jobs = [(pair, path) for pair, path in jobs if not path.exists()]
+        in_the_way = [] if overwrite else [each for each in standings if each.is_in_the_way]
+        open_jobs = [
+            job
+            for job, each in zip(jobs, standings, strict=True)
+            if overwrite or not (each.is_finished or each.is_in_the_way)
+        ]
         with progress_bar() as progress:
-            for pair, path in progress.track(open_jobs, description="converting"):
-                convert_label_map(pair, path, names, annotation_format)
+            for pair, path, origin in progress.track(open_jobs, description="converting"):
+                with results.writing({path: origin.describe()}) as partials:
+                    convert_label_map(pair, partials[path], names, annotation_format)
     except (OSError, ValueError) as error:
         fail(error)
     except KeyboardInterrupt:
         fail_interrupted()
     console.print(f"{len(open_jobs)} of {len(jobs)} label maps written to {output / LABEL_FOLDER}", markup=False)
-    if len(open_jobs) < len(jobs):
-        console.print("The rest exist already; remove them to write them again.")
+    if in_the_way:
+        raise typer.Exit(1)

@@ -27,8 +27,8 @@ def compare(
     """Show scores, differences to the first result, and bootstrap confidence intervals over images."""
     from ..evaluation.comparison import compare as compare_results
     from ..evaluation.comparison import comparison_table, read_result
-    from ..evaluation.report import write_json
     from ..utils.files import written_whole
+    from ..utils.json_files import write_json
     from ..utils.text import markdown_table
 
     try:
@@ -47,7 +47,7 @@ def compare(
             write_json(rows, output)
         elif output is not None:
             with written_whole(output) as partial:
-                partial.write_text(markdown_table(table))
+                partial.write_text(markdown_table(table), encoding="utf-8", errors="backslashreplace")
     except (OSError, ValueError) as error:
         fail(error)
     print_table(table)

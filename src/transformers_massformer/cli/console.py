@@ -1,7 +1,11 @@
 """Console output shared by the commands."""
 
+from __future__ import annotations
+
+import io
+import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 from rich.console import Console
@@ -9,8 +13,19 @@ from rich.progress import MofNCompleteColumn, Progress, ProgressColumn, TimeRema
 from rich.table import Table
 
 
+if TYPE_CHECKING:
+    from ..utils.resuming import Standing
+
+
 console = Console(highlight=False, soft_wrap=True)
 error_console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def print_any_name():
+    """Escape characters that the standard streams cannot encode, such as those of file names, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def progress_bar(*more: ProgressColumn) -> Progress:
@@ -38,3 +53,21 @@ def fail(message: object, code: int = 1) -> NoReturn:
 def fail_interrupted(what: str = "Finished items are kept; run the same command again to resume.") -> NoReturn:
     """End the command after Ctrl-C."""
     fail(f"interrupted. {what}", code=130)
+
+
+def report_standings(standings: Sequence[Standing], overwrite: bool):
+    """Print how many results are finished already, which are made again and why, and which are kept."""
+    from ..utils.resuming import summarize
+
+    if overwrite:
+        return
+    for each in standings:
+        if each.is_in_the_way:
+            error_console.print(
+                f"kept: {each.reason}. --overwrite replaces it; or choose another --output.", style="red", markup=False
+            )
+        elif each.is_foreign:
+            console.print(f"kept: {each.reason}. --overwrite makes it again.", markup=False)
+    text = summarize([each for each in standings if not each.is_in_the_way])
+    if text:
+        console.print(f"{text}; --overwrite makes all again." if "finished" in text else f"{text}.", markup=False)

@@ -68,17 +68,19 @@ def count_all(evaluator: Evaluator, pairs: list[Pair], output: Path, state: Part
     from rich.progress import TextColumn
 
     from ..evaluation.records import read_image_records
-    from ..evaluation.run import pair_state
+    from ..evaluation.run import pair_files
     from ..metrics import Counts
     from ..utils.resuming import RecordWriter
 
-    states = {pair.image_id: pair_state(pair, evaluator.predictor) for pair in pairs}
-    done = read_image_records(output, states)
+    files = {pair.image_id: pair_files(pair, evaluator.predictor) for pair in pairs}
+    done, changed = read_image_records(output, files)
     # All processes read before any writes; otherwise their shares would differ.
     state.wait_for_everyone()
     remaining = [pair for pair in pairs if pair.image_id not in done]
     if state.is_main_process and done:
         console.print(f"{len(done)} of {len(pairs)} images are in {output} already.", markup=False)
+    if state.is_main_process and changed:
+        console.print(f"{changed} images again: their files have changed.", markup=False)
     share = remaining[state.process_index :: state.num_processes]
     total = Counts.stack([record.counts for record in done.values()]).sum() if done else None
     with RecordWriter(output, state.process_index) as writer, progress_bar(TextColumn("{task.fields[scores]}")) as bar:
@@ -90,7 +92,12 @@ def count_all(evaluator: Evaluator, pairs: list[Pair], output: Path, state: Part
             bar.update(task, advance=1, scores=running_scores(total))
     state.wait_for_everyone()
     state.destroy_process_group()
-    records = read_image_records(output, states)
+    records, _ = read_image_records(output, files)
+    changed = [pair.image_id for pair in pairs if pair.image_id not in records]
+    if changed:
+        raise ValueError(
+            f"Files of {', '.join(changed[:3])} changed during the evaluation. Run the same command again."
+        )
     return [records[pair.image_id] for pair in pairs]
 
 
@@ -102,7 +109,7 @@ def write_panels(evaluator: Evaluator, pairs: list[Pair], records: list[ImageRec
 
     folder = output / "worst"
     for old in folder.glob("*.jpg"):
-        old.unlink()
+        old.unlink(missing_ok=True)
     by_id = {pair.image_id: pair for pair in pairs}
     for rank, image_id in enumerate(worst_images(records, count), start=1):
         _, image, label, prediction = evaluator(by_id[image_id])
@@ -115,9 +122,9 @@ def write_panels(evaluator: Evaluator, pairs: list[Pair], records: list[ImageRec
 def write_profile(predictor: ModelPredictor, title: str, size: tuple[int, int], scores: dict[str, Any], output: Path):
     """Write the model's row of a table like the paper's Table 2."""
     from ..evaluation.profiling import backbone_name, cost_cells, cost_note, profile
-    from ..evaluation.report import write_json
     from ..metrics.tables import SCORES, format_score
     from ..utils.files import written_whole
+    from ..utils.json_files import write_json
     from ..utils.text import markdown_table
 
     costs = profile(predictor, *size)
@@ -126,7 +133,7 @@ def write_profile(predictor: ModelPredictor, title: str, size: tuple[int, int], 
     cells = [format_score(name, scores[f"mean_{name}"]) if scores else "-" for name in SCORES]
     table = markdown_table([header, [title, backbone_name(predictor.model), *cells, *cost_cells(costs)]])
     with written_whole(output / "profile.md") as partial:
-        partial.write_text(f"{table}\n{cost_note(costs)}\n")
+        partial.write_text(f"{table}\n{cost_note(costs)}\n", encoding="utf-8", errors="backslashreplace")
     console.print(table + "\n" + cost_note(costs), markup=False)
 
 
@@ -259,7 +266,7 @@ def evaluate(
         records = count_all(evaluator, found.pairs, output, state)
         if not state.is_main_process:
             return
-        result = results(identity, records)
+        result = results(model, identity, records)
         write_report(title, result, records, output)
         write_panels(evaluator, found.pairs, records, worst, output)
         print_table(score_rows(names, result["scores"]))

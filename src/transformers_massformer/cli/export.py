@@ -68,8 +68,9 @@ def export(
     try:
         if output.suffix.lower() != ".onnx":
             raise ValueError(f"{output} must end in .onnx.")
-        if output.exists() and not overwrite:
-            raise ValueError(f"{output} exists. Choose another --output, or replace it with --overwrite.")
+        for path in (output, output.with_suffix(".json")):
+            if path.exists() and not overwrite:
+                raise ValueError(f"{path} exists. Choose another --output, or replace it with --overwrite.")
         if dynamic and size is not None:
             raise ValueError(f"--dynamic accepts photographs of any size; leave out --size {size}.")
         fixed = None if dynamic else SIZE if size is None else parse_size(size)

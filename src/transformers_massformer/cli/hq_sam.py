@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .console import console, fail, fail_interrupted, print_table, progress_bar
-from .options import Device, DType, Precision
+from .options import LENGTHS, Device, DType, Precision, given_names
 
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ def parse_arguments(given: list[str]) -> HQSamTrainingArguments:
     Parse the options of transformers.TrainingArguments and HQ-SAM's own.
 
     Raises:
-        ValueError: If an option is unknown.
+        ValueError: If an option is unknown, or steps and epochs are both given.
     """
     from transformers import HfArgumentParser
 
@@ -38,6 +37,8 @@ def parse_arguments(given: list[str]) -> HQSamTrainingArguments:
     args, rest = parsed
     if rest:
         raise ValueError(f"Unknown option {', '.join(rest)}; see transformers.TrainingArguments.")
+    if given_names(given) >= set(LENGTHS):
+        raise ValueError(f"--{' and --'.join(LENGTHS)} both set the length of the training; leave out one.")
     return args
 
 
@@ -105,7 +106,7 @@ def evaluate_hq_sam(
     from ..hq_sam.evaluation import mean_scores
     from ..inference.loading import default_device
     from ..labeling import SamSegmenter
-    from ..utils.files import written_whole
+    from ..utils.json_files import write_json
 
     logging.disable_progress_bar()
     try:
@@ -117,8 +118,7 @@ def evaluate_hq_sam(
     except (OSError, ValueError, MemoryError) as error:
         fail(error)
     means = mean_scores(scores)
-    with written_whole(output) as partial:
-        partial.write_text(json.dumps({"model": model, "photographs": len(pairs), "prompts": means}, indent=1) + "\n")
+    write_json({"model": model, "photographs": len(pairs), "prompts": means}, output)
     rows = [["prompt", "mIoU", "mBIoU"]]
     rows += [[name, f"{100 * each['miou']:.2f}", f"{100 * each['mbiou']:.2f}"] for name, each in means.items()]
     print_table(rows)

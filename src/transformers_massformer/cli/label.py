@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .console import console, error_console, fail, fail_interrupted, progress_bar
-from .options import DataFolder, Device, DType, Precision, choose_splits
+from .options import DataFolder, Device, DType, Labels, Precision, choose_splits
 
 
 if TYPE_CHECKING:
@@ -29,25 +29,31 @@ class Relabel(StrEnum):
 
 def parse_classes(texts: list[str]) -> dict[str, str]:
     """Parse "car" or "car=a car seen from the street" to the text to detect, by the name of the class."""
-    prompts = {}
-    for text in texts:
+    from ..utils.names import clean_name, find_name
+    from ..utils.text import readable_names
+
+    prompts: dict[str, str] = {}
+    for text in readable_names(texts, "--class"):
         name, _, prompt = (part.strip() for part in text.partition("="))
         if not name:
             raise ValueError(f"--class {text!r} has no name. Give NAME, or NAME=TEXT to detect another text.")
-        if name in prompts:
+        if find_name(name, list(prompts)) is not None:
             raise ValueError(f"--class {name} is given twice.")
-        prompts[name] = prompt or name
+        prompts[clean_name(name)] = prompt or name
     return prompts
 
 
 def number_classes(prompts: dict[str, str], known: list[str]) -> dict[int, str]:
     """Return the names of the new classes by id; the ids follow those of the known classes."""
+    from ..utils.names import check_names, find_name
+
     for name in prompts:
-        if name in known:
+        if find_name(name, known) is not None:
             raise ValueError(
                 f"The class {name!r} exists already ({', '.join(known)}). Choose another name for --class."
             )
-    return dict(enumerate(prompts, start=len(known)))
+    names = check_names([*known, *prompts], "The classes of the data, and --class")
+    return dict(enumerate(names[len(known) :], start=len(known)))
 
 
 def find_photos(data: Path, splits: list[str], base: Path | None) -> list[Photo]:
@@ -64,28 +70,40 @@ def find_photos(data: Path, splits: list[str], base: Path | None) -> list[Photo]
     return photos
 
 
-def known_labels(base: Path | None) -> list[str]:
-    """Return the names of the classes that the label maps contain."""
-    from ..data.layout import LABELS
+def known_classes(
+    data: Path, splits: list[str], labels: list[str] | None, base: Path | None
+) -> tuple[list[str], dict[int, str]]:
+    """Return the names of the classes in the label maps, and those that an earlier labelling added, by id."""
+    from ..data.class_names import data_classes
     from ..data.pseudo_labels import PseudoLabelFiles
+    from ..utils.names import check_names, names_in_order
 
-    added = {} if base is None else PseudoLabelFiles(base).read_classes()
-    return [*LABELS, *(added[index] for index in sorted(added))]
+    names = data_classes(data, choose_splits(data, splits), labels).names
+    if base is None:
+        return names, {}
+    added, origin = PseudoLabelFiles(base).read_classes(), f"The classes of {data} and of {base}"
+    if clash := [index for index in added if index < len(names)]:
+        raise ValueError(
+            f"{base} adds the class {clash[0]} {added[clash[0]]}, but {data} has {names[clash[0]]} there. Use the "
+            "data that was labelled."
+        )
+    return check_names(names_in_order({**dict(enumerate(names)), **added}, origin), origin), added
 
 
 def check_models(detector: str, segmenter: str) -> dict[str, Any]:
     """
-    Return the names and states of the models, which identify them when resuming.
+    Return the names and contents of the models, which identify them when resuming.
 
     Raises:
+        FileNotFoundError: If a model does not exist.
         ValueError: If a model is not given.
     """
-    from ..evaluation.run import model_state
+    from ..inference.identity import model_identity
 
     if not detector or not segmenter:
         raise ValueError("Give the models with --detector and --segmenter, or decisions with --review.")
     named = {"detector": detector, "segmenter": segmenter}
-    return {role: [name, model_state(name)] for role, name in named.items()}
+    return {role: model_identity(name) for role, name in named.items()}
 
 
 def label_all(job: LabelJob, labeler: Labeler, prompts: dict[int, str], state: PartialState):
@@ -157,6 +175,7 @@ def label(
     segmenter: Annotated[str, typer.Option(help="Folder or Hub name of a SAM, HQ-SAM or SAM 2 model.")] = "",
     review: Annotated[Path | None, typer.Option(help="Apply the decisions of this review list.")] = None,
     split: Annotated[list[str] | None, typer.Option(help="train, validation or test. Default: train.")] = None,
+    labels: Labels = None,
     pseudo_labels: Annotated[
         Path | None, typer.Option("--pseudo-labels", help="Earlier labelling to whose label maps to add the classes.")
     ] = None,
@@ -197,12 +216,13 @@ def label(
     start = time.perf_counter()
     try:
         prompts = parse_classes(classes)
-        known = known_labels(pseudo_labels)
+        known, added = known_classes(data, split or ["train"], labels, pseudo_labels)
         new = number_classes(prompts, known)
         photos = find_photos(data, split or ["train"], pseudo_labels)
-        job = LabelJob(output, photos, new, [*known, *prompts], relabel is Relabel.all)
+        job = LabelJob(output, photos, new, [*known, *prompts], relabel is Relabel.all, added)
         if review is not None:
             info = job.files.read_manifest()["info"]
+            job.check_reviewed(info)
             changed = job.review(read_review_list(review))
             console.print(f"{changed} decisions changed.")
         else:
@@ -217,8 +237,9 @@ def label(
             )
             models = check_models(detector, segmenter)
             kept = {name: value for name, value in vars(options).items() if name != "batch_size"}
-            labels = {"classes": prompts, "known": known, "relabel": relabel}
-            info = {**labels, **models, "score": score, "options": kept, "dtype": dtype}
+            # The order of the classes gives their ids.
+            wanted = {"classes": prompts, "labels": job.labels, "known": known, "relabel": relabel}
+            info = {**wanted, **models, "score": score, "options": kept, "dtype": dtype}
             device = device or default_device()
             state = PartialState(cpu=device == "cpu")
             chosen = str(state.device) if state.num_processes > 1 else device

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 
 DEMO_CHECKPOINT = "massformer-photo"
+# Arguments of `transformers.TrainingArguments` of which one sets the length of a training.
+LENGTHS = ("max_steps", "num_train_epochs")
 
 
 class DType(StrEnum):
@@ -83,6 +85,9 @@ Labels = Annotated[
         "model's folder. Default: classes.txt or id2label.json beside the data, else MaSS13K's classes."
     ),
 ]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Make existing results again, also those that were changed or are unknown.")
+]
 # How photographs pass through a model.
 Tile = Annotated[
     int | None,
@@ -107,6 +112,12 @@ Inference = Annotated[str, typer.Option(help="semantic: sum over queries. genera
 def option_names(names: Iterable[str]) -> str:
     """Format names of Python arguments as the command's options."""
     return ", ".join(f"--{name.replace('_', '-')}" for name in names)
+
+
+def given_names(arguments: Iterable[str]) -> set[str]:
+    """Return the names of the Python arguments that options such as `--max-steps=2` on a command line set."""
+    options = (text.partition("=")[0] for text in arguments if text.startswith("--"))
+    return {option.removeprefix("--").replace("-", "_") for option in options}
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -29,13 +28,14 @@ def prepare(
     Photos are hard-linked or copied, label maps converted. Finished photos are skipped.
     """
     from ..data.public.job import Preparation
+    from ..utils.machine import count_processors
 
     try:
         preparation = Preparation(name, source, output, val_share)
-        count = len(preparation.open_jobs)
+        jobs = preparation.open_jobs()
         with progress_bar() as progress:
             for _ in progress.track(
-                preparation.run(threads or os.cpu_count() or 1), total=count, description="preparing"
+                preparation.run(jobs, threads or count_processors()), total=len(jobs), description="preparing"
             ):
                 pass
     except (OSError, ValueError) as error:
@@ -43,6 +43,8 @@ def prepare(
     except KeyboardInterrupt:
         fail_interrupted()
     total = len(preparation.jobs)
-    console.print(f"{count} of {total} photos of {preparation.found.table.title} prepared in {output}", markup=False)
-    if count < total:
+    console.print(
+        f"{len(jobs)} of {total} photos of {preparation.found.table.title} prepared in {output}", markup=False
+    )
+    if len(jobs) < total:
         console.print("The rest were finished already.")

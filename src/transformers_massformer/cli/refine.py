@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import console, error_console, fail, fail_interrupted, progress_bar
-from .options import Device, DType, Photographs, Precision
+from .console import console, error_console, fail, fail_interrupted, progress_bar, report_standings
+from .options import Device, DType, Overwrite, Photographs, Precision
 
 
 if TYPE_CHECKING:
     from ..hq_sam import Refiner
 
 
-def refine_photo(refiner: Refiner, photo: Path, label_map: Path, output: Path) -> str:
-    """Refine one label map and return its report."""
+def refine_photo(refiner: Refiner, photo: Path, label_map: Path, output: Path, partial: Path) -> str:
+    """Refine one label map, write it to a temporary path, and return its report."""
     import numpy as np
 
     from ..data.label_images import write_label_image
@@ -33,7 +33,7 @@ def refine_photo(refiner: Refiner, photo: Path, label_map: Path, output: Path) -
             f"{image.height} (width x height)."
         )
     refined = refiner(image, values)
-    write_label_image(refined, output)
+    write_label_image(refined, partial)
     changed = np.mean(refined != values)
     return f"{label_map} -> {output}: {changed:.2%} of the pixels changed, {time.perf_counter() - start:.1f} s"
 
@@ -45,7 +45,11 @@ def refine(
     output: Annotated[Path, typer.Option(help="Folder for the refined label maps.")],
     class_id: Annotated[
         list[int] | None,
-        typer.Option("--class-id", help="Class to refine. Repeatable. Default: all but class 0, others."),
+        typer.Option(
+            "--class-id",
+            help="Class to refine. Repeatable. Default: all but others, which is class 0 "
+            "unless classes.txt beside the label maps says otherwise.",
+        ),
     ] = None,
     min_area: Annotated[float, typer.Option(help="Keep smaller parts as they are; share of the photograph.")] = 1e-3,
     min_iou: Annotated[float, typer.Option(help="Drop masks that overlap less with their part.")] = 0.7,
@@ -54,22 +58,30 @@ def refine(
     ] = 0.01,
     device: Device = None,
     dtype: Precision = DType.float32,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")] = False,
+    overwrite: Overwrite = False,
 ):
     """Prompt HQ-SAM with the parts of label maps and merge its masks back where both agree."""
     import torch
     from transformers.utils import logging
 
+    from ..data.class_names import write_own_class_names
     from ..data.label_map_folder import LabelMapFolder
     from ..hq_sam import Refiner
     from ..images import find_photos
+    from ..inference.identity import model_identity
     from ..inference.loading import default_device
     from ..labeling import SamSegmenter
+    from ..utils.fingerprint import Origin
+    from ..utils.names import find_name
+    from ..utils.resuming import Results
 
     logging.disable_progress_bar()
     try:
         photos = [found for argument in paths for found in find_photos(argument, output)]
         maps = LabelMapFolder(label_maps)
+        names = maps.class_names()
+        if class_id is None and names is not None:
+            class_id = [index for index in range(len(names)) if index != find_name("others", names)]
         refiner = Refiner(
             SamSegmenter.load(model, device or default_device(), getattr(torch, dtype)),
             class_id,
@@ -77,20 +89,36 @@ def refine(
             min_iou,
             band,
         )
+        settings = {
+            "model": model_identity(model),
+            "classes": sorted(class_id or []),
+            "min_area": min_area,
+            "min_iou": min_iou,
+            "band": band,
+            "dtype": dtype,
+        }
         if output.resolve() == label_maps.resolve():
             raise ValueError(f"Writing to {output} would replace the label maps. Choose another --output.")
+        if names is not None:
+            write_own_class_names(output, names)
     except (OSError, ValueError) as error:
         fail(error)
-    failed = 0
+    failed, in_the_way, results = 0, 0, Results(output)
     with progress_bar() as progress:
         try:
             for photo, relative in progress.track(photos, description="refining"):
                 target = (output / relative).with_suffix(".png")
-                if target.exists() and not overwrite:
-                    console.print(f"{target} exists already; --overwrite replaces it.", markup=False)
-                    continue
                 try:
-                    console.print(refine_photo(refiner, photo, maps.file(photo.stem), target), markup=False)
+                    label_map = maps.file(photo.stem)
+                    origin = Origin({"photograph": photo, "label map": label_map}, settings)
+                    standing = results.standing(target, origin)
+                    report_standings([standing], overwrite)
+                    in_the_way += standing.is_in_the_way and not overwrite
+                    if not overwrite and (standing.is_finished or standing.is_in_the_way):
+                        continue
+                    with results.writing({target: origin.describe()}) as partials:
+                        line = refine_photo(refiner, photo, label_map, target, partials[target])
+                    console.print(line, markup=False)
                 except (OSError, ValueError, MemoryError) as error:
                     failed += 1
                     error_console.print(f"failed: {photo}: {error}", style="red", markup=False)
@@ -98,3 +126,5 @@ def refine(
             fail_interrupted()
     if failed:
         fail(f"{failed} of {len(photos)} photographs failed.")
+    if in_the_way:
+        raise typer.Exit(1)

@@ -115,9 +115,10 @@ def scenes(
     """
     from ..scenes import split_folder
     from ..utils.extras import require
+    from ..utils.machine import count_processors
 
     require("aggdraw", "scenes", "massformer scenes")
-    processes = os.cpu_count() or 1 if processes is None else processes
+    processes = count_processors() if processes is None else processes
     try:
         if count < 1 or seed < 0 or processes < 1:
             raise ValueError(
@@ -154,6 +155,7 @@ def scenes(
 
 def remove_partial_files(jobs: list[Job]):
     """Remove the incomplete files of ended workers."""
-    for job in jobs:
-        for path in job.files.partial_paths:
-            path.unlink(missing_ok=True)
+    from ..utils.files import remove_left_overs
+
+    for folder in {path.parent for job in jobs for path in job.files.paths}:
+        remove_left_overs(folder)

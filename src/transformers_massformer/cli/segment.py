@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from ..data.formats import FORMAT_HELP, AnnotationFormat
-from .console import console, error_console, fail, fail_interrupted, progress_bar
+from .console import console, error_console, fail, fail_interrupted, progress_bar, report_standings
 from .options import (
     Device,
     DType,
@@ -20,6 +17,7 @@ from .options import (
     Inference,
     NativeInput,
     Overlap,
+    Overwrite,
     PeerPostprocess,
     Photographs,
     Precision,
@@ -29,209 +27,7 @@ from .options import (
     model_option,
     read_prediction_options,
 )
-
-
-if TYPE_CHECKING:
-    import numpy as np
-    import PIL.Image
-
-    from ..inference.segmenter import Segmenter
-
-
-@dataclass(frozen=True)
-class Job:
-    """A photograph and the files to write for it."""
-
-    photo: Path
-    label_map: Path
-    overlay: Path | None = None
-    priors: Path | None = None
-    bokeh: Path | None = None
-    # Folders with a picture of each class in the photograph.
-    mattes: Path | None = None
-    cutouts: Path | None = None
-
-    @property
-    def outputs(self) -> list[Path]:
-        """Return all files and folders to write."""
-        found = (self.label_map, self.overlay, self.priors, self.bokeh, self.mattes, self.cutouts)
-        return [path for path in found if path is not None]
-
-
-@dataclass(frozen=True)
-class Extras:
-    """
-    Pictures to write beside label maps.
-
-    Args:
-        overlay (`bool`): Class colours over the photograph, with a legend.
-        priors (`bool`): Semantic maps of a SeMask backbone.
-        mattes (`bool`): A matte of each class.
-        cutouts (`bool`): A cut-out of each class, transparent elsewhere.
-        bokeh (`tuple[str, ...]`): Classes that stay in focus.
-        strength (`float`): See [`bokeh`].
-        refine (`bool`): Whether the edges of mattes follow the photograph's colours.
-    """
-
-    overlay: bool = False
-    priors: bool = False
-    mattes: bool = False
-    cutouts: bool = False
-    bokeh: tuple[str, ...] = ()
-    strength: float = 0.01
-    refine: bool = False
-
-    @property
-    def need_mattes(self) -> bool:
-        """Return whether the segmenter has to compute mattes."""
-        return self.mattes or self.cutouts or bool(self.bokeh)
-
-    def job(self, photo: Path, label_map: Path) -> Job:
-        """Return the job of a photograph, whose files are named after its label map."""
-
-        def beside(name: str, wanted: object, suffix: str = ".png") -> Path | None:
-            return label_map.with_name(f"{label_map.stem}_{name}{suffix}") if wanted else None
-
-        return Job(
-            photo,
-            label_map,
-            overlay=beside("overlay", self.overlay),
-            priors=beside("semantic_priors", self.priors),
-            bokeh=beside("bokeh", self.bokeh),
-            mattes=beside("mattes", self.mattes, ""),
-            cutouts=beside("cutouts", self.cutouts, ""),
-        )
-
-
-def check_extras(extras: Extras, labels: list[str]):
-    """
-    Check the pictures asked for before any photograph is segmented.
-
-    Raises:
-        MissingExtraError: If their library is not installed.
-        ValueError: If the model lacks a class to keep in focus, or options contradict each other.
-    """
-    from ..editing.lens_blur import check_strength
-    from ..editing.matting import matting_library
-
-    if extras.refine and not extras.need_mattes:
-        raise ValueError("--refine-mattes needs --mattes, --cutouts or --bokeh, which produce mattes to refine.")
-    check_strength(extras.strength)
-    unknown = [name for name in extras.bokeh if name not in labels]
-    if unknown:
-        raise ValueError(f"--bokeh {', '.join(unknown)}: the model has no such class, only {', '.join(labels)}.")
-    if extras.cutouts or extras.bokeh or extras.refine:
-        matting_library()
-
-
-def plan_jobs(arguments: list[str], output: Path, extras: Extras, suffix: str = ".png") -> list[Job]:
-    """
-    Return a job for each photograph.
-
-    Raises:
-        ValueError: If two photographs share an output file, or an output would replace a photograph.
-    """
-    from ..images import find_photos
-
-    jobs = {}
-    for argument in arguments:
-        for photo, relative in find_photos(argument, output):
-            label_map = (output / relative).with_suffix(suffix)
-            job = extras.job(photo, label_map)
-            jobs[photo.resolve(), label_map] = job
-    owners: dict[Path, Path] = {job.photo.resolve(): job.photo for job in jobs.values()}
-    for job in jobs.values():
-        for path in job.outputs:
-            other = owners.setdefault(path.resolve(), job.photo)
-            if path.resolve() == other.resolve():
-                raise ValueError(f"Writing {path} would replace the photograph {other}. Choose another --output.")
-            if other != job.photo or job.outputs.count(path) > 1:
-                raise ValueError(
-                    f"{other} and {job.photo} would both be written to {path}. Rename one, or segment them into "
-                    "different folders."
-                )
-    return list(jobs.values())
-
-
-def write_image(image: PIL.Image.Image, path: Path):
-    """Write a PNG that is either complete or absent, even when interrupted."""
-    from ..utils.files import written_whole
-
-    with written_whole(path) as partial:
-        image.save(partial, format="PNG")
-
-
-def write_folder(pictures: Iterable[tuple[str, PIL.Image.Image]], folder: Path):
-    """Write a folder with a PNG for each name, which is either complete or absent."""
-    from ..utils.files import partial_path
-
-    partial = partial_path(folder)
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for name, picture in pictures:
-        picture.save(partial / f"{name}.png", format="PNG")
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.replace(folder)
-
-
-def write_edits(
-    photo: PIL.Image.Image,
-    label_map: np.ndarray,
-    class_mattes: np.ndarray,
-    job: Job,
-    labels: list[str],
-    extras: Extras,
-):
-    """Write mattes, cut-outs and bokeh of the classes in the label map."""
-    import numpy as np
-    import PIL.Image
-
-    from ..editing import bokeh as out_of_focus
-    from ..editing import cut_out, firm_matte, joined_matte, refine_matte
-    from ..inference.mattes import as_array
-    from ..utils.files import file_name
-
-    present = [index for index in np.unique(label_map).tolist() if index < len(labels)]
-    mattes = {labels[index]: PIL.Image.fromarray(class_mattes[index]) for index in present}
-    if extras.refine:
-        mattes = {name: refine_matte(photo, matte) for name, matte in mattes.items()}
-    if job.mattes is not None:
-        write_folder(((file_name(name), matte) for name, matte in mattes.items()), job.mattes)
-    # Refined mattes are firm already.
-    firm = as_array if extras.refine else firm_matte
-    if job.cutouts is not None:
-        write_folder(((file_name(name), cut_out(photo, firm(matte))) for name, matte in mattes.items()), job.cutouts)
-    if job.bokeh is not None:
-        focus = joined_matte([firm(mattes[name]) for name in extras.bokeh if name in mattes], photo.size)
-        write_image(out_of_focus(photo, focus, extras.strength), job.bokeh)
-
-
-def segment_photo(segmenter: Segmenter, job: Job, extras: Extras, palette: bool = True) -> str:
-    """Segment one photograph, write its files and return a line of report."""
-    from ..data.annotations import write_label_map
-    from ..editing import overlay_image, priors_image, with_legend
-    from ..images import open_image
-    from ..utils.text import format_bytes
-
-    photo = open_image(job.photo)
-    result = segmenter(photo)
-    labels = segmenter.labels
-    if job.overlay is not None:
-        overlay = overlay_image(photo, result.label_map, len(labels))
-        write_image(with_legend(overlay, result.label_map, labels), job.overlay)
-    if result.mattes is not None:
-        write_edits(photo, result.label_map, result.mattes, job, labels, extras)
-    if job.priors is not None:
-        write_image(
-            priors_image(photo, result.semantic_priors or [], segmenter.predictor.num_semantic_labels or 0), job.priors
-        )
-    # Last, because it marks the job as finished.
-    write_label_map(result.label_map, job.label_map, labels, job.photo.name, palette)
-    return (
-        f"{job.photo} -> {job.label_map}: {photo.width} x {photo.height}, {segmenter.device}, "
-        f"{str(segmenter.dtype).removeprefix('torch.')}, {result.seconds:.1f} s, "
-        f"peak memory {format_bytes(result.peak_bytes)}"
-    )
+from .segmenting import Extras, check_extras, job_standing, plan_jobs, record_class_names, segment_photo
 
 
 def segment(
@@ -262,7 +58,7 @@ def segment(
             help="Also write NAME_semantic_priors.png: the classes of a SeMask backbone's four stages.",
         ),
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")] = False,
+    overwrite: Overwrite = False,
     device: Device = None,
     dtype: Precision = DType.float32,
     tile: Tile = None,
@@ -275,28 +71,48 @@ def segment(
 ):
     """Write a label map of each photograph, upright and at its own size.
 
-    Finished photographs are skipped.
+    Photographs that are finished are skipped; where the photograph, the model or an option has changed since, they are
+    segmented again. Files that this command did not write, or that were changed since, are kept without --overwrite.
+    Class names other than MaSS13K's are written to OUTPUT/classes.txt.
     """
     import torch
     from transformers.utils import logging
 
+    from ..inference.identity import prediction_settings
     from ..inference.segmenter import Segmenter
     from ..utils.extras import require
+    from ..utils.resuming import Results
 
     logging.disable_progress_bar()
     try:
         extras = Extras(
-            overlay, show_semantic_priors, mattes, cutouts, tuple(bokeh or ()), bokeh_strength, refine_mattes
+            overlay,
+            show_semantic_priors,
+            mattes,
+            cutouts,
+            tuple(bokeh or ()),
+            bokeh_strength,
+            refine_mattes,
+            annotation_format,
         )
         options = read_prediction_options(tile, overlap, scales, flip, native_input, peer_postprocess, inference)
         jobs = plan_jobs(paths, output, extras, annotation_format.suffix)
         output.mkdir(parents=True, exist_ok=True)
+        prediction = prediction_settings(model, options, dtype)
+        results = Results(output)
+        standings = [job_standing(results, extras.origins(job, prediction)) for job in jobs]
     except (OSError, ValueError) as error:
         fail(error)
-    open_jobs = [job for job in jobs if overwrite or not all(path.exists() for path in job.outputs)]
-    if len(open_jobs) < len(jobs):
-        console.print(f"{len(jobs) - len(open_jobs)} of {len(jobs)} are finished already; --overwrite replaces them.")
+    in_the_way = [] if overwrite else [each.reason for each in standings if each.is_in_the_way]
+    report_standings(standings, overwrite)
+    open_jobs = [
+        job
+        for job, each in zip(jobs, standings, strict=True)
+        if overwrite or not (each.is_finished or each.is_in_the_way)
+    ]
     if not open_jobs:
+        if in_the_way:
+            raise typer.Exit(1)
         return
     if annotation_format is AnnotationFormat.coco_rle:
         require("pycocotools.mask", "coco", "--format coco-rle")
@@ -304,25 +120,27 @@ def segment(
         predictor = load_predictor(model, device, getattr(torch, dtype), options)
         segmenter = Segmenter(predictor, semantic_priors=extras.priors, mattes=extras.need_mattes)
         check_extras(extras, segmenter.labels)
+        record_class_names(output, segmenter.labels)
     except (OSError, ValueError, RuntimeError, AssertionError) as error:
         fail(error)
     precision = str(segmenter.dtype).removeprefix("torch.")
     count = "1 photograph" if len(open_jobs) == 1 else f"{len(open_jobs)} photographs"
     console.print(f"Segmenting {count} on {segmenter.device} in {precision}", markup=False)
 
-    palette = annotation_format is not AnnotationFormat.png_grey
     failed, start = 0, time.perf_counter()
     with progress_bar() as progress:
         try:
             for job in progress.track(open_jobs, description="segmenting"):
                 try:
-                    console.print(segment_photo(segmenter, job, extras, palette), markup=False)
+                    line = segment_photo(segmenter, job, extras, results, prediction)
+                    console.print(line, markup=False)
                 except (OSError, ValueError, RuntimeError, MemoryError) as error:
                     failed += 1
                     error_console.print(f"failed: {job.photo}: {error}", style="red", markup=False)
         except KeyboardInterrupt:
             fail_interrupted()
     done = len(open_jobs) - failed
-    console.print(f"{done} segmented, {failed} failed, {time.perf_counter() - start:.1f} s")
-    if failed:
+    kept = f", {len(in_the_way)} kept" if in_the_way else ""
+    console.print(f"{done} segmented, {failed} failed{kept}, {time.perf_counter() - start:.1f} s")
+    if failed or in_the_way:
         raise typer.Exit(1)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
-import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -33,11 +30,14 @@ def worker_threads(count: int) -> Generator[Callable[[Callable, Iterable[Any]], 
 
 def write_faults(faults: list[Fault], notes: list[Fault], path: Path):
     """Write faults and notes as a CSV file."""
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["severity", "kind", "name", "detail"])
-        for severity, found in (("fault", faults), ("note", notes)):
-            writer.writerows([severity, fault.kind, fault.name, fault.detail] for fault in found)
+    from ..utils.tables import write_table
+
+    rows = [
+        {"severity": severity, "kind": fault.kind, "name": fault.name, "detail": fault.detail}
+        for severity, found in (("fault", faults), ("note", notes))
+        for fault in found
+    ]
+    write_table(path, ["severity", "kind", "name", "detail"], rows)
 
 
 def run_verification(splits: dict[str, Split], labels: list[str], output: Path, threads: int):
@@ -96,6 +96,7 @@ def run_statistics(splits: dict[str, Split], labels: list[str], output: Path, th
     """Write the table of images, the summaries and the picture."""
     from ..data.layout import check_faults
     from ..data.statistics import StatisticsTable, summarize
+    from ..utils.json_files import write_json
 
     for name, split in splits.items():
         check_faults(name, split)
@@ -106,6 +107,9 @@ def run_statistics(splits: dict[str, Split], labels: list[str], output: Path, th
         console.print(
             f"{len(pairs) - len(open_pairs)} of {len(pairs)} images are in {table.path} already.", markup=False
         )
+    changed = sum((name, pair.image_id) in table.rows for name, pair in open_pairs)
+    if changed:
+        console.print(f"{changed} images again: their label maps have changed.")
     with worker_threads(threads) as map_function, progress_bar() as progress:
         for _ in progress.track(
             table.compute(open_pairs, map_function), total=len(open_pairs), description="measuring"
@@ -117,7 +121,7 @@ def run_statistics(splits: dict[str, Split], labels: list[str], output: Path, th
     summaries = {name: summarize((row for row in rows if row["split"] == name), labels) for name in splits}
     if len(splits) > 1:
         summaries["all"] = summarize(rows, labels)
-    (output / "statistics.json").write_text(json.dumps(summaries, indent=2) + "\n", encoding="utf-8")
+    write_json(summaries, output / "statistics.json", indent=2)
     written = ["images.csv", "statistics.json"]
     if draw_distributions(rows, output / "distributions.png", labels):
         written.append("distributions.png")
@@ -136,11 +140,14 @@ def stats(
     labels: Labels = None,
     mask_values: MaskValues = None,
     verify_files: Annotated[bool, typer.Option("--verify", help="Check every file instead.")] = False,
-    threads: Annotated[int, typer.Option(help="Number of images to process at a time.", min=1)] = os.cpu_count() or 1,
+    threads: Annotated[
+        int | None, typer.Option(help="Number of images to process at a time. Default: one per processor.", min=1)
+    ] = None,
 ):
     """Measure sizes, complexity and pixel shares of a data set, or check all its files."""
     from ..data.class_names import data_classes, find_classes, read_categories
     from ..data.mask_values import with_mask_values
+    from ..utils.machine import count_processors
 
     try:
         splits = choose_splits(directory, split or [])
@@ -151,7 +158,7 @@ def stats(
             names = data_classes(directory, splits, labels).names
         splits = with_mask_values(splits, mask_values, names)
         output.mkdir(parents=True, exist_ok=True)
-        (run_verification if verify_files else run_statistics)(splits, names, output, threads)
+        (run_verification if verify_files else run_statistics)(splits, names, output, threads or count_processors())
     except (OSError, ValueError) as error:
         fail(error)
     except KeyboardInterrupt:

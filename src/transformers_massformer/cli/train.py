@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .console import console, fail, fail_interrupted
-from .options import model_option
+from .options import LENGTHS, given_names, model_option
 
 
 if TYPE_CHECKING:
@@ -57,9 +57,9 @@ def read_recipe(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        recipe = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML: {error}") from error
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except (yaml.YAMLError, UnicodeError) as error:
+        raise ValueError(f"{path} is not valid YAML in UTF-8: {error}") from error
     if not isinstance(recipe, dict):
         raise ValueError(f"{path} does not map options to values.")
     return recipe
@@ -88,17 +88,23 @@ def parse_arguments(recipe: dict[str, Any], given: list[str], name: str) -> tupl
     recipe, which overrides the defaults.
 
     Raises:
-        ValueError: If the recipe or the command line contains an unknown option.
+        ValueError: If the recipe or the command line contains an unknown option, or a list is given twice.
     """
     parser = option_parser()
     known = {action.dest for action in parser._actions}
     unknown = sorted(recipe.keys() - known)
     if unknown:
         raise ValueError(f"The recipe {name} contains unknown options: {', '.join(unknown)}.")
+    # Steps on the command line replace a recipe's epochs, and the other way round.
+    if any(name in given_names(given) for name in LENGTHS):
+        recipe = {name: value for name, value in recipe.items() if name not in LENGTHS}
     parser.set_defaults(**recipe)
     for action in parser._actions:
         if action.dest in recipe:
             action.required = False
+        # The parser would keep the last list alone.
+        if action.nargs == "+" and sum(text.split("=")[0] in action.option_strings for text in given) > 1:
+            raise ValueError(f"{action.option_strings[0]} is given twice. List all values after one.")
     parsed: Any = parser.parse_args_into_dataclasses(given, return_remaining_strings=True, look_for_args_file=False)
     *arguments, rest = parsed
     unknown = [text for text in rest if text.startswith("--")] or rest

@@ -1,6 +1,5 @@
 """Read and write label maps: PNG with class indices, or COCO format with a run-length encoded mask per class."""
 
-import json
 import math
 import os
 import re
@@ -14,6 +13,7 @@ import torch
 
 from ..utils.extras import require
 from ..utils.files import written_whole
+from ..utils.json_files import write_json
 from .formats import AnnotationFormat
 from .headers import read_annotation
 from .label_images import write_label_image
@@ -106,7 +106,13 @@ def coco_annotation(label_map: np.ndarray, labels: Sequence[str], file_name: str
     }
 
 
-def write_label_map(label_map: np.ndarray, path: Path, labels: Sequence[str], file_name: str, palette: bool = True):
+def write_label_map(
+    label_map: np.ndarray,
+    path: Path,
+    labels: Sequence[str],
+    file_name: str,
+    annotation_format: AnnotationFormat | None = None,
+):
     """
     Write a label map, so that the file is either complete or absent: in COCO format if its suffix is `.json`, else as
     a PNG of 8 bits per pixel.
@@ -116,16 +122,19 @@ def write_label_map(label_map: np.ndarray, path: Path, labels: Sequence[str], fi
         path (`Path`): The file.
         labels (`Sequence[str]`): Names of the classes.
         file_name (`str`): Name of the photograph.
-        palette (`bool`, *optional*, defaults to `True`): Whether a PNG has a palette or is plain grey.
+        annotation_format ([`AnnotationFormat`], *optional*): By default, that of the file's suffix.
 
     Raises:
         ValueError: If the format cannot hold the label map.
     """
-    if path.suffix != AnnotationFormat.coco_rle.suffix:
-        write_label_image(label_map, path, palette)
+    if annotation_format is None:
+        is_json = path.suffix == AnnotationFormat.coco_rle.suffix
+        annotation_format = AnnotationFormat.coco_rle if is_json else AnnotationFormat.png
+    if annotation_format is not AnnotationFormat.coco_rle:
+        write_label_image(label_map, path, palette=annotation_format is not AnnotationFormat.png_grey)
         return
     with written_whole(path) as partial:
-        partial.write_text(json.dumps(coco_annotation(label_map, labels, file_name)) + "\n", encoding="utf-8")
+        write_json(coco_annotation(label_map, labels, file_name), partial, indent=None)
 
 
 def run_lengths(counts: str) -> np.ndarray:

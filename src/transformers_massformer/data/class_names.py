@@ -300,6 +300,6 @@ def data_classes(
 
 
 def write_own_class_names(folder: str | Path, names: Sequence[str]):
-    """Write `classes.txt` beside written data, unless its classes are MaSS13K's."""
-    if not same_names(names, LABELS):
+    """Write `classes.txt` beside written data, unless its classes are MaSS13K's and the folder names no others."""
+    if not same_names(names, LABELS) or (Path(folder) / CLASSES_FILE).exists():
         write_class_names(folder, names)

@@ -6,7 +6,7 @@ import torch
 
 from .class_names import CLASS_FILES, category_faults, names_of_categories, read_class_names
 from .headers import read_annotation
-from .layout import LABEL_SUFFIXES, LABELS, describe_faults
+from .layout import LABEL_FOLDER, LABEL_SUFFIXES, LABELS, describe_faults
 from .reading import read_label
 
 
@@ -53,12 +53,14 @@ class LabelMapFolder:
     def class_names(self) -> list[str] | None:
         """
         Return the names of the label maps' classes in the order of ids: from `classes.txt` or `id2label.json` in the
-        folder, or from their categories in COCO format; `None` if nothing names them.
+        folder or beside a folder `annotations`, or from their categories in COCO format; `None` if nothing names them.
 
         Raises:
             ValueError: If names are malformed, or two label maps name a class differently.
         """
         names = read_class_names(self.folder)
+        if names is None and self.folder.name == LABEL_FOLDER:
+            names = read_class_names(self.folder.parent)
         paths = [path for paths in self.files.values() for path in paths if path.suffix == ".json"]
         categories = {
             path: {category["id"]: category["name"] for category in read_annotation(path)["categories"]}

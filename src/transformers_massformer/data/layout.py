@@ -233,5 +233,5 @@ def fingerprint(splits: dict[str, Split]) -> str:
     for split in splits.values():
         for path in (path for pair in split.pairs for path in (pair.image, pair.label)):
             status = path.stat()
-            digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+            digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()[:16]

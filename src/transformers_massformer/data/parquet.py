@@ -8,6 +8,7 @@ from typing import Any
 import datasets
 
 from ..utils.files import written_whole
+from ..utils.json_files import write_json
 from .headers import label_orientation, read_header, read_label_header, turned_png
 from .layout import Pair, Split, check_faults, check_pictures, fingerprint
 from .mass13k import MaSS13K
@@ -38,7 +39,7 @@ def embedded_example(pair: Pair) -> dict[str, Any]:
 def check_manifest(folder: Path, manifest: dict[str, Any]):
     """Refuse a folder with files of another preparation; record this one in a new folder."""
     path = folder / MANIFEST
-    if path.exists() and json.loads(path.read_text()) != manifest:
+    if path.exists() and json.loads(path.read_text(encoding="utf-8")) != manifest:
         raise ValueError(
             f"{folder} holds files made from other data or with another number of images per file. Choose another "
             "folder or remove this one."
@@ -46,7 +47,7 @@ def check_manifest(folder: Path, manifest: dict[str, Any]):
     if not path.exists():
         if any(folder.rglob("*.parquet")):
             raise ValueError(f"{folder} holds Parquet files of unknown origin. Choose another folder.")
-        path.write_text(json.dumps(manifest, indent=2) + "\n")
+        write_json(manifest, path, indent=2)
 
 
 def write_shard(pairs: list[Pair], path: Path):

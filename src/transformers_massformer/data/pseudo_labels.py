@@ -45,7 +45,7 @@ class PseudoLabelFiles:
                 f"{self.root} has no {self.manifest.name}: it was not written by `massformer label`, or labelling was "
                 "interrupted. Run the same command again."
             )
-        return json.loads(self.manifest.read_text())
+        return json.loads(self.manifest.read_text(encoding="utf-8"))
 
     def read_classes(self) -> dict[int, str]:
         """

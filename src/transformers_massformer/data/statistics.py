@@ -2,14 +2,15 @@
 
 import csv
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..utils.files import file_state, written_whole
+from ..utils.fingerprint import file_state, is_unchanged
+from ..utils.tables import read_table, write_table
 from .layout import IGNORE_INDEX, LABELS, Pair, Split
 from .mask_values import check_ids
 from .reading import read_label
@@ -138,10 +139,9 @@ def columns(labels: Iterable[str] = LABELS) -> list[str]:
     return [*fixed, *(f"{kind}_{label}" for kind in ("area", "perimeter", "ipq") for label in labels)]
 
 
-def label_state(pair: Pair) -> str:
-    """Return a text that changes when the label map is rewritten, or its values are mapped to other classes."""
-    mapped = "".join(f" {value}:{index}" for value, index in pair.mask_values or ())
-    return file_state(pair.label) + mapped
+def mapping_text(pair: Pair) -> str:
+    """Return how the stored values of a label map are mapped to classes, empty if they are class ids."""
+    return ",".join(f"{value}:{index}" for value, index in pair.mask_values or ())
 
 
 def table_row(split: str, pair: Pair, labels: Sequence[str]) -> dict[str, str]:
@@ -151,12 +151,13 @@ def table_row(split: str, pair: Pair, labels: Sequence[str]) -> dict[str, str]:
     Raises:
         ValueError: If the label map cannot be read, or has unknown labels.
     """
+    state = f"{file_state(pair.label)} {mapping_text(pair)}".rstrip()
     label, _ = read_label(pair.label, str(pair.label), pair.mask_values)
     found = image_statistics(label.numpy(), len(labels), str(pair.label))
     row = {
         "split": split,
         "image_id": pair.image_id,
-        "label_state": label_state(pair),
+        "label_state": state,
         "width": str(found.width),
         "height": str(found.height),
         "diagonal": f"{found.diagonal:.2f}",
@@ -167,6 +168,20 @@ def table_row(split: str, pair: Pair, labels: Sequence[str]) -> dict[str, str]:
         row[f"area_{label}"], row[f"perimeter_{label}"] = str(area), f"{perimeter:.2f}"
         row[f"ipq_{label}"] = f"{ipq:.6g}" if area else ""
     return row
+
+
+def is_usable(row: Mapping[str, str], labels: Sequence[str]) -> bool:
+    """Return whether a row has all columns, with numbers that a spreadsheet has not rewritten for another country."""
+    try:
+        [int(row[name]) for name in columns(labels) if name.startswith("area_")]
+        [
+            float(row[name] or 0)
+            for name in columns(labels)
+            if name.startswith(("perimeter_", "ipq_", "diagonal", "mipq"))
+        ]
+    except (KeyError, ValueError):
+        return False
+    return True
 
 
 class StatisticsTable:
@@ -183,21 +198,25 @@ class StatisticsTable:
         self.path, self.labels = Path(path), list(labels)
         self.rows: dict[tuple[str, str], dict[str, str]] = {}
         if self.path.exists():
+            rows = read_table(self.path, ("split", "image_id", "label_state"), "table of this command")
             # The last row of an interrupted run may be incomplete.
-            with self.path.open(newline="", encoding="utf-8") as file:
-                for row in csv.DictReader(file):
-                    if list(row) == columns(self.labels) and None not in row.values():
-                        self.rows[row["split"], row["image_id"]] = row
+            complete = len(rows) if self.path.read_bytes().endswith(b"\n") else -1
+            for _, row in rows[:complete]:
+                if is_usable(row, self.labels):
+                    self.rows[row["split"], row["image_id"]] = {name: row[name] for name in columns(self.labels)}
 
     def is_current(self, split: str, pair: Pair) -> bool:
         """Return whether the table has the image's row and the label map has not changed since."""
         row = self.rows.get((split, pair.image_id))
-        return row is not None and row["label_state"] == label_state(pair)
+        if row is None:
+            return False
+        state, _, mapped = row["label_state"].partition(" ")
+        return mapped == mapping_text(pair) and is_unchanged(pair.label, state)
 
     def compute(self, pairs: Iterable[tuple[str, Pair]], map_function: Any = map) -> Iterator[dict[str, str]]:
         """Compute the rows of pairs, with `map` or a parallel equivalent, and append them to the file."""
         self.write()
-        with self.path.open("a", newline="", encoding="utf-8") as file:
+        with self.path.open("a", newline="", encoding="utf-8", errors="surrogateescape") as file:
             writer = csv.DictWriter(file, columns(self.labels))
             for row in map_function(lambda item: table_row(*item, self.labels), pairs):
                 self.rows[row["split"], row["image_id"]] = row
@@ -212,10 +231,7 @@ class StatisticsTable:
 
     def write(self):
         """Write all rows in order; if interrupted, the file stays as it was."""
-        with written_whole(self.path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns(self.labels))
-            writer.writeheader()
-            writer.writerows(self.rows[key] for key in sorted(self.rows))
+        write_table(self.path, columns(self.labels), (self.rows[key] for key in sorted(self.rows)))
 
 
 def summarize(rows: Iterable[dict[str, str]], labels: Sequence[str] = LABELS) -> dict[str, Any]:

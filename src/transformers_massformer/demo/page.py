@@ -86,8 +86,8 @@ def likely_subject(result: Result) -> str:
 def viewer() -> gr.HTML:
     """Create the viewer without a photo."""
     return gr.HTML(
-        html_template=(VIEWER / "viewer.html").read_text(),
-        js_on_load=(VIEWER / "viewer.js").read_text(),
+        html_template=(VIEWER / "viewer.html").read_text(encoding="utf-8"),
+        js_on_load=(VIEWER / "viewer.js").read_text(encoding="utf-8"),
         apply_default_css=False,
         elem_id="viewer",
     )

@@ -25,6 +25,7 @@ from ..inference.segmenter import Segmentation, Segmenter
 from ..scenes import render_scene
 from ..scenes.photograph import encode_jpeg
 from ..utils.files import file_name
+from ..utils.names import file_names
 from ..utils.text import format_bytes
 from .deadline import Deadline
 from .uploads import read_upload
@@ -167,12 +168,13 @@ class Studio:
         timeout (`float`, *optional*, defaults to 300): Time limit in seconds for segmenting or editing a photo.
 
     Raises:
-        ValueError: If a limit is not above 0.
+        ValueError: If a limit is not above 0, or files of two classes would have the same name.
     """
 
     def __init__(self, segmenter: Segmenter, root: Path, max_megapixels: float = 50, timeout: float = 300):
         if not max_megapixels > 0:
             raise ValueError(f"max_megapixels must be above 0, got {max_megapixels}.")
+        file_names(segmenter.labels, "The model's classes")
         self.segmenter, self.max_megapixels = segmenter, max_megapixels
         self.shelf, self.deadline = Shelf(root), Deadline(timeout)
         if isinstance(segmenter.predictor, ModelPredictor):
@@ -279,7 +281,7 @@ class Studio:
             bokeh(photo, in_focus, strength).save(path, quality=JPEG_QUALITY)
 
         # The name is unique to the settings; otherwise browsers would show a cached, older file.
-        path = result.folder / f"{result.stem}_bokeh_{file_name('_'.join(focus))}_{strength:g}.jpg"
+        path = result.folder / f"{result.stem}_bokeh_{'~'.join(file_names(focus))}_{strength:g}.jpg"
         return self.edit(result, "Bokeh", path, focus, make)
 
     def edit(

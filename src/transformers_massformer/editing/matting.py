@@ -1,17 +1,24 @@
 """Refine mattes and estimate foreground colours with pymatting."""
 
+import importlib.util
 import os
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import PIL.Image
 import torch
 from scipy import ndimage, sparse
+from transformers.utils import logging
 
 from ..inference.mattes import as_array
 from ..inference.tiling import plan_tiles
+from ..utils.caches import is_writable, temporary_cache, user_cache
 from ..utils.extras import require
 
+
+logger = logging.get_logger(__name__)
 
 # Matte values at and beyond which a pixel counts as pure background or foreground: a model's scores hardly ever reach
 # 0 or 1.
@@ -26,6 +33,26 @@ COLOUR_VARIANCE = 1e-5
 TILE, OVERLAP = 512, 64
 
 
+def use_writable_cache():
+    """
+    Let numba, which pymatting needs, store its code among temporary files where it finds no other place: without one,
+    pymatting cannot be imported.
+    """
+    package = importlib.util.find_spec("pymatting")
+    if package is None or package.origin is None:
+        return
+    # The places where numba looks, in this order.
+    own = os.environ.get("NUMBA_CACHE_DIR")
+    places = [Path(own)] if own else [Path(package.origin).with_name("__pycache__"), user_cache() / "numba"]
+    if any(map(is_writable, places)):
+        return
+    folder = temporary_cache("numba")
+    logger.warning(f"numba finds no writable cache and uses {folder}. Set NUMBA_CACHE_DIR to a folder that lasts.")
+    os.environ["NUMBA_CACHE_DIR"] = str(folder)
+    if "numba" in sys.modules:
+        sys.modules["numba"].config.reload_config()
+
+
 def matting_library() -> Any:
     """
     Import pymatting, whose first import takes a minute because it compiles code.
@@ -33,6 +60,7 @@ def matting_library() -> Any:
     Raises:
         ImportError: If pymatting is not installed.
     """
+    use_writable_cache()
     # By default numba starts an OpenMP thread per core, and PyTorch would use that number from then on.
     os.environ.setdefault("NUMBA_NUM_THREADS", str(torch.get_num_threads()))
     return require("pymatting", "editing", "Matting (refined mattes, cut-outs, bokeh)")

@@ -10,9 +10,11 @@ import torch
 
 from ..metrics import Counts, class_scores
 from ..metrics.tables import SCORES, format_score
-from ..utils.names import list_names, match_names
+from ..utils.names import list_names, same_names
 
 
+# Entries of results.json.
+NEEDED = ("images", "data", "scores", "counting", "labels", "split")
 # Number of bootstrap samples computed at a time.
 CHUNK = 200
 
@@ -31,43 +33,48 @@ def read_result(path: str | Path) -> dict[str, Any]:
         raise FileNotFoundError(f"There is no file {path}. Write one with `massformer evaluate`.")
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
-        if not {"images", "scores", "counting", "labels"} <= result.keys():
-            raise ValueError("it lacks images, scores, counting or labels")
+        if not set(NEEDED) <= result.keys():
+            raise ValueError(f"it lacks {', '.join(name for name in NEEDED if name not in result)}")
     except (ValueError, AttributeError) as error:
-        raise ValueError(f"{path} was not written by `massformer evaluate`: {error}.") from error
+        raise ValueError(
+            f"{path} was not written by this version of `massformer evaluate`: {error}. Run it again."
+        ) from error
     return result
 
 
 def check_comparable(results: Mapping[str, Mapping[str, Any]]):
-    """Raise a `ValueError` unless all results have the same images, classes and settings."""
+    """Raise a `ValueError` unless all results have the same split, images, label maps, classes and settings."""
     (first, reference), *others = results.items()
     for name, result in others:
-        if None in match_names(result["labels"], reference["labels"], name, first) or (
-            len(result["labels"]) != len(reference["labels"])
-        ):
+        # Both are of the same label maps, in which an id cannot have two names.
+        if not same_names(result["labels"], reference["labels"]):
             raise ValueError(
-                f"{name} and {first} differ in the names of the classes: {list_names(result['labels'])}; and "
+                f"{name} and {first} differ in the names of the data's classes: {list_names(result['labels'])}; and "
                 f"{list_names(reference['labels'])}. Evaluate both with the same --labels."
             )
-        if result["counting"] != reference["counting"]:
-            raise ValueError(
-                f"{name} and {first} differ in counting: {result['counting']} and {reference['counting']}."
-            )
+        for what in ("split", "counting"):
+            if result[what] != reference[what]:
+                raise ValueError(f"{name} and {first} differ in {what}: {result[what]} and {reference[what]}.")
         if result["images"].keys() != reference["images"].keys():
             differing = sorted(result["images"].keys() ^ reference["images"].keys())
             raise ValueError(
                 f"{name} and {first} cover different images: {len(differing)} are in only one of them, such as "
                 f"{', '.join(differing[:3])}."
             )
-        for image, counts in result["images"].items():
-            if sum(counts[2]) != sum(reference["images"][image][2]):
-                raise ValueError(f"{name} and {first} were scored against different label maps of {image}.")
+        for position, what in enumerate(("photographs", "label maps")):
+            differing = [
+                image for image, data in result["data"].items() if data[position] != reference["data"][image][position]
+            ]
+            if differing:
+                raise ValueError(
+                    f"{name} and {first} were made from different {what}: {len(differing)}, such as "
+                    f"{', '.join(differing[:3])}. Evaluate both on the same data."
+                )
 
 
-def image_counts(result: Mapping[str, Any], labels: Sequence[str]) -> Counts:
-    """Return counts of shape `(num_images, num_labels)`, sorted by image name, with the classes in a given order."""
-    counts = torch.tensor([result["images"][name] for name in sorted(result["images"])])
-    return Counts.from_tensor(counts[..., match_names(labels, result["labels"], "the first result", "the result")])
+def image_counts(result: Mapping[str, Any]) -> Counts:
+    """Return counts of shape `(num_images, num_labels)`, sorted by image name."""
+    return Counts.from_tensor(torch.tensor([result["images"][name] for name in sorted(result["images"])]))
 
 
 def mean_scores(counts: Counts) -> torch.Tensor:
@@ -128,7 +135,7 @@ def compare(
     rows: list[dict[str, Any]] = []
     weights, reference = None, None
     for name, result in results.items():
-        counts = image_counts(result, next(iter(results.values()))["labels"])
+        counts = image_counts(result)
         if weights is None:
             weights = bootstrap_weights(len(counts.intersection), samples, seed)
         means, sampled = mean_scores(counts.sum()), bootstrap_scores(counts, weights)

@@ -1,6 +1,6 @@
 """Store the counts of each image, so that an interrupted evaluation can resume."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ..metrics import Counts
+from ..utils.fingerprint import are_unchanged, content_of
 from ..utils.resuming import claim, clear_records, read_records
 
 
@@ -21,13 +22,15 @@ class ImageRecord:
 
     Attributes:
         image_id (`str`): Name of the image.
-        state (`str`): State of its files, which changes when one of them is rewritten.
+        state (`str`): State of its files, see [`files_state`]; the first is the photograph's.
+        label_content (`str`): Hash of the label map's pixels, whatever its format.
         width (`int`), height (`int`): Size of the image in pixels.
         counts ([`Counts`]): Counts of shape `(num_labels,)`.
     """
 
     image_id: str
     state: str
+    label_content: str
     width: int
     height: int
     counts: Counts
@@ -40,7 +43,13 @@ class ImageRecord:
     def from_json(cls, fields: dict[str, Any]) -> "ImageRecord":
         """Create a record from the values of [`ImageRecord.to_json`]."""
         counts = Counts.from_tensor(torch.tensor(fields["counts"]))
-        return cls(fields["image_id"], fields["state"], fields["width"], fields["height"], counts)
+        values: dict[str, Any] = {**fields, "counts": counts}
+        return cls(**values)
+
+    @property
+    def data(self) -> list[str]:
+        """Return hashes of the photograph's file and the label map's pixels, by which results are compared."""
+        return [content_of(self.state.split()[0]), self.label_content]
 
 
 def begin(folder: Path, identity: Mapping[str, Any], overwrite: bool):
@@ -59,19 +68,19 @@ def begin(folder: Path, identity: Mapping[str, Any], overwrite: bool):
         clear_records(folder)
 
 
-def read_image_records(folder: Path, states: Mapping[str, str]) -> dict[str, ImageRecord]:
+def read_image_records(folder: Path, files: Mapping[str, Sequence[Path]]) -> tuple[dict[str, ImageRecord], int]:
     """
     Read the records of images whose files have not changed since, written by any process.
 
     Args:
         folder (`Path`): Folder of the evaluation.
-        states (`Mapping[str, str]`): Current states of the images' files by image name.
+        files (`Mapping[str, Sequence[Path]]`): The images' files by image name.
 
     Returns:
-        `dict[str, ImageRecord]`: The records by image name.
+        `tuple[dict[str, ImageRecord], int]`: The records by image name, and the number of images that have a record,
+        but other files by now.
     """
-    return {
-        fields["image_id"]: ImageRecord.from_json(fields)
-        for fields in read_records(folder)
-        if states.get(fields["image_id"]) == fields["state"]
-    }
+    # Of several records, the last one.
+    last = {fields["image_id"]: fields for fields in read_records(folder) if fields["image_id"] in files}
+    current = {name: fields for name, fields in last.items() if are_unchanged(files[name], fields["state"])}
+    return {name: ImageRecord.from_json(fields) for name, fields in current.items()}, len(last) - len(current)

@@ -1,7 +1,5 @@
 """Format scores, and write results as JSON, tables and CSV."""
 
-import csv
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,31 +8,33 @@ from typing import Any
 from ..metrics import Counts, CountSettings, class_scores, score
 from ..metrics.tables import SCORES, class_table
 from ..utils.files import written_whole
+from ..utils.json_files import write_json
+from ..utils.tables import write_table
 from ..utils.text import markdown_table
 from .records import ImageRecord
 
 
-def results(identity: Mapping[str, Any], records: Sequence[ImageRecord]) -> dict[str, Any]:
+def results(model: str, identity: Mapping[str, Any], records: Sequence[ImageRecord]) -> dict[str, Any]:
     """
     Return the results of an evaluation, independent of when and where it ran: its settings, the scores, and the counts
     of each image, from which scores can be recomputed and compared.
 
     Args:
+        model (`str`): Name of the model.
         identity (`Mapping[str, Any]`): Settings that identify the evaluation.
         records (`Sequence[ImageRecord]`): Records of all images.
     """
     counts = Counts.stack([record.counts for record in records])
+    settings = dict(identity)
+    files = settings.pop("model", [])
     return {
-        **identity,
+        "model": model,
+        "files": files,
+        **settings,
         "scores": score(counts, CountSettings(**identity["counting"])),
         "images": {record.image_id: record.counts.to_tensor().tolist() for record in records},
+        "data": {record.image_id: record.data for record in records},
     }
-
-
-def write_json(values: Any, path: Path):
-    """Write values to a JSON file."""
-    with written_whole(path) as partial:
-        partial.write_text(json.dumps(values, indent=1) + "\n")
 
 
 def latex_escaped(text: str) -> str:
@@ -84,10 +84,7 @@ def image_rows(records: Iterable[ImageRecord], labels: Sequence[str]) -> list[di
 def write_image_csv(records: Sequence[ImageRecord], labels: Sequence[str], path: Path):
     """Write the scores of each image to a CSV file."""
     rows = image_rows(records, labels)
-    with written_whole(path) as partial, partial.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_table(path, list(rows[0]), rows)
 
 
 def write_report(title: str, result: Mapping[str, Any], records: Sequence[ImageRecord], folder: Path):
@@ -107,7 +104,7 @@ def write_report(title: str, result: Mapping[str, Any], records: Sequence[ImageR
         ("classes.tex", latex_class_table(title, labels, scores)),
     ):
         with written_whole(folder / name) as partial:
-            partial.write_text(text)
+            partial.write_text(text, encoding="utf-8", errors="backslashreplace")
     write_image_csv(records, labels, folder / "images.csv")
 
 

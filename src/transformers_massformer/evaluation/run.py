@@ -1,6 +1,7 @@
 """Evaluate image by image, in one of several processes."""
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,28 +16,20 @@ from ..data.layout import Pair
 from ..data.mask_values import MaskValues, check_ids
 from ..data.reading import lay_on_photo, read_label, read_pair
 from ..images import read_photo
+from ..inference.identity import prediction_settings
 from ..inference.predictor import UNLABELLED, Predictor
 from ..metrics import CountSettings, count_image
-from ..utils.files import file_state
+from ..utils.fingerprint import files_state
 from .records import ImageRecord
 
 
 Source = Predictor | LabelMapFolder
 
 
-def model_state(model: str | Path) -> list[list[str]]:
-    """Return the names and states of a model's files; none for a name on the Hub."""
-    path = Path(model)
-    files = [path] if path.is_file() else sorted(p for p in path.glob("*") if p.suffix in (".json", ".safetensors"))
-    return [[path.name, file_state(path)] for path in files]
-
-
-def pair_state(pair: Pair, predictor: Source) -> str:
-    """Return a text that changes when the photograph, its label map or its prediction is written again."""
+def pair_files(pair: Pair, predictor: Source) -> list[Path]:
+    """Return the files that the result of a pair is made from: photograph, label map, and prediction, if it is one."""
     files = [pair.image, pair.label]
-    if isinstance(predictor, LabelMapFolder):
-        files.append(predictor.file(pair.image_id))
-    return " ".join(file_state(path) for path in files)
+    return [*files, predictor.file(pair.image_id)] if isinstance(predictor, LabelMapFolder) else files
 
 
 class Evaluator:
@@ -100,6 +93,8 @@ class Evaluator:
             ValueError: If a file cannot be used.
             MemoryError: If the photograph does not fit into memory.
         """
+        # Before they are read, so that a change meanwhile is noticed the next time.
+        state = files_state(pair_files(pair, self.predictor))
         image, label = self.read(pair)
         check_ids(label.numpy(), self.num_labels, str(pair.label), self.settings.ignore_index)
         prediction = self.predict(pair, image, (label.shape[0], label.shape[1]))
@@ -108,7 +103,8 @@ class Evaluator:
         except ValueError as error:
             raise ValueError(f"{pair.label}: {error}") from error
         height, width = label.shape
-        record = ImageRecord(pair.image_id, pair_state(pair, self.predictor), width, height, counts)
+        content = hashlib.sha256(label.numpy().tobytes()).hexdigest()
+        record = ImageRecord(pair.image_id, state, content, width, height, counts)
         return record, image, label, prediction
 
     def records(self, pairs: Sequence[Pair]) -> Iterator[ImageRecord]:
@@ -128,7 +124,6 @@ def describe(
 ) -> dict[str, Any]:
     """Return the settings that identify an evaluation when resuming."""
     described: dict[str, Any] = {
-        "model": model,
         "split": split,
         "labels": list(labels),
         "label_map": mapping,
@@ -137,10 +132,8 @@ def describe(
     if mask_values is not None:
         described["mask_values"] = mask_values
     if isinstance(predictor, LabelMapFolder):
-        described["allows_unlabelled"] = predictor.allows_unlabelled
+        described |= {"model": str(predictor.folder.resolve()), "allows_unlabelled": predictor.allows_unlabelled}
     else:
-        described["dtype"] = str(predictor.dtype).removeprefix("torch.")
-        described["device"] = predictor.device.type
-        described["prediction"] = dataclasses.asdict(predictor.options)
-        described["files"] = model_state(model)
+        prediction = prediction_settings(model, predictor.options, predictor.dtype)
+        described |= {"model": prediction.pop("model"), "prediction": prediction}
     return json.loads(json.dumps(described))

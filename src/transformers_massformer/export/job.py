@@ -17,6 +17,7 @@ from ..inference.predictor import ModelPredictor
 from ..models.image_processing_massformer import MaSSFormerImageProcessor
 from ..scenes import render_scene
 from ..utils.files import written_whole
+from ..utils.json_files import write_json
 from .check import Agreement, agreement, measure
 from .libraries import onnx_exporter, onnx_runtime
 from .network import export_network
@@ -202,6 +203,5 @@ def export_onnx(
             "performance": measure(partial, timed),
             "versions": {"torch": torch.__version__, "onnx": onnx.__version__, "onnxruntime": runtime.__version__},
         }
-        with written_whole(output.with_suffix(".json")) as report_path:
-            report_path.write_text(json.dumps(report, indent=2) + "\n")
+        write_json(report, output.with_suffix(".json"), indent=2)
     return report

@@ -23,6 +23,10 @@ from ..models.configuration_massformer import MaSSFormerConfig
 from ..utils.names import names_in_order
 
 
+# Names of models on the Hub, with or without an owner.
+HUB_NAME = r"[\w.-]+(/[\w.-]+)?"
+
+
 def default_device() -> str:
     """Return the fastest device available: CUDA, Apple's GPU, or the CPU."""
     if torch.cuda.is_available():
@@ -68,7 +72,7 @@ def load_model(model: str | Path) -> tuple[PreTrainedModel, Any]:
         ValueError: If it is not a segmentation model.
     """
     path = Path(model)
-    is_hub_name = isinstance(model, str) and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model)
+    is_hub_name = isinstance(model, str) and re.fullmatch(HUB_NAME, model)
     if not path.is_dir() and not is_hub_name:
         raise FileNotFoundError(f"There is no model folder {model}.")
     if path.is_dir() and not list(path.glob("*.safetensors")):

@@ -2,12 +2,11 @@
 
 import contextlib
 import math
-from pathlib import Path
 
-import psutil
 import torch
 
 from ..models.configuration_massformer import MaSSFormerConfig
+from ..utils.machine import free_memory
 from ..utils.process_memory import reset_resident_peak, resident_peak
 
 
@@ -56,12 +55,7 @@ def available_memory(device: torch.device) -> int:
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + cached
-    available = psutil.virtual_memory().available
-    group = Path("/sys/fs/cgroup")
-    with contextlib.suppress(OSError, ValueError):
-        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
-        available = min(available, limit - used)
-    return available
+    return free_memory()
 
 
 def least_memory(config: MaSSFormerConfig, height: int, width: int, dtype: torch.dtype) -> int:

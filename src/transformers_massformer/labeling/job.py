@@ -3,27 +3,33 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import PIL.Image
 
+from ..data.class_names import write_class_names
 from ..data.label_images import write_label_image
-from ..data.layout import IGNORE_INDEX, LABELS, Pair
+from ..data.layout import IGNORE_INDEX, Pair
 from ..data.pseudo_labels import PseudoLabelFiles
 from ..data.reading import read_pair
-from ..utils.files import file_state, written_whole
+from ..utils.files import written_whole
+from ..utils.fingerprint import are_unchanged, files_state
+from ..utils.names import find_name, list_names, name_key, same_names
 from ..utils.resuming import RecordWriter, claim, clear_records, read_records
 from .instances import Instance
 from .labeler import Labeler
 from .manifest import PhotoRecord, manifest, write_manifest
 from .merging import combined_label_map, pseudo_label_map
-from .review import Reviewable, contact_sheet, decide, draw_cell, write_review_list
+from .review import Decision, Reviewable, contact_sheet, decide, draw_cell, write_review_list
 
 
 IDENTITY_FILE, REVIEW_LIST, SHEETS_FOLDER = "labeling.json", "review.csv", "review"
 # Records are read in the order of their names: review's records follow those of the labeling processes, 0, 1, ...
 REVIEW_RECORDS = "review"
+# Class whose pixels may get a new class.
+OTHERS = "others"
 CELLS_PER_SHEET = 20
 
 
@@ -39,9 +45,9 @@ class Photo:
         return self.split, self.pair.image_id
 
     @property
-    def state(self) -> str:
-        """Return a text that changes when the photo or its label map is rewritten."""
-        return f"{file_state(self.pair.image)} {file_state(self.pair.label)}"
+    def files(self) -> list[Path]:
+        """The files that its results are made from."""
+        return [self.pair.image, self.pair.label]
 
 
 class LabelJob:
@@ -54,6 +60,10 @@ class LabelJob:
         classes (`Mapping[int, str]`): Names of the new classes by id.
         labels (`Sequence[str]`): Names of all classes, including the new ones.
         relabel_all (`bool`): Whether a new class may replace every class, or only "others".
+        added (`Mapping[int, str]`, *optional*): Classes that earlier labeling runs added, by id.
+
+    Raises:
+        ValueError: If there is no class "others" to replace, or there are more classes than ids.
     """
 
     def __init__(
@@ -63,16 +73,23 @@ class LabelJob:
         classes: Mapping[int, str],
         labels: Sequence[str],
         relabel_all: bool,
+        added: Mapping[int, str] = MappingProxyType({}),
     ):
-
+        others = find_name(OTHERS, labels)
+        if others is None and not relabel_all:
+            raise ValueError(
+                f"The data has no class {OTHERS!r} whose pixels could get the new class: it has {', '.join(labels)}. "
+                "Pass --relabel all, so that any class may."
+            )
+        if len(labels) > IGNORE_INDEX:
+            raise ValueError(f"A label map holds at most {IGNORE_INDEX} classes; with the new ones, {len(labels)}.")
         self.output, self.files = output, PseudoLabelFiles(output)
         self.photos, self.classes, self.labels = list(photos), dict(classes), list(labels)
         self.relabel_all = relabel_all
-
-    @property
-    def added(self) -> dict[int, str]:
-        """Return the classes missing from the original data, added by this and by earlier labeling runs."""
-        return {index: label for index, label in enumerate(self.labels) if index >= len(LABELS)}
+        # Classes missing from the original data, added by this and by earlier labeling runs.
+        self.added = {**added, **self.classes}
+        # Id of the pixels outside of all objects.
+        self.elsewhere = IGNORE_INDEX if others is None else others
 
     def begin(self, identity: Mapping[str, Any], overwrite: bool):
         """
@@ -86,14 +103,20 @@ class LabelJob:
             self.files.manifest.unlink(missing_ok=True)
 
     def done(self) -> dict[tuple[str, str], PhotoRecord]:
-        """Return the last record of each photo that has not changed since, by split and name."""
-        states = {photo.key: photo.state for photo in self.photos}
-        records = (PhotoRecord(**fields) for fields in read_records(self.output))
+        """Return the last record of each photo that has not changed since and whose label maps exist, by its key."""
+        found = (PhotoRecord(**fields) for fields in read_records(self.output))
+        records = {(record.split, record.image_id): record for record in found}
         return {
-            (record.split, record.image_id): record
-            for record in records
-            if states.get((record.split, record.image_id)) == record.state
+            photo.key: records[photo.key]
+            for photo in self.photos
+            if photo.key in records
+            and all(path.is_file() for path in self.outputs(photo))
+            and are_unchanged(photo.files, records[photo.key].state)
         }
+
+    def outputs(self, photo: Photo) -> list[Path]:
+        """Return the label maps of a photo: that of the new classes alone, and the combined one."""
+        return [self.files.alone(*photo.key), self.files.combined(*photo.key)]
 
     def read(self, photo: Photo) -> tuple[PIL.Image.Image, np.ndarray]:
         """
@@ -114,19 +137,27 @@ class LabelJob:
             )
         return image, label_map
 
-    def write(self, photo: Photo, label_map: np.ndarray, instances: Sequence[Instance], writer: RecordWriter):
-        """Write a photo's label maps and then its record, which marks the photo as finished."""
+    def write(
+        self, photo: Photo, state: str, label_map: np.ndarray, instances: Sequence[Instance], writer: RecordWriter
+    ):
+        """
+        Write a photo's label maps and then its record, which marks the photo as finished.
+
+        Args:
+            photo ([`Photo`]): The photo.
+            state (`str`): State of its files, from before they were read.
+            label_map (`np.ndarray` of shape `(height, width)`): Its label map.
+            instances (`Sequence[Instance]`): Its objects.
+            writer ([`RecordWriter`]): Where to record it.
+        """
         height, width = label_map.shape
-        pseudo_labels = pseudo_label_map(instances, (height, width))
-        combined = combined_label_map(label_map, pseudo_labels, IGNORE_INDEX, self.relabel_all)
+        pseudo_labels = pseudo_label_map(instances, (height, width), self.elsewhere)
+        combined = combined_label_map(label_map, pseudo_labels, IGNORE_INDEX, self.relabel_all, self.elsewhere)
         split, image_id = photo.key
-        for path, values in (
-            (self.files.alone(split, image_id), pseudo_labels),
-            (self.files.combined(split, image_id), combined),
-        ):
+        for path, values in zip(self.outputs(photo), (pseudo_labels, combined), strict=True):
             write_label_image(values, path)
         annotations = [instance.to_coco() for instance in instances]
-        record = PhotoRecord(split, image_id, str(photo.pair.image), photo.state, width, height, annotations)
+        record = PhotoRecord(split, image_id, str(photo.pair.image), state, width, height, annotations)
         writer.write(vars(record))
 
     def label(
@@ -143,15 +174,36 @@ class LabelJob:
             read = []
             for photo in photos[start : start + size]:
                 try:
-                    read.append((photo, *self.read(photo)))
+                    state = files_state(photo.files)
+                    read.append((photo, state, *self.read(photo)))
                 except (OSError, ValueError) as error:
                     yield photo, error
-            images = [image for _, image, _ in read]
-            for (photo, _, label_map), instances in zip(read, labeler(images, prompts), strict=True):
-                self.write(photo, label_map, instances, writer)
+            images = [image for _, _, image, _ in read]
+            for (photo, state, _, label_map), instances in zip(read, labeler(images, prompts), strict=True):
+                self.write(photo, state, label_map, instances, writer)
                 yield photo, len(instances)
 
-    def review(self, decisions: Mapping[tuple[str, str, int], bool]) -> int:
+    def check_reviewed(self, info: Mapping[str, Any]):
+        """
+        Check that the folder was labelled for the classes of this run.
+
+        Args:
+            info (`Mapping[str, Any]`): Description of the run in the folder's manifest.
+
+        Raises:
+            ValueError: If it was labelled for other classes, or their ids differ.
+        """
+        found = [*info["known"], *info["classes"]]
+        if not same_names(found, self.labels):
+            raise ValueError(
+                f"{self.output} was labelled with {' '.join(f'--class {name}' for name in info['classes'])} on data "
+                f"with {list_names(info['known'])}; now the classes are {list_names(self.labels)}. Give the same "
+                "--class, in the same order, and data with the same classes."
+            )
+        if (info["relabel"] == "all") != self.relabel_all:
+            raise ValueError(f"{self.output} was labelled with --relabel {info['relabel']}. Pass the same.")
+
+    def review(self, decisions: Mapping[tuple[str, str, int], Decision]) -> int:
         """
         Rewrite the label maps whose review decisions changed.
 
@@ -162,14 +214,26 @@ class LabelJob:
             `int`: Number of objects whose decision changed.
 
         Raises:
-            ValueError: If an object of the list does not exist.
+            ValueError: If an object of the list does not exist, or is listed with another class.
         """
         records, changed = self.done(), 0
-        for split, image_id, number in decisions:
+        missing = [photo.pair.image_id for photo in self.photos if photo.key not in records]
+        if missing:
+            raise ValueError(
+                f"{len(missing)} photos, such as {missing[0]}, have no result that fits their present files. Run the "
+                "labelling again, and then apply the review list."
+            )
+        for (split, image_id, number), decision in decisions.items():
             record = records.get((split, image_id))
             if record is None or number >= len(record.annotations):
                 raise ValueError(
                     f"The review list names object {number} of {image_id} in {split}, which does not exist."
+                )
+            name = self.classes[record.instances[number].class_id]
+            if decision.class_name and name_key(decision.class_name) != name_key(name):
+                raise ValueError(
+                    f"The review list calls object {number} of {image_id} in {split} {decision.class_name!r}, but it "
+                    f"is a {name!r}. Review accepts or rejects objects; it cannot change their class."
                 )
         with RecordWriter(self.output, REVIEW_RECORDS) as writer:
             for photo in self.photos:
@@ -177,7 +241,8 @@ class LabelJob:
                 decided = decide(instances, decisions, *photo.key)
                 differing = sum(new != old for new, old in zip(decided, instances, strict=True))
                 if differing:
-                    self.write(photo, self.read(photo)[1], decided, writer)
+                    state = files_state(photo.files)
+                    self.write(photo, state, self.read(photo)[1], decided, writer)
                     changed += differing
         return changed
 
@@ -205,6 +270,7 @@ class LabelJob:
         reviewables = self.reviewables(records)
         write_review_list(reviewables, self.output / REVIEW_LIST)
         self.write_sheets(reviewables, sheets)
+        write_class_names(self.output, self.labels)
         # The manifest comes last because it marks the folder as finished.
         write_manifest(self.files.manifest, manifest(records, self.added, info))
         return reviewables
@@ -213,7 +279,7 @@ class LabelJob:
         """Replace the contact sheets: crops around evenly spaced objects."""
         folder = self.output / SHEETS_FOLDER
         for old in folder.glob("*.jpg"):
-            old.unlink()
+            old.unlink(missing_ok=True)
         wanted = min(count * CELLS_PER_SHEET, len(reviewables))
         chosen = [reviewables[index * len(reviewables) // wanted] for index in range(wanted)]
         by_key = {photo.key: photo for photo in self.photos}

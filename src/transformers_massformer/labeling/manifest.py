@@ -1,12 +1,11 @@
 """Write all objects of a labeling run to one file in COCO format."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..utils.files import written_whole
+from ..utils.json_files import write_json
 from .instances import Instance
 
 
@@ -19,7 +18,7 @@ class PhotoRecord:
         split (`str`): Split of the photo.
         image_id (`str`): Name of the photo.
         file (`str`): File of the photo.
-        state (`str`): Text that changes when the photo or its label map is rewritten.
+        state (`str`): State of the photo and its label map, see [`files_state`].
         width (`int`): Width of the upright photo in pixels.
         height (`int`): Height of the upright photo in pixels.
         annotations (`list[dict]`): The objects, from [`Instance.to_coco`].
@@ -69,5 +68,4 @@ def manifest(records: Sequence[PhotoRecord], classes: Mapping[int, str], info: M
 
 def write_manifest(path: Path, content: Mapping[str, Any]):
     """Write a manifest as JSON."""
-    with written_whole(path) as partial:
-        partial.write_text(json.dumps(content, indent=1) + "\n")
+    write_json(content, path)

@@ -1,9 +1,9 @@
 """Let people review objects: contact sheets to look at and a list of objects to accept or reject."""
 
-import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import PIL.Image
@@ -11,7 +11,7 @@ import PIL.ImageDraw
 import PIL.ImageFont
 
 from ..data.annotations import decode_mask
-from ..utils.files import written_whole
+from ..utils.tables import read_table, write_table
 from .instances import Instance
 
 
@@ -23,6 +23,13 @@ CELL_SIZE, TEXT_HEIGHT, CELLS_PER_ROW = 384, 18, 4
 ACCEPTED_COLOUR, REJECTED_COLOUR = (255, 0, 170), (230, 40, 0)
 # Side of the square that a cell shows, relative to the longer side of the object's box.
 SURROUNDINGS = 2.0
+
+
+class Decision(NamedTuple):
+    """Whether an object is accepted, and the class that the review list names, if any."""
+
+    accepted: bool
+    class_name: str
 
 
 @dataclass(frozen=True)
@@ -56,13 +63,10 @@ class Reviewable:
 
 def write_review_list(reviewables: Iterable[Reviewable], path: Path):
     """Write the review list: a row per object, with the decision to edit in the last column."""
-    with written_whole(path) as partial, partial.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(each.row() for each in reviewables)
+    write_table(path, COLUMNS, (each.row() for each in reviewables))
 
 
-def read_review_list(path: Path) -> dict[tuple[str, str, int], bool]:
+def read_review_list(path: Path) -> dict[tuple[str, str, int], Decision]:
     """
     Read the decisions of a review list.
 
@@ -70,38 +74,35 @@ def read_review_list(path: Path) -> dict[tuple[str, str, int], bool]:
         path (`Path`): The list. Objects without a row keep their decision.
 
     Returns:
-        `dict`: Whether an object is accepted, by split, name of the photo and number of the object.
+        `dict[tuple, Decision]`: Decisions by split, name of the photo and number of the object.
 
     Raises:
         FileNotFoundError: If the file does not exist.
         ValueError: If a column is missing or a decision is invalid.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no review list at {path}.")
     decisions = {}
-    with path.open(newline="") as file:
-        reader = csv.DictReader(file)
-        missing = {"split", "image_id", "instance", "decision"} - set(reader.fieldnames or ())
-        if missing:
-            raise ValueError(f"{path} is not a review list: it lacks the columns {', '.join(sorted(missing))}.")
-        for row in reader:
-            decision = row["decision"].strip().lower()
-            if decision not in (ACCEPT, REJECT) or not row["instance"].isdigit():
-                raise ValueError(
-                    f"{path}, line {reader.line_num}: the decision on object {row['instance']!r} is "
-                    f"{row['decision']!r}; it must be {ACCEPT} or {REJECT}."
-                )
-            decisions[row["split"], row["image_id"], int(row["instance"])] = decision == ACCEPT
+    for line, row in read_table(path, ("split", "image_id", "instance", "decision"), "review list"):
+        decision, number = row["decision"].strip().lower(), row["instance"].strip()
+        if decision not in (ACCEPT, REJECT) or not number.isdecimal():
+            raise ValueError(
+                f"{path}, line {line}: the decision on object {row['instance']!r} is {row['decision']!r}; it must be "
+                f"{ACCEPT} or {REJECT}."
+            )
+        key = row["split"].strip(), row["image_id"], int(number)
+        found = Decision(decision == ACCEPT, (row.get("class") or "").strip())
+        if decisions.setdefault(key, found).accepted != found.accepted:
+            raise ValueError(f"{path}, line {line}: object {number} of {key[1]} is both accepted and rejected.")
     return decisions
 
 
 def decide(
-    instances: Sequence[Instance], decisions: Mapping[tuple[str, str, int], bool], split: str, image_id: str
+    instances: Sequence[Instance], decisions: Mapping[tuple[str, str, int], Decision], split: str, image_id: str
 ) -> list[Instance]:
     """Apply review decisions to the objects of a photo."""
     decided = []
     for number, instance in enumerate(instances):
-        accepted = decisions.get((split, image_id, number), instance.accepted)
+        decision = decisions.get((split, image_id, number))
+        accepted = instance.accepted if decision is None else decision.accepted
         if accepted != instance.accepted:
             instance = instance.decided(accepted, "" if accepted else "review")
         decided.append(instance)

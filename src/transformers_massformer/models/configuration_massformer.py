@@ -13,12 +13,15 @@
 # limitations under the License.
 """MaSSFormer model configuration"""
 
+from dataclasses import fields
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 from transformers.utils import auto_docstring
+
+from .arguments import UnknownArgumentError, close_names
 
 
 # The class order of MaSS13K: "others" is a real class, not a background to be ignored.
@@ -42,6 +45,13 @@ class SegmentationLabelsMixin:
 
     def __post_init__(self, **kwargs):
         config: Any = self
+        # Checkpoints may have fields of their own, which the library keeps, but not misspelled ones of this class.
+        known = {field.name for field in fields(config)} | {"num_labels"}
+        for name in kwargs.keys() - known:
+            if not hasattr(config, name) and close_names(name, known):
+                raise UnknownArgumentError(
+                    f"{type(self).__name__} has no field {name}; did you mean {close_names(name, known)[0]}?"
+                )
         if config.id2label is None and kwargs.get("num_labels") is None:
             config.id2label = dict(enumerate(MASS13K_LABELS))
             config.label2id = {label: index for index, label in config.id2label.items()}

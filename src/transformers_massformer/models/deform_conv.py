@@ -13,6 +13,7 @@
 # limitations under the License.
 """Modulated deformable convolution (Deformable ConvNets v2, arXiv:1811.11168), with several engines"""
 
+import functools
 import os
 from typing import Any
 
@@ -25,7 +26,7 @@ from torchvision.ops import deform_conv2d
 from transformers.utils import logging
 from transformers.utils.import_utils import is_tracing
 
-from .deform_conv_triton import is_triton_available, triton_deform_conv2d
+from .deform_conv_triton import is_triton_available, launch_probe, triton_deform_conv2d
 
 
 logger = logging.get_logger(__name__)
@@ -293,6 +294,27 @@ ENGINES = {
 }
 
 
+@functools.cache
+def triton_works() -> bool:
+    """
+    Return whether Triton can compile and run a kernel, tried once: it needs a C compiler and a writable cache. Where
+    it cannot, the reason is logged.
+    """
+    try:
+        launch_probe()
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        # Compilers and drivers raise errors of many kinds.
+        logger.warning(
+            f"Triton is installed but cannot run ({type(error).__name__}: {error}). Deformable convolutions use "
+            "torchvision's operator, which is slower. Triton needs a C compiler, Python's headers and a writable "
+            "TRITON_CACHE_DIR."
+        )
+        return False
+    return True
+
+
 def choose_engine(requested: str | None, hidden_states: torch.Tensor) -> str:
     """
     Choose the engine for an input: the requested one, or else the fastest on its device. A traced computation
@@ -301,7 +323,8 @@ def choose_engine(requested: str | None, hidden_states: torch.Tensor) -> str:
     tracing, device = is_tracing(hidden_states), hidden_states.device.type
     if requested is None and device == "cuda" and is_triton_available():
         # Exported programs must run without Triton.
-        requested = "torchvision" if torch.compiler.is_exporting() or torch.jit.is_tracing() else "triton"
+        is_exporting = torch.compiler.is_exporting() or torch.jit.is_tracing()
+        requested = "torchvision" if is_exporting or not (tracing or triton_works()) else "triton"
     engine = requested or ("banded" if device == "cpu" else "torchvision")
     if engine == "banded" and tracing:
         engine = "torchvision"

@@ -597,6 +597,19 @@ def launch_device(hidden_states: torch.Tensor) -> AbstractContextManager:
     return torch.cuda.device_of(hidden_states)
 
 
+@jit
+def probe_kernel(value_ptr):
+    """Write to a value."""
+    tl.store(value_ptr, 1)
+
+
+def launch_probe():
+    """Compile and run the smallest kernel on the current GPU; raises whatever Triton raises where it cannot."""
+    value = torch.zeros(1, dtype=torch.int32, device="cuda")
+    probe_kernel[(1,)](value)
+    torch.cuda.synchronize()
+
+
 def require_triton():
     if not is_triton_available():
         raise ImportError("`triton_deform_conv2d` needs Triton: install it with `pip install triton`.")

@@ -13,6 +13,9 @@
 # limitations under the License.
 """Image processor class for MaSSFormer"""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import PIL.Image
 import torch
@@ -31,6 +34,8 @@ from transformers.image_utils import (
 from transformers.processing_utils import ImagesKwargs, Unpack
 from transformers.utils import TensorType, auto_docstring
 
+from .arguments import UnknownArgumentError, close_names, refuse_unknown
+from .image_values import check_values
 from .semantic_readout import (
     INFERENCES,
     QUERY_THRESHOLD,
@@ -54,6 +59,50 @@ def to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
         image = image.convert("RGBA")
         image = PIL.Image.alpha_composite(PIL.Image.new("RGBA", image.size, "white"), image)
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+# Fields of saved processors that are no options.
+SAVED_FIELDS = frozenset(
+    {"_max_size", "_valid_processor_keys", "auto_map", "feature_extractor_type", "image_processor_type"}
+    | {"processor_class"}
+)
+NO_REDUCTION = (
+    "Class 0 is a class like others here. Subtract 1 from the segmentation maps yourself, with `ignore_index` for 0."
+)
+# Options of other image processors that this one does not carry out: the value with which they have no effect, and
+# the remedy for others.
+OTHER_OPTIONS: dict[str, tuple[Any, str]] = {
+    "crop_size": (None, "Crop images before processing them."),
+    "data_format": (ChannelDimension.FIRST, "Pixel values are channels first, as the model needs them."),
+    "do_center_crop": (False, "Crop images before processing them."),
+    "do_flip_channel_order": (False, "The model reads RGB; convert images from BGR before processing them."),
+    "do_reduce_labels": (False, NO_REDUCTION),
+    "do_split_image": (False, "Tiles are the segmenter's: `massformer segment --tile`."),
+    "image_seq_length": (None, "The model has no image tokens."),
+    "pad_size": (None, "Images are padded to multiples of `size_divisor`."),
+    "reduce_labels": (False, NO_REDUCTION),
+}
+
+
+def check_options(options: Mapping[str, Any], known: frozenset[str]):
+    """
+    Refuse options that would have no effect.
+
+    Raises:
+        UnknownArgumentError: If some are unknown.
+        ValueError: If one belongs to other processors, or a switch is neither true nor false.
+    """
+    given = {name: value for name, value in options.items() if value is not None and name not in SAVED_FIELDS}
+    if given.get("do_center_crop") is False:
+        # The size of a crop that is not made, as saved processors have it.
+        given.pop("crop_size", None)
+    for name, (harmless, remedy) in OTHER_OPTIONS.items():
+        if name in given and given.pop(name) != harmless:
+            raise ValueError(f"`{name}={options[name]}` is not carried out by this image processor. {remedy}")
+    refuse_unknown("The image processor", given, known)
+    for name, value in given.items():
+        if name.startswith("do_") and not isinstance(value, bool):
+            raise ValueError(f"`{name}` must be true or false, got {value!r}.")
 
 
 class MaSSFormerImageProcessorKwargs(ImagesKwargs, total=False):
@@ -96,7 +145,31 @@ class MaSSFormerImageProcessor(TorchvisionBackend):
     num_labels = 7
 
     def __init__(self, **kwargs: Unpack[MaSSFormerImageProcessorKwargs]):
-        super().__init__(**kwargs)
+        check_options(kwargs, self.known_options())
+        # Harmless values of other options would be stored, and saved, as if they were this processor's.
+        super().__init__(**{name: x for name, x in kwargs.items() if name in SAVED_FIELDS | self.known_options()})
+
+    @classmethod
+    def known_options(cls) -> frozenset[str]:
+        """Return the names of the options that are carried out."""
+        return frozenset(cls.valid_kwargs.__annotations__) - OTHER_OPTIONS.keys()
+
+    # Overridden because the base class drops unknown arguments of `from_pretrained`, among which it also receives
+    # those for the model, so that only what resembles an option can be refused.
+    @classmethod
+    def from_dict(cls, image_processor_dict: dict[str, Any], **kwargs):
+        """
+        Build a processor like the base class.
+
+        Raises:
+            ValueError: If an argument is an option of other image processors, or nearly the name of one of this one.
+        """
+        known = cls.known_options()
+        check_options({name: x for name, x in kwargs.items() if name in known or name in OTHER_OPTIONS}, known)
+        for name in kwargs.keys() - known - OTHER_OPTIONS.keys():
+            if close_names(name, known):
+                raise UnknownArgumentError(f"The image processor has no option {name}; {close_names(name, known)[0]}?")
+        return super().from_dict(image_processor_dict, **kwargs)
 
     @auto_docstring
     def preprocess(
@@ -109,6 +182,7 @@ class MaSSFormerImageProcessor(TorchvisionBackend):
         segmentation_maps (`ImageInput`, *optional*):
             Map of class indices for each image, with the image's size. Returned as `labels`.
         """
+        check_options(kwargs, self.known_options())
         return super().preprocess(images, segmentation_maps, **kwargs)
 
     def process_image(
@@ -146,6 +220,10 @@ class MaSSFormerImageProcessor(TorchvisionBackend):
         images = self._prepare_image_like_inputs(
             images=images, do_convert_rgb=do_convert_rgb, input_data_format=input_data_format, device=device
         )
+        for image in images:
+            check_values(
+                image, *(kwargs[name] for name in ("do_rescale", "rescale_factor", "do_normalize", "image_mean"))
+            )
         data = {"pixel_values": self._preprocess(images, fill_value=0, **kwargs)}
         if segmentation_maps is not None:
             maps = self._prepare_image_like_inputs(
@@ -155,12 +233,22 @@ class MaSSFormerImageProcessor(TorchvisionBackend):
                 input_data_format=ChannelDimension.FIRST,
                 device=device,
             )
-            maps = [label_map.to(torch.int64) for label_map in maps]
+            maps = [self._class_indices(label_map, index) for index, label_map in enumerate(maps)]
             self._check_segmentation_maps(maps, images, kwargs["num_labels"], kwargs["ignore_index"])
             kwargs.update(do_rescale=False, do_normalize=False, resample=tvF.InterpolationMode.NEAREST_EXACT)
             labels = self._preprocess(maps, fill_value=kwargs["ignore_index"], **kwargs)
             data["labels"] = [label_map[0] for label_map in labels]
         return BatchFeature(data=data, tensor_type=return_tensors)
+
+    def _class_indices(self, label_map: torch.Tensor, index: int) -> torch.Tensor:
+        """Convert a segmentation map to integers, without rounding."""
+        indices = label_map.to(torch.int64)
+        if label_map.is_floating_point() and not torch.equal(indices.to(label_map.dtype), label_map):
+            raise ValueError(
+                f"Segmentation map {index} must contain class indices, got fractions, such as "
+                f"{label_map[indices != label_map][0].item():g}. Probabilities and maps scaled to 0 to 1 are none."
+            )
+        return indices
 
     def _check_segmentation_maps(
         self, maps: list[torch.Tensor], images: list[torch.Tensor], num_labels: int, ignore_index: int
@@ -245,7 +333,7 @@ class MaSSFormerImageProcessor(TorchvisionBackend):
         size: dict[str, int] | None = None,
         return_segmentation_scores: bool = False,
         inference: str = "semantic",
-        threshold: float = QUERY_THRESHOLD,
+        threshold: float | None = None,
     ) -> "list[torch.Tensor] | list[SemanticSegmentationPostProcessorOutput]":
         r"""
         Read label maps at the images' own sizes from the output of [`MaSSFormerForSemanticSegmentation`] or of a model
@@ -265,10 +353,10 @@ class MaSSFormerImageProcessor(TorchvisionBackend):
             inference (`str`, *optional*, defaults to `"semantic"`):
                 `"semantic"`: each pixel gets the class with the largest sum over queries of class times mask
                 probability. `"general"`: it gets the class of the query with the largest product of the two
-                (MaskFormer, section 3.4). No effect on logits per pixel.
+                (MaskFormer, section 3.4).
             threshold (`float`, *optional*, defaults to 0.3):
                 In general inference, queries whose class has a lower probability are left out. If none are left, all
-                pixels are `ignore_index`.
+                pixels are `ignore_index`. Semantic inference has no threshold.
 
         Returns:
             `list[torch.Tensor]` or `list[SemanticSegmentationPostProcessorOutput]`: For each image an int64 label map
@@ -277,7 +365,8 @@ class MaSSFormerImageProcessor(TorchvisionBackend):
 
         Raises:
             ValueError: If the number of target sizes differs from the number of images, a resized image is larger than
-                the model input, or scores are requested from general inference, which has none.
+                the model input, scores are requested from general inference, which has none, or an option has no
+                effect on these outputs.
         """
         if inference not in INFERENCES:
             raise ValueError(f"`inference` must be one of {', '.join(INFERENCES)}, got {inference!r}.")
@@ -285,7 +374,11 @@ class MaSSFormerImageProcessor(TorchvisionBackend):
             raise ValueError(
                 "General inference assigns each pixel to one query and has no scores; use semantic inference."
             )
+        if inference == "semantic" and threshold is not None:
+            raise ValueError(f"Semantic inference has no threshold; leave out {threshold} or use general inference.")
         class_queries_logits = getattr(outputs, "class_queries_logits", None)
+        if inference == "general" and class_queries_logits is None:
+            raise ValueError("General inference reads queries, which these outputs lack; use semantic inference.")
         maps = outputs.logits if class_queries_logits is None else outputs.masks_queries_logits
         batch_size = len(maps)
         if size is None and self.do_resize:
@@ -317,7 +410,11 @@ class MaSSFormerImageProcessor(TorchvisionBackend):
                 segmentation, scores = read_logits_map(maps[index], *sizes, return_segmentation_scores)
             elif inference == "general":
                 segmentation = read_general_map(
-                    class_queries_logits[index], maps[index], *sizes, threshold, self.ignore_index
+                    class_queries_logits[index],
+                    maps[index],
+                    *sizes,
+                    QUERY_THRESHOLD if threshold is None else threshold,
+                    self.ignore_index,
                 )
             else:
                 segmentation, scores = read_semantic_map(

@@ -36,6 +36,7 @@ from transformers.utils.generic import can_return_tuple
 from transformers.utils.import_utils import is_tracing
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
+from .arguments import refuse_unknown_inputs
 from .batch_norm_folding import fold_batch_norms
 from .batch_norm_statistics import fix_statistics_under_adapters
 from .configuration_massformer import MaSSFormerConfig
@@ -310,6 +311,14 @@ def log_scores(class_queries_logits: torch.Tensor, masks_queries_logits: torch.T
     """Compute the logarithms of the scores of each class relative to their sum, (B, L, H, W)."""
     scores = semantic_scores(class_queries_logits.float(), masks_queries_logits.float()) + LEAST_SCORE
     return scores.log() - scores.sum(dim=1, keepdim=True).log()
+
+
+def all_rows(embedding: nn.Embedding, device: torch.device) -> torch.Tensor:
+    """
+    Read all (N, C) vectors of an embedding through its forward pass: offloaded weights only exist within it, and
+    adapters add to its output.
+    """
+    return embedding(torch.arange(embedding.num_embeddings, device=device))
 
 
 def split_queries(steps: Sequence[torch.Tensor], num_queries: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
@@ -959,8 +968,13 @@ class MaSSFormerPreTrainedModel(PreTrainedModel):
 
         Returns:
             The model itself, in eval mode.
+
+        Raises:
+            ValueError: If weights are offloaded.
         """
         self.eval()
+        if self.device.type == "meta" or any(hasattr(module, "_hf_hook") for module in self.modules()):
+            raise ValueError("Offloaded weights cannot be fused. Call `fuse` before the model is offloaded.")
         if not self.is_fused:
             image_channels = getattr(self.config.backbone_config, "num_channels", 3)
             example = torch.zeros(1, image_channels, 64, 64, dtype=self.dtype, device=self.device)
@@ -1184,7 +1198,8 @@ class MaSSFormerTransformerDecoder(MaSSFormerPreTrainedModel):
         """
         batch_size, hidden_size = memories[0].shape[:2]
         level_keys, level_memories = [], []
-        for level_embedding in self.level_embeddings.weight:
+        device = memories[0].device
+        for level_embedding in all_rows(self.level_embeddings, device):
             memory = memories.pop(0)
             positions = sine_position_embedding(*memory.shape[-2:], hidden_size, memory.device)
             level_memories.append(memory.flatten(2).transpose(1, 2) + level_embedding)
@@ -1192,8 +1207,8 @@ class MaSSFormerTransformerDecoder(MaSSFormerPreTrainedModel):
         del memory, positions
 
         # Repeated, not expanded: the first hidden state must not share memory with the parameter.
-        hidden_states = self.query_features.weight.repeat(batch_size, 1, 1)
-        query_positions, self_attention_mask = self.query_positions.weight, None
+        hidden_states = all_rows(self.query_features, device).repeat(batch_size, 1, 1)
+        query_positions, self_attention_mask = all_rows(self.query_positions, device), None
         piloted_masks: list[torch.Tensor | None] = [None] * len(level_features)
         if piloted is not None:
             hidden_states = torch.cat((hidden_states, piloted.hidden_states), dim=1)
@@ -1355,6 +1370,7 @@ class MaSSFormerModel(MaSSFormerPreTrainedModel):
         piloted (`MaSSFormerPilotedQueries`, *optional*):
             Queries with given masks, for training. They follow the learnable queries in all outputs.
         """
+        refuse_unknown_inputs(self, kwargs)
         self.check_input(pixel_values)
         pixel_values = pixel_values.to(self.dtype)
         backbone_outputs = self.backbone(pixel_values.contiguous(memory_format=torch.channels_last))
@@ -1469,7 +1485,7 @@ class MaSSFormerForSemanticSegmentation(MaSSFormerPreTrainedModel):
                 scores = scores + weight * context[:, :, first:last]
             masks.append(scores.softmax(dim=1).logit(eps=1e-6).to(masks_queries_logits.dtype))
         num_labels, batch_size = self.criterion.num_labels, masks_queries_logits.shape[0]
-        classes = CERTAIN * torch.eye(num_labels, num_labels + 1, dtype=self.dtype, device=self.device)
+        classes = CERTAIN * torch.eye(num_labels, num_labels + 1, dtype=self.dtype, device=masks_queries_logits.device)
         return classes.expand(batch_size, -1, -1), torch.cat(masks, dim=2)
 
     @can_return_tuple
@@ -1495,6 +1511,7 @@ class MaSSFormerForSemanticSegmentation(MaSSFormerPreTrainedModel):
         output_auxiliary_logits (`bool`, *optional*):
             Whether to return the predictions of the decoder's earlier steps. Defaults to whether `labels` are given.
         """
+        refuse_unknown_inputs(self, kwargs)
         if output_auxiliary_logits is None:
             output_auxiliary_logits = labels is not None
         output_pixel_features = output_auxiliary_logits or labels is not None

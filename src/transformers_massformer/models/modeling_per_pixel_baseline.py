@@ -23,12 +23,14 @@ from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs, auto_docstring
 from transformers.utils.generic import can_return_tuple
 
+from .arguments import refuse_unknown_inputs
 from .configuration_per_pixel_baseline import PerPixelBaselineConfig
 from .loss_massformer import MaSSFormerLoss
 from .modeling_massformer import (
     MaSSFormerModel,
     MaSSFormerPreTrainedModel,
     MaSSFormerTransformerDecoderOutput,
+    all_rows,
     halve,
     mask_logits,
 )
@@ -83,7 +85,8 @@ class PerPixelBaselineClassifier(nn.Module):
     def forward(
         self, memories: list[torch.Tensor], level_features: list[torch.Tensor], **kwargs: Unpack[TransformersKwargs]
     ) -> MaSSFormerTransformerDecoderOutput:
-        embeddings = self.class_embeddings.weight.repeat(len(memories[0]), 1, 1)
+        # Repeated, not expanded: outputs must not share memory with the parameter.
+        embeddings = all_rows(self.class_embeddings, memories[0].device).repeat(len(memories[0]), 1, 1)
         return MaSSFormerTransformerDecoderOutput(
             last_hidden_state=embeddings, intermediate_hidden_states=(embeddings,), mask_embeddings=(embeddings,)
         )
@@ -165,6 +168,7 @@ class PerPixelBaselineForSemanticSegmentation(MaSSFormerPreTrainedModel):
         labels (`torch.LongTensor` of shape `(batch_size, height, width)`, *optional*):
             Class of each pixel, `config.ignore_index` for pixels without one. If given, the loss is returned.
         """
+        refuse_unknown_inputs(self, kwargs)
         outputs = self.model(pixel_values, output_pixel_features=labels is not None, return_dict=True, **kwargs)
         loss, loss_dict, logits = None, None, outputs.masks_queries_logits
         if labels is not None:

@@ -46,6 +46,7 @@ from transformers.utils import ModelOutput, TransformersKwargs, auto_docstring
 from transformers.utils.generic import can_return_tuple
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
+from .arguments import refuse_unknown_inputs
 from .batch_norm_statistics import fix_statistics_under_adapters
 from .configuration_semask_swin import SeMaskConfig, SeMaskSwinConfig
 from .semantic_prior import double_and_fit, pixel_cross_entropy, sum_semantic_maps
@@ -331,6 +332,7 @@ class SeMaskSwinModel(SeMaskSwinPreTrainedModel):
     @capture_outputs(tie_last_hidden_states=False)
     @auto_docstring
     def forward(self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> SeMaskSwinModelOutput:
+        refuse_unknown_inputs(self, kwargs)
         embeddings, input_dimensions = self.embeddings(pixel_values, interpolate_pos_encoding=True)
         return self.encoder(embeddings, input_dimensions, **kwargs)
 
@@ -353,6 +355,7 @@ class SeMaskSwinBackbone(BackboneMixin, SeMaskSwinPreTrainedModel):
     @filter_output_hidden_states
     @auto_docstring
     def forward(self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> SeMaskSwinBackboneOutput:
+        refuse_unknown_inputs(self, kwargs)
         kwargs.pop("output_hidden_states", None)
         outputs = self.swin(pixel_values, return_dict=True, **kwargs)
         maps = dict(zip(self.stage_names, outputs.reshaped_hidden_states, strict=True))
@@ -473,6 +476,7 @@ class SeMaskModel(SeMaskPreTrainedModel):
 
     def encode(self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> Any:
         """Run the backbone with the outputs that the arguments or else this model's configuration ask for."""
+        refuse_unknown_inputs(self, kwargs)
         for name in ("output_hidden_states", "output_attentions"):
             kwargs.setdefault(name, getattr(self.config, name))
         return self.backbone.forward_with_filtered_kwargs(pixel_values, **kwargs)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from ..data.label_images import write_label_image
 from ..data.layout import LABELS, SPLIT_FOLDERS
-from ..utils.files import partial_path, written_whole
+from ..utils.files import written_whole
 from .photograph import encode_jpeg
 from .rendering import Scene, check_size, render_scene
 
@@ -115,11 +115,6 @@ class SceneFiles:
     def paths(self) -> list[Path]:
         """The files, in the order in which they are written."""
         return [self.image, *self.alphas.values(), self.label]
-
-    @property
-    def partial_paths(self) -> list[Path]:
-        """The temporary files while they are written."""
-        return [partial_path(path) for path in self.paths]
 
     def exist(self, size: tuple[int, int]) -> bool:
         """Return whether the scene is finished; raise a ValueError if its files have another size."""

@@ -5,13 +5,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from transformers import TrainingArguments
+from transformers.trainer_utils import IntervalStrategy
+from transformers.utils import logging
 
 from ..data.transforms import MAX_LONG_SIDE, SHORT_SIDES
+from ..utils.text import readable_names
 from .classes import LabelSetting
 
 
+logger = logging.get_logger(__name__)
+
 # Normalisation layers that keep their running statistics.
 FIXED_STATISTICS = ("none", "backbone", "all")
+# Optimiser steps of the release, where neither steps nor epochs are given.
+RELEASE_STEPS = 80_000
+SEMANTIC_LOSS_WEIGHT = 0.4
 
 
 @dataclass
@@ -22,13 +30,17 @@ class MaSSFormerTrainingArguments(TrainingArguments):
     warm-up) and keep the checkpoint with the best Boundary IoU.
 
     Args:
+        max_steps (`int`, *optional*):
+            Total number of optimiser steps. Defaults to 80,000 (release) without `num_train_epochs`.
+        num_train_epochs (`float`, *optional*):
+            Passes over the training images, instead of `max_steps`. Both together are refused.
         backbone_learning_rate_factor (`float`, *optional*, defaults to 0.1):
             Learning rate of the backbone relative to `learning_rate` (release).
         offset_learning_rate_factor (`float`, *optional*, defaults to 1.0):
             Learning rate of the layers that compute the offsets of MaSSFormer's deformable convolutions, relative to
             `learning_rate` (release: 1).
         total_train_batch_size (`int`, *optional*):
-            Images per optimiser step over all processes, reached by gradient accumulation; replaces
+            Images per optimiser step over all processes, reached by gradient accumulation, instead of
             `gradient_accumulation_steps`. As always in `transformers.Trainer`, each accumulated batch is normalised
             separately. The paper uses 16: 4 on each of 4 GPUs.
         freeze_backbone (`bool`, *optional*, defaults to `False`):
@@ -38,9 +50,10 @@ class MaSSFormerTrainingArguments(TrainingArguments):
         fixed_norm_statistics (`str`, *optional*, defaults to `"none"`):
             Batch normalisation layers that use their running statistics without updating them: `"none"`,
             `"backbone"` or `"all"`. With `"all"`, a batch may hold a single image per process.
-        semantic_loss_weight (`float`, *optional*, defaults to 0.4):
-            Loss weight of a SeMask backbone's semantic maps in models whose own loss ignores them. SeMask, MaSSFormer
-            and the per-pixel baselines read this weight from their configuration instead.
+        semantic_loss_weight (`float`, *optional*):
+            Loss weight of a SeMask backbone's semantic maps in models whose own loss ignores them; 0.4 by default.
+            SeMask, MaSSFormer and the per-pixel baselines read this weight from their configuration, so that it is
+            refused for them, as for models without such a backbone.
         eval_tile (`int`, *optional*):
             Evaluate in overlapping tiles of this size in pixels, as `massformer segment --tile` does. By default,
             photos are segmented whole.
@@ -52,7 +65,13 @@ class MaSSFormerTrainingArguments(TrainingArguments):
     )
     max_grad_norm: float = field(default=0.01, metadata={"help": "Clip gradients to this norm."})
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning rate schedule."})
-    max_steps: int = field(default=80_000, metadata={"help": "Total number of optimiser steps."})
+    # Set after parsing, which tells what was given; transformers takes them for numbers.
+    max_steps: int | None = field(  # ty: ignore[incompatible-attribute-override]
+        default=None, metadata={"help": "Total number of optimiser steps; 80,000 without num_train_epochs."}
+    )
+    num_train_epochs: float | None = field(  # ty: ignore[incompatible-attribute-override]
+        default=None, metadata={"help": "Passes over the training images, instead of max_steps."}
+    )
     per_device_train_batch_size: int = field(default=4, metadata={"help": "Training images per batch and process."})
     per_device_eval_batch_size: int = field(default=1, metadata={"help": "Evaluation photos loaded per batch."})
     eval_strategy: str = field(default="steps", metadata={"help": "When to evaluate."})
@@ -94,9 +113,9 @@ class MaSSFormerTrainingArguments(TrainingArguments):
             "choices": FIXED_STATISTICS,
         },
     )
-    semantic_loss_weight: float = field(
-        default=0.4,
-        metadata={"help": "Loss weight of a SeMask backbone's semantic maps in models whose loss ignores them."},
+    semantic_loss_weight: float | None = field(
+        default=None,
+        metadata={"help": "Loss weight of a SeMask backbone's semantic maps in models whose loss ignores them (0.4)."},
     )
     eval_tile: int | None = field(
         default=None, metadata={"help": "Evaluate in overlapping tiles of this size in pixels, not on whole photos."}
@@ -106,6 +125,7 @@ class MaSSFormerTrainingArguments(TrainingArguments):
         # PyTorch refuses persistent workers without workers.
         if self.dataloader_num_workers == 0:
             self.dataloader_persistent_workers = False
+        self.choose_length()
         super().__post_init__()
         if self.fixed_norm_statistics not in FIXED_STATISTICS:
             raise ValueError(
@@ -115,8 +135,58 @@ class MaSSFormerTrainingArguments(TrainingArguments):
         for name in ("backbone_learning_rate_factor", "offset_learning_rate_factor"):
             if (value := getattr(self, name)) < 0:
                 raise ValueError(f"{name} is {value}; it must be 0 or more.")
+        if self.freeze_backbone and self.train_backbone_norms:
+            raise ValueError("freeze_backbone and train_backbone_norms contradict each other; leave out one.")
         if self.total_train_batch_size is not None:
-            self.gradient_accumulation_steps = self.accumulation_steps(self.total_train_batch_size)
+            steps = self.accumulation_steps(self.total_train_batch_size)
+            if self.gradient_accumulation_steps not in (1, steps):
+                raise ValueError(
+                    f"total_train_batch_size {self.total_train_batch_size} needs gradient_accumulation_steps {steps}, "
+                    f"not {self.gradient_accumulation_steps}; leave out one of the two."
+                )
+            self.gradient_accumulation_steps = steps
+
+    def choose_length(self):
+        """
+        Set the length of the training: the given steps or epochs, or the release's steps. The other one is set to a
+        number that transformers takes as not given.
+        """
+        # Not positive is transformers' way of not given.
+        steps = self.max_steps if (self.max_steps or 0) > 0 else None
+        if steps is not None and self.num_train_epochs:
+            raise ValueError(
+                f"max_steps {steps} and num_train_epochs {self.num_train_epochs} both set the length of the training; "
+                "leave out one."
+            )
+        if self.num_train_epochs is not None and steps is None and not self.num_train_epochs > 0:
+            raise ValueError(f"num_train_epochs is {self.num_train_epochs}; it must be more than 0.")
+        if self.num_train_epochs:
+            self.max_steps = -1
+        else:
+            self.max_steps, self.num_train_epochs = steps or RELEASE_STEPS, 0.0
+
+    def fit_to_length(self, total_steps: int):
+        """
+        Check the settings that depend on the total number of steps, once it is known.
+
+        Args:
+            total_steps (`int`): The total number of optimiser steps.
+
+        Raises:
+            ValueError: If the learning rate would still be warming up at the end.
+        """
+        warmup_steps = self.get_warmup_steps(total_steps)
+        if warmup_steps and warmup_steps >= total_steps:
+            raise ValueError(
+                f"The learning rate would not warm up within the training: warmup_steps is {self.warmup_steps}, and "
+                f"there are {total_steps} steps. Lower warmup_steps."
+            )
+        if self.eval_strategy == IntervalStrategy.STEPS and (self.eval_steps or 0) > total_steps:
+            logger.warning(
+                f"eval_steps is {self.eval_steps}, more than all {total_steps} steps of the training; it is evaluated "
+                "after the last step."
+            )
+            self.eval_steps = total_steps
 
     def accumulation_steps(self, total: int) -> int:
         """Return the number of batches of all processes that add up to `total` images."""
@@ -169,6 +239,11 @@ class ModelArguments:
     add_class: list[str] | None = field(
         default=None, metadata={"help": "New classes to add to the model; their ids follow the existing ones."}
     )
+
+    def __post_init__(self):
+        for option in ("labels", "add_class"):
+            if (names := getattr(self, option)) is not None:
+                setattr(self, option, readable_names(names, f"--{option}"))
 
     def config_fields(self) -> dict[str, Any]:
         """

@@ -50,7 +50,7 @@ def checkpoints(folder: Path) -> list[Path]:
 def is_complete(checkpoint: Path, num_processes: int) -> bool:
     """Return whether all files are there: the state is written last, the random state once per process."""
     try:
-        json.loads((checkpoint / STATE_FILE).read_text())
+        json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     states = ["rng_state.pth"] if num_processes == 1 else [f"rng_state_{rank}.pth" for rank in range(num_processes)]

@@ -7,6 +7,7 @@ from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback
 
 from ..data.training_set import EpochSampler, TrainingSet
+from .workers import WorkerCollate
 
 
 class EpochCallback(TrainerCallback):
@@ -28,6 +29,8 @@ class EpochTrainer(Trainer):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
+        collate: Any = self.data_collator
+        self.data_collator = WorkerCollate(collate)
         if isinstance(self.train_dataset, TrainingSet):
             self.add_callback(EpochCallback(self.train_dataset))
 

@@ -1,18 +1,22 @@
 """Build the model to train and the image processor that is saved with it."""
 
 import contextlib
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from transformers import AutoConfig, AutoImageProcessor, AutoProcessor, PreTrainedConfig, PreTrainedModel
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from ..conversion import SEMASK_VARIANTS, VARIANTS, semask_variant_config, variant_config
 from ..data.class_names import DataClasses, read_given_names
 from ..inference.loading import auto_class, class_names
 from ..inference.predictor import task_inputs
+from ..models.arguments import refuse_unknown
 from ..models.configuration_massformer import MASS13K_LABELS, MaSSFormerConfig
+from ..models.configuration_semask_swin import SeMaskConfig
 from ..models.image_processing_massformer import MaSSFormerImageProcessor
 from ..models.image_processing_semask import SeMaskImageProcessor
 from ..utils.names import check_names, find_name, list_names, match_names, names_in_order, same_names
@@ -130,14 +134,41 @@ def without_labels(fields: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if name not in LABEL_FIELDS}
 
 
+def check_fields(config_class: type[PreTrainedConfig], given: dict[str, Any], where: str = "model_config"):
+    """
+    Refuse fields of a configuration that do not exist, which the library would store without a word.
+
+    Args:
+        config_class (`type`): The class of the configuration.
+        given (`dict[str, Any]`): Fields to override.
+        where (`str`, *optional*): Where they stand, for the message.
+
+    Raises:
+        ValueError: If some do not exist, also in the configuration of the backbone.
+    """
+    # timm's models take arguments that no configuration names.
+    if config_class.model_type != "timm_backbone":
+        # Labels and backbones are set through properties and arguments besides the fields.
+        known = {field.name for field in dataclasses.fields(config_class)} | {*config_class.attribute_map}
+        refuse_unknown(where, given, known | {"model_type", "num_labels", "out_features", "out_indices"})
+    for name, value in given.items():
+        kind = value.get("model_type") if isinstance(value, dict) else None
+        if kind in CONFIG_MAPPING:
+            check_fields(CONFIG_MAPPING[kind], value, f"{where}.{name}")
+
+
 def new_config(variant: str | None, fields: dict[str, Any]) -> PreTrainedConfig:
     """
     Return the configuration of a published variant with some fields overridden; a new MaSSFormer has
     `NEW_MODEL_FIELDS`. Without a variant, `model_type` among the fields chooses the configuration class.
 
     Raises:
-        ValueError: If the model type is unknown.
+        ValueError: If the model type or a field is unknown.
     """
+    kind = SeMaskConfig if variant in SEMASK_VARIANTS else MaSSFormerConfig
+    if variant is None and fields.get("model_type") in CONFIG_MAPPING:
+        kind = CONFIG_MAPPING[fields["model_type"]]
+    check_fields(kind, fields)
     if variant in VARIANTS:
         return variant_config(variant, **{**NEW_MODEL_FIELDS, **fields})
     if variant in SEMASK_VARIANTS:
@@ -158,6 +189,7 @@ def load_for_training(source: str, fields: dict[str, Any]) -> tuple[PreTrainedMo
     folder = Path(source)
     try:
         config = AutoConfig.from_pretrained(source, **fields)
+        check_fields(type(config), fields)
         found = auto_class(config)
         if folder.exists() and not list(folder.glob("*.safetensors")):
             return found.from_config(config), True

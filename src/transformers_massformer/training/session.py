@@ -1,5 +1,6 @@
 """A complete training run, from data files to a folder with the trained model, as in `massformer train`."""
 
+import hashlib
 import json
 import math
 import shutil
@@ -9,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import upload_folder
 from transformers import TrainerState, set_seed
 from transformers.utils import logging
 
@@ -20,8 +22,9 @@ from ..data.presence import SAMPLE, Presence, check_convention, describe_absent,
 from ..data.pseudo_labels import PseudoLabelFiles
 from ..data.training_set import TrainingSet
 from ..data.transforms import TrainingTransform
+from ..inference.identity import model_identity
 from ..inference.loading import class_names
-from ..utils.files import written_whole
+from ..utils.json_files import write_json
 from ..utils.names import find_name, same_names
 from ..utils.resuming import claim
 from .arguments import DataArguments, MaSSFormerTrainingArguments, ModelArguments
@@ -35,6 +38,8 @@ from .trainer import MaSSFormerTrainer
 logger = logging.get_logger(__name__)
 
 IDENTITY_FILE, RESULTS_FILE = "training.json", "eval_results.json"
+# Files of the output folder that stay here: checkpoints, temporary files, and the record with paths of this machine.
+NOT_PUBLISHED = ["checkpoint-*", ".*", "*/.*", "*.partial", "_*", "runs/*", "training.json"]
 # Training arguments that identify a training run when resuming, besides model and data.
 DEFINING = (
     "adam_beta1",
@@ -329,7 +334,24 @@ class TrainingSession:
         if not self.classes.is_assumed:
             data["classes"] = self.classes.names
         how = {name: getattr(self.args, name) for name in DEFINING}
-        return json.loads(json.dumps({**vars(self.model_arguments), **data, **how}, default=str))
+        what = {"data_files": self.data_files(), "model_files": self.model_files()}
+        return json.loads(json.dumps({**vars(self.model_arguments), **data, **how, **what}, default=str))
+
+    def data_files(self) -> str:
+        """
+        Return a hash of the names and sizes of all photos and label maps. Their contents may amount to many gigabytes,
+        and their times change when data is copied to a machine for each run.
+        """
+        pairs = [(item["image"], item["label"]) for part in self.train_parts for item in part]
+        pairs += [(item["image"], item["label"]) for item in self.eval_items]
+        lines = [f"{path.name} {path.stat().st_size}" for pair in pairs for path in pair]
+        return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+
+    def model_files(self) -> list[list[str]]:
+        """Return names and hashes of the files that the training starts from; variants and Hub names have none."""
+        model, weights = self.model_arguments.model, self.model_arguments.backbone_weights
+        given = [path for path in (model, weights) if path is not None and Path(path).exists()]
+        return [file for path in given for file in model_identity(path)]
 
     def prepare_folder(self, overwrite: bool):
         """
@@ -358,7 +380,7 @@ class TrainingSession:
     def finished_metrics(self) -> dict[str, float] | None:
         """Return the results of a finished training, or `None`."""
         path = self.output / RESULTS_FILE
-        return json.loads(path.read_text()) if path.exists() else None
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
     def run(self) -> dict[str, Any]:
         """
@@ -426,16 +448,31 @@ class TrainingSession:
         # No process may write there before the main process has cleared it.
         self.trainer.accelerator.wait_for_everyone()
         with whole_or_not_at_all(partial, "The model"):
-            self.trainer.save_model(str(partial))
+            # As an internal call it is not published, which has to wait for card and results.
+            self.trainer.save_model(str(partial), _internal_call=True)
             if not self.is_main_process:
                 return
-            model_card(self.card_record(metrics)).save(partial / "README.md")
+            # Names of folders may not be UTF-8.
+            card = str(model_card(self.card_record(metrics)))
+            (partial / "README.md").write_text(card, encoding="utf-8", errors="backslashreplace")
             for path in sorted(partial.iterdir()):
                 path.replace(self.output / path.name)
             partial.rmdir()
-        with written_whole(self.output / RESULTS_FILE) as file:
-            measured = {name: value for name, value in metrics.items() if not math.isnan(value)}
-            file.write_text(json.dumps(measured, indent=1) + "\n")
+        measured = {name: value for name, value in metrics.items() if not math.isnan(value)}
+        write_json(measured, self.output / RESULTS_FILE)
+        if self.args.push_to_hub:
+            self.publish()
+
+    def publish(self):
+        """Upload the model, its card and its results to the repository on the Hub that the arguments name."""
+        upload_folder(
+            repo_id=str(self.trainer.hub_model_id),
+            folder_path=self.output,
+            commit_message="Trained model",
+            token=self.args.hub_token,
+            revision=self.args.hub_revision,
+            ignore_patterns=NOT_PUBLISHED,
+        )
 
     def end(self):
         """Leave the process group; call after everything that needs the other processes."""

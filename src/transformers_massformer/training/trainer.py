@@ -15,7 +15,7 @@ from ..metrics import Counts, CountSettings, count_image, score
 from ..models.configuration_massformer import MaSSFormerConfig
 from ..models.modeling_semask_swin import SeMaskSwinBackbone
 from ..models.semantic_prior import semantic_prior_loss
-from .arguments import MaSSFormerTrainingArguments
+from .arguments import SEMANTIC_LOSS_WEIGHT, MaSSFormerTrainingArguments
 from .checkpoints import whole_or_not_at_all
 from .collation import collate_for, label_maps
 from .epochs import EpochTrainer
@@ -39,6 +39,22 @@ def has_unused_parameters(model: Any) -> bool:
     """Return whether some parameters never get a gradient, which data-parallel training must be told."""
     # Each decoder layer attends to one of the maps.
     return not isinstance(model.config, MaSSFormerConfig) or model.config.num_hidden_layers < NUM_MEMORIES
+
+
+def check_semantic_loss_weight(model: Any, args: MaSSFormerTrainingArguments):
+    """Refuse a weight of semantic maps that nothing would read."""
+    if args.semantic_loss_weight is None:
+        return
+    if hasattr(model.config, "semantic_loss_weight"):
+        raise ValueError(
+            f"semantic_loss_weight {args.semantic_loss_weight} is not read: a {type(model).__name__} has this weight "
+            "in its configuration. Set it in model_config."
+        )
+    if not any(isinstance(module, SeMaskSwinBackbone) for module in model.modules()):
+        raise ValueError(
+            f"semantic_loss_weight {args.semantic_loss_weight} is not read: the {type(model).__name__} has no "
+            "backbone with semantic layers. Leave it out."
+        )
 
 
 class MaSSFormerTrainer(EpochTrainer):
@@ -84,6 +100,7 @@ class MaSSFormerTrainer(EpochTrainer):
         **kwargs: Any,
     ):
         args = args or MaSSFormerTrainingArguments(output_dir="trainer_output")
+        check_semantic_loss_weight(model, args)
         freeze(model, args)
         synchronize_statistics(model, args)
         if args.ddp_find_unused_parameters is None:
@@ -91,7 +108,7 @@ class MaSSFormerTrainer(EpochTrainer):
         super().__init__(
             model=model,
             args=args,
-            data_collator=kwargs.pop("data_collator", collate_for(model)),
+            data_collator=kwargs.pop("data_collator", None) or collate_for(model),
             train_dataset=train_dataset,
             eval_dataset=evaluation_set(eval_dataset),
             processing_class=processing_class,
@@ -137,6 +154,12 @@ class MaSSFormerTrainer(EpochTrainer):
             self.optimizer = optimizer_class(groups, lr=self.args.learning_rate, **options)
         return self.optimizer
 
+    def set_initial_training_values(self, args: Any, dataloader: Any) -> Any:
+        """Compute the base class's values, the last of which is the number of steps, and fit the arguments to it."""
+        values = super().set_initial_training_values(args, dataloader)
+        self.args.fit_to_length(values[-1])
+        return values
+
     def compute_loss(
         self,
         model: torch.nn.Module,
@@ -160,7 +183,8 @@ class MaSSFormerTrainer(EpochTrainer):
             semantic_loss = semantic_prior_loss(
                 self.semantic_maps, label_maps(inputs), 255 if ignore_index is None else ignore_index
             )
-            terms["loss_semantic"] = self.args.semantic_loss_weight * semantic_loss
+            weight = self.args.semantic_loss_weight
+            terms["loss_semantic"] = (SEMANTIC_LOSS_WEIGHT if weight is None else weight) * semantic_loss
             loss, self.semantic_maps = loss + terms["loss_semantic"], None
         if model.training:
             self.num_loss_terms += 1

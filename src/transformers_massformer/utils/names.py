@@ -100,7 +100,8 @@ def check_names(names: Sequence[Any], owner: str) -> list[str]:
         owner (`str`): Whose names they are, for errors.
 
     Raises:
-        ValueError: If there is none; a name is no text, is empty or has control characters; or two names are of the
+        ValueError: If there is none; a name is no text, is empty or has characters
+            that no text has; or two names are of the
             same class or would give files the same name.
     """
     if not names:
@@ -110,6 +111,10 @@ def check_names(names: Sequence[Any], owner: str) -> list[str]:
             raise ValueError(f"{owner}: the name of class {index} is {name!r}; names must be text.")
         if any(unicodedata.category(letter) == "Cc" for letter in name.strip()):
             raise ValueError(f"{owner}: the name of class {index}, {name!r}, has control characters. Remove them.")
+        if any(unicodedata.category(letter) == "Cs" for letter in name):
+            raise ValueError(
+                f"{owner}: the name of class {index}, {name!r}, cannot be read in this locale. Set PYTHONUTF8=1."
+            )
     cleaned = [clean_name(name) for name in names]
     unique_keys(cleaned, owner)
     file_names(cleaned, owner)

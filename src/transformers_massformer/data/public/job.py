@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from ...utils.files import link_or_copy, written_whole
+from ...utils.files import link_or_copy
+from ...utils.fingerprint import Origin
+from ...utils.json_files import write_json
+from ...utils.resuming import Results
 from ..headers import Header, label_orientation, read_header
 from ..label_images import write_label_image
 from ..layout import IGNORE_INDEX, LABEL_FOLDER, LABELS
@@ -34,14 +37,14 @@ class Job:
     label: Path
 
     @property
-    def is_done(self) -> bool:
-        """Whether both files exist; the label map is written last."""
-        return self.label.exists() and self.image.exists()
+    def origin(self) -> Origin:
+        """What the files are made from, besides what identifies the folder."""
+        return Origin({"photograph": self.item.image, "label map": self.item.label}, {})
 
 
 def draw_split(image_id: str, share: float) -> str:
     """Choose the split of a photograph by its name alone, so that it is the same for any selection of photographs."""
-    number = int.from_bytes(hashlib.sha256(image_id.encode()).digest()[:8], "big")
+    number = int.from_bytes(hashlib.sha256(image_id.encode(errors="surrogateescape")).digest()[:8], "big")
     return "val" if number < share * 2**64 else "train"
 
 
@@ -106,7 +109,7 @@ def claim_output(output: Path, record: dict[str, Any]):
     """
     path = output / RECORD
     if path.exists():
-        present = json.loads(path.read_text())
+        present = json.loads(path.read_text(encoding="utf-8"))
         differing = sorted(key for key in {**present, **record} if present.get(key) != record.get(key))
         if differing:
             raise ValueError(
@@ -116,8 +119,7 @@ def claim_output(output: Path, record: dict[str, Any]):
     elif output.exists() and any(output.iterdir()):
         raise ValueError(f"{output} is not empty and has no {RECORD}. Choose another --output.")
     else:
-        with written_whole(path) as partial:
-            partial.write_text(json.dumps(record, indent=1) + "\n")
+        write_json(record, path)
 
 
 class Preparation:
@@ -150,12 +152,24 @@ class Preparation:
             for item in items
         ]
         claim_output(output, describe_job(name, source, self.found, val_share))
+        self.results = Results(output)
         self.lookup = build_lookup(self.found.table, self.found.values)
 
-    @property
     def open_jobs(self) -> list[Job]:
-        """Photographs that are not finished."""
-        return [job for job in self.jobs if not job.is_done]
+        """
+        Return the photographs that are not finished, or whose files have changed since.
+
+        Raises:
+            ValueError: If one of their label maps was written by something else, or changed after it was written.
+        """
+        found = []
+        for job in self.jobs:
+            standing = self.results.standing(job.label, job.origin)
+            if standing.is_in_the_way:
+                raise ValueError(f"{job.label} {standing.reason}. Remove it, or choose another --output.")
+            if not (standing.is_finished and job.image.exists()):
+                found.append(job)
+        return found
 
     def convert(self, item: Item) -> np.ndarray:
         """
@@ -173,14 +187,16 @@ class Preparation:
 
     def do(self, job: Job):
         """Write the files of a photograph."""
+        origin = job.origin.describe()
         label_map = self.convert(job.item)
         link_or_copy(job.item.image, job.image)
-        write_label_image(label_map, job.label)
+        with self.results.writing({job.label: origin}) as partials:
+            write_label_image(label_map, partials[job.label])
 
-    def run(self, threads: int) -> Iterator[None]:
-        """Prepare the photographs that are not finished, yielding after each."""
+    def run(self, jobs: Sequence[Job], threads: int) -> Iterator[None]:
+        """Prepare photographs, yielding after each."""
         with ThreadPoolExecutor(threads) as executor:
-            futures = [executor.submit(self.do, job) for job in self.open_jobs]
+            futures = [executor.submit(self.do, job) for job in jobs]
             try:
                 for future in futures:
                     yield future.result()

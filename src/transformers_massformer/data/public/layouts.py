@@ -202,7 +202,7 @@ def find_labelmefacade(source: Path) -> Source:
     for split, name in (("train", "train.txt"), ("val", "test.txt")):
         if not (source / name).is_file():
             raise FileNotFoundError(f"{source} has no {name}, which lists photographs.")
-        for line in (source / name).read_text().split():
+        for line in (source / name).read_text(encoding="utf-8").split():
             image = source / line
             items.append(Item(image.stem, image, labels / f"{image.stem}.png", split))
     return Source(read_table("labelmefacade"), items, read_colours)

@@ -44,7 +44,7 @@ def tables_folder() -> Path:
 
 def read_table(name: str) -> Table:
     """Read the table of a data set, such as `"mapillary-vistas-2.0"`."""
-    content = yaml.safe_load((tables_folder() / f"{name}.yaml").read_text())
+    content = yaml.safe_load((tables_folder() / f"{name}.yaml").read_text(encoding="utf-8"))
     labels: dict[str, int] = {}
     values: dict[str, Value] = {}
     for group, label in (*((group, index) for index, group in enumerate(LABELS)), (IGNORED, IGNORE_INDEX)):
