@@ -21,7 +21,7 @@ from transformers.utils import logging
 
 from transformers_massformer import MaSSFormerImageProcessor, SeMaskImageProcessor
 from transformers_massformer.conversion import SEMASK_VARIANTS, semask_variant_config, variant_config
-from transformers_massformer.data import headers, layout, mass13k
+from transformers_massformer.data import headers, label_headers, layout, mass13k
 from transformers_massformer.data.label_images import MASS13K_PALETTE
 from transformers_massformer.data.layout import LABELS, PUBLISHED_COUNTS
 from transformers_massformer.data.mass13k import CITATION
@@ -117,7 +117,7 @@ def build_data_set(folder: Path):
     (folder / "id2label.json").write_text(json.dumps(names, indent=2) + "\n", encoding="utf-8")
     (folder / "palette.json").write_text(json.dumps(colours, indent=2) + "\n", encoding="utf-8")
     # The loading script has all its modules beside it.
-    for module in (mass13k, layout, headers, photo_headers):
+    for module in (mass13k, layout, headers, label_headers, photo_headers):
         source = Path(module.__file__)
         code = source.read_text(encoding="utf-8").replace("from ..models.", "from .")
         (folder / source.name).write_text(code, encoding="utf-8")

@@ -21,6 +21,7 @@ from .demo import demo
 from .evaluate import evaluate
 from .export import export
 from .hq_sam import evaluate_hq_sam, train_hq_sam
+from .imports import import_annotations
 from .label import label
 from .prepare import prepare
 from .refine import refine
@@ -91,6 +92,7 @@ app.command(cls=Command)(compare)
 app.command(cls=Command)(stats)
 app.command(cls=Command)(prepare)
 app.command(cls=Command)(annotations)
+app.command("import", cls=Command)(import_annotations)
 app.command(cls=Command)(scenes)
 app.command(cls=Command)(label)
 app.command(cls=Command)(refine)

@@ -18,6 +18,7 @@ from .options import (
     Flip,
     Inference,
     Labels,
+    MaskValues,
     MaxMegapixels,
     NativeInput,
     Overlap,
@@ -183,6 +184,7 @@ def evaluate(
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "validation",
     output: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("evaluation"),
     labels: Labels = None,
+    mask_values: MaskValues = None,
     add_class: AddClass = None,
     title: Annotated[str | None, typer.Option(help="Name of the model in tables. Default: its folder's.")] = None,
     label_map: Annotated[
@@ -223,6 +225,8 @@ def evaluate(
 
     from ..data.class_names import data_classes
     from ..data.layout import check_faults
+    from ..data.mask_values import parse_mask_values, with_mask_values
+    from ..data.presence import check_convention, find_presence, label_sources
     from ..evaluation.label_spaces import read_label_map_file
     from ..evaluation.records import begin
     from ..evaluation.report import results, write_report
@@ -259,8 +263,11 @@ def evaluate(
         ((name, found),) = choose_splits(data, [split]).items()
         check_faults(name, found)
         names = data_classes(data, {name: found}, labels, add_class or ()).names
+        found = with_mask_values({name: found}, mask_values, names)[name]
+        check_convention(find_presence(label_sources(found.pairs), len(names), 1), names, f"split {name} in {data}")
         evaluator = Evaluator(predictor, lookup_of(predictor, names, mapping), len(names), settings)
-        identity = describe(model, name, names, settings, mapping, predictor)
+        mapped = parse_mask_values(mask_values, names)
+        identity = describe(model, name, names, settings, mapping, predictor, mapped)
         if state.is_main_process:
             begin(output, identity, overwrite)
         state.wait_for_everyone()

@@ -86,6 +86,12 @@ AllowTruncated = Annotated[
 ]
 DataFolder = Annotated[Path, typer.Option(help="Folder of MaSS13K, or of data in its layout.")]
 DataArgument = Annotated[Path, typer.Argument(help="Folder of MaSS13K, or of data in its layout.")]
+MaskValues = Annotated[
+    str | None,
+    typer.Option(
+        help="Classes of the stored values of label maps, such as 0:background,255:object; `ignore` for no class."
+    ),
+]
 AddClass = Annotated[
     list[str] | None,
     typer.Option(

@@ -20,7 +20,7 @@ def refine_photo(refiner: Refiner, photo: Path, label_map: Path, output: Path, p
     """Refine one label map, write it to a temporary path, and return its report."""
     import numpy as np
 
-    from ..data.label_images import label_map_image
+    from ..data.label_images import write_label_image
     from ..data.reading import read_label
     from ..images import open_image
 
@@ -33,7 +33,7 @@ def refine_photo(refiner: Refiner, photo: Path, label_map: Path, output: Path, p
             f"{image.height} (width x height)."
         )
     refined = refiner(image, values)
-    label_map_image(refined, int(refined.max()) + 1).save(partial, format="PNG")
+    write_label_image(refined, partial)
     changed = np.mean(refined != values)
     return f"{label_map} -> {output}: {changed:.2%} of the pixels changed, {time.perf_counter() - start:.1f} s"
 

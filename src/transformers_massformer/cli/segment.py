@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ..data.formats import AnnotationFormat
+from ..data.formats import FORMAT_HELP, AnnotationFormat
 from .console import console, error_console, fail, fail_interrupted, progress_bar, report_standings
 from .options import (
     AllowTruncated,
@@ -38,7 +38,7 @@ def segment(
     output: Annotated[Path, typer.Option(help="Folder for the results; files are named after the photographs.")],
     annotation_format: Annotated[
         AnnotationFormat,
-        typer.Option("--format", help="png: class indices with a palette. coco-rle: JSON with a mask per class."),
+        typer.Option("--format", help=FORMAT_HELP),
     ] = AnnotationFormat.png,
     overlay: Annotated[bool, typer.Option("--overlay", help="Also write NAME_overlay.png, with a legend.")] = False,
     mattes: Annotated[bool, typer.Option("--mattes", help="Also write soft masks, NAME_mattes/CLASS.png.")] = False,
@@ -92,7 +92,14 @@ def segment(
     try:
         accept_photos(max_megapixels, allow_truncated)
         extras = Extras(
-            overlay, show_semantic_priors, mattes, cutouts, tuple(bokeh or ()), bokeh_strength, refine_mattes
+            overlay,
+            show_semantic_priors,
+            mattes,
+            cutouts,
+            tuple(bokeh or ()),
+            bokeh_strength,
+            refine_mattes,
+            annotation_format,
         )
         options = read_prediction_options(tile, overlap, scales, flip, native_input, peer_postprocess, inference)
         jobs = plan_jobs(paths, output, extras, annotation_format.suffix)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..data.formats import AnnotationFormat
 from .console import error_console
 from .options import choose_photos
 
@@ -57,6 +58,7 @@ class Extras:
         bokeh (`tuple[str, ...]`): Classes that stay in focus.
         strength (`float`): See [`bokeh`].
         refine (`bool`): Whether the edges of mattes follow the photograph's colours.
+        annotation_format ([`AnnotationFormat`]): Format of the label map.
     """
 
     overlay: bool = False
@@ -66,6 +68,7 @@ class Extras:
     bokeh: tuple[str, ...] = ()
     strength: float = 0.01
     refine: bool = False
+    annotation_format: AnnotationFormat = AnnotationFormat.png
 
     @property
     def need_mattes(self) -> bool:
@@ -101,7 +104,8 @@ class Extras:
         edited = {"refine_mattes": self.refine}
         own: dict[Path | None, dict[str, Any]] = {
             # Label maps in COCO format contain the photograph's name.
-            job.label_map: {"name": job.photo.name} if job.label_map.suffix == ".json" else {},
+            job.label_map: {"format": self.annotation_format}
+            | ({"name": job.photo.name} if job.label_map.suffix == ".json" else {}),
             job.mattes: edited,
             job.cutouts: edited,
             job.bokeh: {**edited, "bokeh": sorted(self.bokeh), "bokeh_strength": self.strength},
@@ -257,7 +261,7 @@ def segment_photo(
     found = segmenter(photo)
     labels, remarks = segmenter.labels, []
     with results.writing(origins, job.folders) as partials:
-        write_label_map(found.label_map, partials[job.label_map], labels, job.photo.name, job.label_map.suffix)
+        write_label_map(found.label_map, partials[job.label_map], labels, job.photo.name, extras.annotation_format)
         if job.overlay is not None:
             overlay = with_legend(overlay_image(photo, found.label_map, len(labels)), found.label_map, labels)
             overlay.save(partials[job.overlay], format="PNG")

@@ -1,5 +1,5 @@
 """
-Headers of photographs and label maps: size and EXIF orientation, read without decoding pixels.
+Headers of photographs: size and orientation, read without decoding pixels; how label maps lie on them.
 
 A copy travels with the loading script of datasets 3.x, so it imports only Pillow, the standard library and
 `photo_headers`, which travels, too.
@@ -7,7 +7,6 @@ A copy travels with the loading script of datasets 3.x, so it imports only Pillo
 
 import contextlib
 import io
-import json
 import struct
 import zlib
 from dataclasses import dataclass
@@ -57,16 +56,12 @@ class Header:
 
 def read_header(path: Path) -> Header:
     """
-    Read the size and orientation of a photograph, a label map or an annotation in COCO format, which describes the
-    upright photograph.
+    Read the size and orientation of a photograph.
 
     Raises:
         FileNotFoundError: If the file does not exist.
         ValueError: If the file is none of these, or its header is damaged.
     """
-    if path.suffix.lower() == ".json":
-        image = read_annotation(path)["images"][0]
-        return Header(image["width"], image["height"], orientation=1)
     try:
         with open(path, "rb") as file, quiet_pillow(), open_lazily(file, PHOTO_FORMATS) as image:
             return Header(*stored_size(image), orientation_of(image, file))
@@ -161,32 +156,6 @@ def has_sound_tags(image: PIL.Image.Image) -> bool:
     except Exception:
         return False
     return exif.get(ORIENTATION_TAG, 1) in (0, 1)
-
-
-def read_annotation(path: Path) -> dict[str, Any]:
-    """
-    Read a photograph's annotation in COCO format as JSON, without decoding its masks.
-
-    Raises:
-        FileNotFoundError: If the file does not exist.
-        ValueError: If the file is not a valid annotation, or describes several photographs.
-    """
-    try:
-        content = json.loads(path.read_bytes())
-        sizes = [side for image in content["images"] for side in (image["width"], image["height"])]
-        ids, names = ([category[key] for category in content["categories"]] for key in ("id", "name"))
-        if not isinstance(content["annotations"], list) or not all(isinstance(name, str) for name in names):
-            raise ValueError("its annotations must be a list, and its category names strings")
-        if not all(type(number) is int for number in sizes + ids) or min(sizes, default=1) < 1:
-            raise ValueError("its sizes and ids must be integers, and its sizes at least 1")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"{path} is not an annotation in COCO format: {error!r}. Write it again.") from error
-    if len(content["images"]) != 1:
-        count = len(content["images"])
-        raise ValueError(
-            f"{path} describes {count} photographs. Split it into one file per photograph, named like the photograph."
-        )
-    return content
 
 
 def label_orientation(image: Header, label: Header) -> int:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ..models.photo_headers import PHOTO_SUFFIXES
 from .headers import is_ambiguous, label_orientation, read_header
+from .label_headers import is_decoded_by_value, read_label_header
 
 
 logger = logging.getLogger(__name__)
@@ -27,7 +28,9 @@ PUBLISHED_COUNTS = {"train": 11_348, "validation": 500, "test": 1_500}
 # The release's folders of photographs, in the order in which they are tried.
 IMAGE_FOLDERS = ("images_pad", "images", "images_copy")
 LABEL_FOLDER = "annotations"
-LABEL_SUFFIXES = (".png", ".json")
+LABEL_SUFFIXES = (".png", ".json", ".tif", ".tiff", ".bmp", ".gif")
+# Formats that change class ids, which are found in order to be refused by name.
+LOSSY_LABEL_SUFFIXES = (".jpg", ".jpeg", ".webp", ".avif")
 HOW_TO_OBTAIN = "Get MaSS13K from https://github.com/xiechenxi99/MaSS13K and pass the folder that holds `annotations`."
 # Files named in an error.
 NUM_NAMED = 5
@@ -35,11 +38,15 @@ NUM_NAMED = 5
 
 @dataclass(frozen=True)
 class Pair:
-    """A photograph and its label map; the id is the name of both without suffix."""
+    """
+    A photograph and its label map; the id is the name of both without suffix. Class ids of the stored values, if an
+    option maps them, are pairs of numbers.
+    """
 
     image_id: str
     image: Path
     label: Path
+    mask_values: tuple[tuple[int, int], ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,7 @@ def files_by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, list[Pat
 def read_split(image_folder: Path, label_folder: Path) -> Split:
     """Match the photographs and label maps of two folders by name, and collect the faults that headers reveal."""
     images = files_by_stem(image_folder, PHOTO_SUFFIXES)
-    labels = files_by_stem(label_folder, LABEL_SUFFIXES)
+    labels = files_by_stem(label_folder, LABEL_SUFFIXES + LOSSY_LABEL_SUFFIXES)
     split = Split(image_folder)
     for stem in sorted(images.keys() | labels.keys()):
         for kind, files in (("images", images), ("labels", labels)):
@@ -99,9 +106,9 @@ def read_split(image_folder: Path, label_folder: Path) -> Split:
 def check_pair(pair: Pair, split: Split):
     """Add the faults that the headers of a pair reveal, or a note if they leave open how the label map lies."""
     headers = []
-    for path in (pair.image, pair.label):
+    for path, read in ((pair.image, read_header), (pair.label, read_label_header)):
         try:
-            headers.append(read_header(path))
+            headers.append(read(path))
         except (OSError, ValueError) as error:
             split.faults.append(Fault("unreadable file", str(path), str(error)))
     if len(headers) < 2:
@@ -217,16 +224,21 @@ def check_faults(split_name: str, split: Split):
 
 def check_pictures(split: Split):
     """
-    Refuse label maps that are not PNG files, because an image column of a data set cannot hold them.
+    Refuse label maps that the image column of a data set would not decode to their class ids: annotations in COCO
+    format, and pictures whose values Pillow changes, such as grey ones of 2 or 4 bits per pixel.
 
     Raises:
-        ValueError: If a label map is not a PNG.
+        ValueError: If there are such label maps.
     """
-    others = [str(pair.label) for pair in split.pairs if pair.label.suffix.lower() == ".json"]
+    others = [
+        str(pair.label)
+        for pair in split.pairs
+        if pair.label.suffix.lower() == ".json" or not is_decoded_by_value(pair.label)
+    ]
     if others:
         raise ValueError(
-            f"{len(others)} label maps are not PNG files, such as {others[0]}. Convert them: `massformer annotations "
-            "DATA --format png --output FOLDER`."
+            f"{len(others)} label maps are not PNG files of 8 bits per pixel, grey or with a palette, such as "
+            f"{others[0]}. Convert them: `massformer annotations DATA --format png --output FOLDER`."
         )
 
 

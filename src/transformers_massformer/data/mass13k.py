@@ -13,6 +13,7 @@ from typing import Any
 import datasets
 
 from .headers import label_orientation, read_header, rewritten_photo, turned_png
+from .label_headers import read_label_header
 from .layout import HOW_TO_OBTAIN, check_faults, check_pictures, choose_split, find_splits, fingerprint
 
 
@@ -70,7 +71,7 @@ class MaSS13K(datasets.GeneratorBasedBuilder):
 
     def _generate_examples(self, **kwargs: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
         for image_id, image, label in zip(kwargs["image_ids"], kwargs["images"], kwargs["labels"], strict=True):
-            orientation = label_orientation(read_header(Path(image)), read_header(Path(label)))
+            orientation = label_orientation(read_header(Path(image)), read_label_header(Path(label)))
             rewritten = rewritten_photo(Path(image))
             image_file = image if rewritten is None else {"path": None, "bytes": rewritten}
             label_file: Any = label

@@ -10,6 +10,7 @@ import datasets
 from ..utils.files import written_whole
 from ..utils.json_files import write_json
 from .headers import label_orientation, read_header, rewritten_photo, turned_png
+from .label_headers import read_label_header
 from .layout import Pair, Split, check_faults, check_pictures, fingerprint
 from .mass13k import MaSS13K
 
@@ -22,7 +23,7 @@ MANIFEST = ".preparation.json"
 
 def embedded_example(pair: Pair) -> dict[str, Any]:
     """Return the row of a pair: the bytes of its files, which decoders that honour EXIF turn upright."""
-    orientation = label_orientation(read_header(pair.image), read_header(pair.label))
+    orientation = label_orientation(read_header(pair.image), read_label_header(pair.label))
     image = rewritten_photo(pair.image) or pair.image.read_bytes()
     label = pair.label.read_bytes() if orientation in (0, 1) else turned_png(pair.label, orientation)
     return {

@@ -15,6 +15,7 @@ from torchvision import tv_tensors
 
 from ..models.photo_headers import quiet_pillow
 from ..models.srgb import to_rgb
+from .mask_values import check_ids
 
 
 # Short sides that photographs are resized to at random (release).
@@ -415,21 +416,8 @@ class TrainingTransform:
                 f"{name} is {label.shape[1]} x {label.shape[0]}, the image {size[1]} x {size[0]} (width x height): "
                 "they must have the same size."
             )
-        self.check_labels(label, name)
+        check_ids(label.numpy(), self.num_labels, name, self.ignore_index)
         return image, label
-
-    def check_labels(self, label: torch.Tensor, name: str):
-        values = label.numpy()
-        # Most label maps pass this test, which takes a tenth of the time.
-        if values.max() < self.num_labels:
-            return
-        unknown = (values >= self.num_labels) & (values != self.ignore_index)
-        if unknown.any():
-            raise ValueError(
-                f"{name} has the unknown labels {np.unique(values[unknown]).tolist()}: with {self.num_labels} classes "
-                f"labels are 0 to {self.num_labels - 1}, and {self.ignore_index} for pixels without a class. Fix the "
-                "label map, or change num_labels."
-            )
 
     def draw_short_side(self, size: tuple[int, int], rng: np.random.Generator) -> float:
         """Draw the short side to resize a picture to."""
