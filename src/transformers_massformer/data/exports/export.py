@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from ..layout import IMAGE_SUFFIXES, SPLIT_FOLDERS
+from ..layout import SPLIT_FOLDERS
 
 
 # CVAT's folders of label maps, whose files have the names of photographs.
@@ -75,7 +75,7 @@ class PhotoFinder:
         self.files = [
             path
             for path in sorted(folder.rglob("*"))
-            if path.suffix.lower() in IMAGE_SUFFIXES
+            if path.suffix.lower() in PHOTO_SUFFIXES
             and path.is_file()
             and not path.name.startswith(".")
             and not set(MASK_FOLDERS) & set(path.parts)
@@ -111,6 +111,6 @@ class PhotoFinder:
                         "--photos."
                     )
         raise FileNotFoundError(
-            f"{origin}: there is no photo {name} in {self.folder} ({', '.join(IMAGE_SUFFIXES)}). Pass the folder of "
+            f"{origin}: there is no photo {name} in {self.folder} ({', '.join(PHOTO_SUFFIXES)}). Pass the folder of "
             "the photos with --photos."
         )

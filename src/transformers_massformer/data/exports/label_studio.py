@@ -11,7 +11,7 @@ import numpy as np
 
 from ..annotations import decode_polygons
 from ..label_images import read_values
-from ..layout import IMAGE_SUFFIXES
+from ..layout import PHOTO_SUFFIXES
 from .export import Annotated, Export, Layer
 
 
@@ -141,9 +141,9 @@ def photo_of(task: dict[str, Any], origin: str) -> str:
             continue
         address = urlsplit(value)
         path = parse_qs(address.query).get("d", [unquote(address.path)])[0]
-        if PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES:
+        if PurePosixPath(path).suffix.lower() in PHOTO_SUFFIXES:
             return PurePosixPath(path).name
-    raise ValueError(f"{origin} names no photo ({', '.join(IMAGE_SUFFIXES)}). Export tasks with their data.")
+    raise ValueError(f"{origin} names no photo ({', '.join(PHOTO_SUFFIXES)}). Export tasks with their data.")
 
 
 def read_layers(results: list[dict[str, Any]], origin: str) -> Iterator[Layer]:
