@@ -21,11 +21,13 @@ from transformers.utils import logging
 
 from transformers_massformer import MaSSFormerImageProcessor, SeMaskImageProcessor
 from transformers_massformer.conversion import SEMASK_VARIANTS, semask_variant_config, variant_config
+from transformers_massformer.data import headers, label_headers, layout, mass13k
 from transformers_massformer.data.label_images import MASS13K_PALETTE
 from transformers_massformer.data.layout import LABELS, PUBLISHED_COUNTS
-from transformers_massformer.data.mass13k import CITATION, MaSS13K
+from transformers_massformer.data.mass13k import CITATION
 from transformers_massformer.metrics import CountSettings, count_images, score
 from transformers_massformer.metrics.boundary_segmentation import BoundarySegmentation
+from transformers_massformer.models import photo_headers
 
 
 ROOT = Path(__file__).parent.parent
@@ -114,7 +116,11 @@ def build_data_set(folder: Path):
     names, colours = dict(enumerate(LABELS)), dict(enumerate(MASS13K_PALETTE))
     (folder / "id2label.json").write_text(json.dumps(names, indent=2) + "\n", encoding="utf-8")
     (folder / "palette.json").write_text(json.dumps(colours, indent=2) + "\n", encoding="utf-8")
-    copy_code([MaSS13K], folder)
+    # The loading script has all its modules beside it.
+    for module in (mass13k, layout, headers, label_headers, photo_headers):
+        source = Path(module.__file__)
+        code = source.read_text(encoding="utf-8").replace("from ..models.", "from .")
+        (folder / source.name).write_text(code, encoding="utf-8")
 
 
 def metric_cases() -> list[dict[str, Any]]:

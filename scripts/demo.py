@@ -19,7 +19,8 @@ from transformers.utils import logging
 from transformers_massformer import MASS13K_LABELS, open_image
 from transformers_massformer.cli.console import console, print_table
 from transformers_massformer.cli.options import parse_size
-from transformers_massformer.editing import class_mattes, cut_out, firm_matte, label_map_image, overlay_image
+from transformers_massformer.data.label_images import write_label_image
+from transformers_massformer.editing import class_mattes, cut_out, firm_matte, overlay_image
 from transformers_massformer.inference.memory import PeakMemory
 from transformers_massformer.metrics import count_images, score
 from transformers_massformer.metrics.tables import score_rows
@@ -71,7 +72,7 @@ def write_results(
 ) -> tuple[np.ndarray, list[PIL.Image.Image]]:
     """Segment a photo, write its label map, overlay and mattes, and return the label map and the mattes."""
     label_map, outputs = segment(segmenter, photo)
-    label_map_image(label_map, len(MASS13K_LABELS)).save(output / f"{prefix}label_map.png")
+    write_label_image(label_map, output / f"{prefix}label_map.png")
     overlay_image(photo, label_map, len(MASS13K_LABELS)).save(output / f"{prefix}overlay.jpg", quality=92)
     folder = output / f"{prefix}mattes"
     folder.mkdir(exist_ok=True)
@@ -102,7 +103,7 @@ def show_scene(segmenter: ImageSegmentationPipeline, size: tuple[int, int], seed
     start = time.perf_counter()
     truth = draw_scene(output, size, seed)
     console.print(f"drew a scene in {time.perf_counter() - start:.1f} s")
-    label_map_image(truth, len(MASS13K_LABELS)).save(output / "truth.png")
+    write_label_image(truth, output / "truth.png")
     label_map, _ = write_results(segmenter, open_image(output / "scene.jpg"), output)
     counts = count_images([torch.from_numpy(label_map)], [torch.from_numpy(truth)], len(MASS13K_LABELS))
     print_table(score_rows(MASS13K_LABELS, score(counts)))

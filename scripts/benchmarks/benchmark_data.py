@@ -28,6 +28,7 @@ from torchvision.transforms.v2 import InterpolationMode, functional
 
 from transformers_massformer.cli.console import error_console as console
 from transformers_massformer.cli.options import parse_size
+from transformers_massformer.data.label_images import write_label_image
 from transformers_massformer.data.reading import read_label
 from transformers_massformer.data.transforms import (
     IMAGE_MEAN,
@@ -63,7 +64,7 @@ def make_pair(folder: Path, index: int, size: tuple[int, int]) -> tuple[Path, Pa
     pixels = np.asarray(coarse) + colours[np.asarray(label)] + rng.normal(0, 4, (size[1], size[0], 1))
     photo, label_map = folder / f"{index}.jpg", folder / f"{index}.png"
     PIL.Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(photo, quality=JPEG_QUALITY)
-    label.save(label_map)
+    write_label_image(np.asarray(label), label_map, palette=False)
     return photo, label_map
 
 

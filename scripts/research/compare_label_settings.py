@@ -27,6 +27,7 @@ from compare_decoders import PLAIN_TRAINING, check_work, run_all
 from scipy import ndimage
 
 from transformers_massformer import MASS13K_LABELS
+from transformers_massformer.data.label_images import write_label_image
 from transformers_massformer.data.layout import find_splits
 from transformers_massformer.data.pseudo_labels import PseudoLabelFiles
 from transformers_massformer.data.reading import read_label
@@ -74,8 +75,7 @@ def write_exact_labels(data: Path):
         hidden = exact_mask(data, "val", path.stem) & (label_map == 0)
         if hidden.any():
             label_map[hidden] = CLASS_ID
-            with written_whole(path) as partial:
-                PIL.Image.fromarray(label_map).save(partial, format="PNG")
+            write_label_image(label_map, path, palette=False)
 
 
 def as_a_tool_sees_it(mask: np.ndarray) -> np.ndarray:

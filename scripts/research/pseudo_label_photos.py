@@ -18,6 +18,8 @@ import cv2
 import numpy as np
 import typer
 
+from transformers_massformer.data.label_images import write_label_image
+
 
 VOTERS = (
     "mlperf_mobile_segmenter_r4_quant_argmax_uint8.tflite",
@@ -277,13 +279,6 @@ def read_picture(path: Path, mode: int) -> np.ndarray:
     return np.asarray(picture)
 
 
-def write_label(path: Path, labels: np.ndarray):
-    """Write a label map whole."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_bytes(bytes(cv2.imencode(".png", labels, [cv2.IMWRITE_PNG_COMPRESSION, 9])[1]))
-    temporary.replace(path)
-
-
 def main(
     photos: Annotated[Path, typer.Option(help="Folder of photographs.", exists=True, file_okay=False)],
     teachers: Annotated[Path, typer.Option(help="Folder of the teachers' files.", exists=True, file_okay=False)],
@@ -314,7 +309,7 @@ def main(
         if labels:
             existing = read_picture(labels / target.name, cv2.IMREAD_UNCHANGED)
             found = merge(existing, found, margin, complete or [])
-        write_label(target, found)
+        write_label_image(found, target, palette=False)
         typer.echo(f"{path.name}: {np.mean(found == IGNORE):.0%} unlabelled")
 
 

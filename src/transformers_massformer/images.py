@@ -1,50 +1,86 @@
-"""Find photographs and read them: upright, 8 bits, RGB, with errors that name the file."""
+"""Read photographs: upright, 8 bits, sRGB, with errors that name the file."""
 
 import contextlib
-import glob
-import itertools
 import os
 import struct
-import warnings
+import zlib
 from collections.abc import Generator
-from pathlib import Path
 
-import PIL.ExifTags
 import PIL.Image
+import PIL.ImageFile
 
+from .models.photo_headers import (
+    ALLOW_TRUNCATED,
+    MAX_MEGAPIXELS,
+    UPRIGHT,
+    MissingHeifError,
+    apply_size_limit,
+    open_lazily,
+    quiet_pillow,
+    stored_orientation,
+    turned_upright,
+)
 
-PHOTO_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-# How to turn stored pixels upright, by EXIF orientation.
-UPRIGHT = {
-    2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
-    3: PIL.Image.Transpose.ROTATE_180,
-    4: PIL.Image.Transpose.FLIP_TOP_BOTTOM,
-    5: PIL.Image.Transpose.TRANSPOSE,
-    6: PIL.Image.Transpose.ROTATE_270,
-    7: PIL.Image.Transpose.TRANSVERSE,
-    8: PIL.Image.Transpose.ROTATE_90,
-}
 
 ImageSource = str | os.PathLike | PIL.Image.Image
+
+# What decoders raise for damaged files.
+DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    RuntimeError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    AssertionError,
+    struct.error,
+    zlib.error,
+)
+INTACT_COPY = "Replace it with an intact copy."
 
 
 def open_image(path: str | os.PathLike) -> PIL.Image.Image:
     """
-    Open a photograph upright (EXIF orientation applied), in 8-bit RGB. Transparent parts are composed on white, 16
-    bits are scaled to 8, and floating-point greys range from black 0 to white 1.
+    Open a photograph as every command sees it: upright (orientation of EXIF or, without that, of XMP) and in 8-bit
+    sRGB (colour profile applied). Transparent parts are composed on white, 16 bits are scaled to 8, and floating-point
+    greys range from black 0 to white 1. Of several pictures in a file, the first one counts. Damaged metadata and
+    colour profiles are ignored.
 
     Args:
         path (`str` or `os.PathLike`): The image file.
 
     Returns:
-        `PIL.Image.Image`: In mode RGB, fully decoded.
+        `PIL.Image.Image`: In mode RGB, fully decoded, without metadata.
 
     Raises:
         FileNotFoundError: If `path` does not exist.
         ValueError: If the file is not an image, is damaged or truncated, or has more pixels than Pillow agrees to
-            decode (`2 * PIL.Image.MAX_IMAGE_PIXELS`).
+            decode (`2 * PIL.Image.MAX_IMAGE_PIXELS`); see [`accept_photos`].
     """
     return read_photo(path, os.fspath(path))[0]
+
+
+def accept_photos(max_megapixels: float | None = None, allow_truncated: bool = False):
+    """
+    Choose what this process and those that it starts accept as photographs.
+
+    Args:
+        max_megapixels (`float`, *optional*): Largest size in millions of pixels. Default: Pillow's limit, 179.
+        allow_truncated (`bool`, *optional*, defaults to `False`):
+            Whether to read photographs that are cut off. The missing part is grey in a JPEG, otherwise black.
+
+    Raises:
+        ValueError: If the size is not above 0.
+    """
+    if max_megapixels is not None:
+        if not max_megapixels > 0:
+            raise ValueError(f"The largest size of photographs must be above 0 megapixels, got {max_megapixels:g}.")
+        os.environ[MAX_MEGAPIXELS] = str(max_megapixels)
+        apply_size_limit()
+    os.environ[ALLOW_TRUNCATED] = "1" if allow_truncated else ""
 
 
 def read_photo(source: ImageSource, name: str) -> tuple[PIL.Image.Image, int]:
@@ -56,111 +92,97 @@ def read_photo(source: ImageSource, name: str) -> tuple[PIL.Image.Image, int]:
         name (`str`): Name of the photograph in errors.
 
     Returns:
-        `tuple[PIL.Image.Image, int]`: The photograph in mode RGB, and the EXIF orientation that was applied.
+        `tuple[PIL.Image.Image, int]`: The photograph in mode RGB, and the orientation that was applied, 1 if none.
 
     Raises:
         FileNotFoundError: If the file does not exist.
         ValueError: As for [`open_image`].
     """
-    # The module needs torchvision, which finding photographs does not.
-    from .models.image_processing_massformer import to_rgb
+    # The module imports transformers, which finding photographs does not need.
+    from .models.srgb import to_rgb
 
-    with opened(source, name) as image:
+    is_file = not isinstance(source, PIL.Image.Image)
+    remedy = f"{INTACT_COPY} To read what there is of a cut-off file, pass --allow-truncated." if is_file else ""
+    with opened(source, name, remedy) as image:
+        stated = stored_orientation(image)
+        image = load_pixels(source, image, name) if is_file else image
         image.load()
+        # Pillow itself turns a TIFF file that it opened; in a PNG, metadata may follow the pixels.
         orientation = stored_orientation(image)
-        photo = to_rgb(image)
-        if orientation in UPRIGHT:
-            photo = photo.transpose(UPRIGHT[orientation])
-            # Metadata would turn the photograph again when it is read as an image.
+        upright = turned_upright(image, orientation)
+        photo = to_rgb(upright, name)
+        if photo is image and is_file:
+            photo = image.copy()
+        if photo is not image:
+            # No metadata shall turn or convert the photograph again.
             photo.info.clear()
-        return photo, orientation or 1
+        applied = orientation or stated
+        return photo, applied if applied in UPRIGHT else 1
+
+
+def load_pixels(path: str | os.PathLike, image: PIL.Image.Image, name: str) -> PIL.Image.Image:
+    """Decode the pixels of an opened file; if allowed, those that there are of a truncated one."""
+    try:
+        image.load()
+    except DAMAGE as error:
+        if not os.environ.get(ALLOW_TRUNCATED):
+            raise
+        from transformers.utils import logging
+
+        with open(path, "rb") as file, accepting_truncated_files():
+            image = open_lazily(file)
+            image.load()
+        logging.get_logger(__name__).warning_once(f"{name} is cut off; its missing part is blank ({error}).")
+    return image
 
 
 @contextlib.contextmanager
-def opened(source: ImageSource, name: str) -> Generator[PIL.Image.Image]:
+def accepting_truncated_files() -> Generator[None]:
+    """Let Pillow fill in the missing part of files."""
+    former = PIL.ImageFile.LOAD_TRUNCATED_IMAGES
+    # Its type is taken from its default.
+    PIL.ImageFile.LOAD_TRUNCATED_IMAGES = True  # ty: ignore[invalid-assignment]
+    try:
+        yield
+    finally:
+        PIL.ImageFile.LOAD_TRUNCATED_IMAGES = former
+
+
+@contextlib.contextmanager
+def opened(source: ImageSource, name: str, remedy: str = INTACT_COPY) -> Generator[PIL.Image.Image]:
     """
     Open an image lazily: its header has been read, its pixels have not. Errors of the block name the image.
 
     Args:
         source (`str`, `os.PathLike` or `PIL.Image.Image`): The file, or an image, which is passed on.
         name (`str`): Name of the image in errors.
+        remedy (`str`, *optional*): What to do about a damaged file, for errors.
 
     Raises:
         FileNotFoundError: If the file does not exist.
         ValueError: As for [`open_image`].
     """
     try:
-        with allowing_large_pictures(), contextlib.ExitStack() as stack:
+        with quiet_pillow(), contextlib.ExitStack() as stack:
             if not isinstance(source, PIL.Image.Image):
-                # With its path, Pillow 12.3 maps an uncompressed TIFF into memory and turns it twice.
+                # With its path, Pillow 12.3 maps an uncompressed TIFF into memory.
                 file = stack.enter_context(open(source, "rb"))
-                source = stack.enter_context(PIL.Image.open(file))
+                source = stack.enter_context(open_lazily(file))
             yield source
     except FileNotFoundError:
         raise FileNotFoundError(f"There is no image file at {name}.") from None
     except IsADirectoryError:
         raise ValueError(f"{name} is a folder, not an image file.") from None
+    except MissingHeifError as error:
+        raise ValueError(f"{name} cannot be read: {error}") from error
     except PIL.Image.DecompressionBombError as error:
         raise ValueError(
             f"{name} is too large to be decoded safely: {error} Make it smaller, or, if you trust the file, raise "
-            "`PIL.Image.MAX_IMAGE_PIXELS`."
+            "--max-megapixels (in Python: `accept_photos`)."
         ) from error
     except PIL.UnidentifiedImageError as error:
-        raise ValueError(f"{name} is not an image file that Pillow can read.") from error
-    except (OSError, SyntaxError, ValueError, EOFError, RuntimeError, struct.error) as error:
         raise ValueError(
-            f"{name} is damaged or truncated and cannot be decoded ({error}). Replace it with an intact copy."
+            f"{name} is not an image file that Pillow can read. Save it as JPEG, or as PNG or TIFF with 8 or 16 bits."
         ) from error
-
-
-@contextlib.contextmanager
-def allowing_large_pictures() -> Generator[None]:
-    """Silence Pillow's warning about large images, which it issues at half the size that it refuses."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
-        yield
-
-
-def stored_orientation(image: PIL.Image.Image) -> int:
-    """Return the EXIF orientation of an image whose pixels have not been turned by it, 0 without one."""
-    orientation = image.getexif().get(PIL.ExifTags.Base.Orientation, 0)
-    return orientation if orientation in range(1, 9) else 0
-
-
-def find_photos(argument: str, output: Path) -> list[tuple[Path, Path]]:
-    """
-    List the photographs that a command's argument names. Results of an earlier run, in a folder among the photographs,
-    are left out.
-
-    Args:
-        argument (`str`): A file, a folder, which is searched recursively, or a glob.
-        output (`Path`): The folder for results.
-
-    Returns:
-        `list[tuple[Path, Path]]`: Each photograph, and its path relative to the folder given.
-
-    Raises:
-        FileNotFoundError: If the argument names no photographs.
-        ValueError: If the folder is also the output.
-    """
-    path = Path(argument)
-    if path.is_file():
-        return [(path, Path(path.name))]
-    if path.is_dir():
-        if path.resolve() == output.resolve():
-            raise ValueError(f"{path} holds the photographs; choose another folder for the results with --output.")
-        root, found = path, sorted(path.rglob("*"))
-    elif glob.has_magic(argument):
-        fixed = itertools.takewhile(lambda part: not glob.has_magic(part), path.parts)
-        root, found = Path(*fixed), sorted(Path(name) for name in glob.glob(argument, recursive=True))
-    else:
-        raise FileNotFoundError(f"There is no file or folder {argument}.")
-    results = output.resolve() if root.resolve() in output.resolve().parents else None
-    photos = [
-        photo
-        for photo in found
-        if photo.is_file() and photo.suffix.lower() in PHOTO_SUFFIXES and results not in photo.resolve().parents
-    ]
-    if not photos:
-        raise FileNotFoundError(f"{argument} names no photographs ({', '.join(PHOTO_SUFFIXES)}).")
-    return [(photo, photo.relative_to(root)) for photo in photos]
+    except DAMAGE as error:
+        raise ValueError(f"{name} is damaged or truncated and cannot be decoded ({error}). {remedy}") from error

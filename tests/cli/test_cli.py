@@ -11,7 +11,7 @@ from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 
 from transformers_massformer import MASS13K_LABELS
 from transformers_massformer.data.annotations import read_coco_annotation
-from transformers_massformer.data.headers import read_annotation
+from transformers_massformer.data.label_headers import read_annotation
 from transformers_massformer.data.reading import read_label
 from transformers_massformer.editing import class_palette, firm_matte, overlay_image
 

@@ -28,7 +28,7 @@ class StandIn:
         StandIn.made.append(photo.size)
         label_map = np.full((photo.height, photo.width), 2, np.uint8)
         mattes = np.zeros((3, photo.height, photo.width), np.uint8) if self.mattes else None
-        return Segmentation(label_map, 0.0, 0, mattes)
+        return Segmentation(label_map=label_map, seconds=0.0, peak_bytes=0, mattes=mattes)
 
 
 @pytest.fixture
@@ -79,8 +79,8 @@ AGAIN = {
     "processor": (lambda p: copy_model(p, preprocessor_config__json="{}"), [], 2, "2 again: another model."),
     "photo": (lambda p: reencode(p / "photos/a.png"), [], 1, "1 of 2 are finished already, 1 again: another photo;"),
     "deleted": (lambda p: (p / "out/a.png").unlink(), [], 1, "1 of 2 are finished already, 1 again: without a.png;"),
-    "tile": (None, ["--tile", "64"], 2, "2 again: another overlap, tile."),
-    "scales": (None, ["--scales", "1,0.5"], 2, "2 again: another native_input, scales."),
+    "tile": (None, ["--tile", "64"], 2, "2 again: another tile."),
+    "scales": (None, ["--scales", "1,0.5"], 2, "2 again: another scales."),
     "type": (None, ["--dtype", "bfloat16"], 2, "2 again: another dtype."),
     "format": (None, ["--format", "coco-rle"], 2, "Segmenting 2"),
     "an overlay too": (None, ["--overlay"], 2, "Segmenting 2"),
@@ -149,8 +149,8 @@ def test_pictures_of_earlier_runs_are_named_when_they_are_outdated(segment, tmp_
     other = copy_model(tmp_path, model__safetensors="other")
     made, output = segment(**other)
     assert made == 2
-    assert output.count("a_overlay.png of an earlier run were made otherwise") == 1
-    assert "earlier run" not in segment("--overlay", **other)[1]
+    assert output.count("not renewed: a_overlay.png, made otherwise by an earlier run") == 1
+    assert "not renewed" not in segment("--overlay", **other)[1]
 
 
 def test_a_photo_without_the_class_in_focus_is_named(segment):

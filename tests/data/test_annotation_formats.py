@@ -18,8 +18,16 @@ from pycocotools.coco import COCO
 from support.commands import run
 from support.replica import write_replica
 
-from transformers_massformer.data.annotations import coco_annotation, read_coco_annotation, write_label_map
-from transformers_massformer.data.headers import read_header
+from transformers_massformer.data.annotations import (
+    coco_annotation,
+    coco_masks,
+    decode_segmentation,
+    encode_mask,
+    read_coco_annotation,
+    run_lengths,
+    write_label_map,
+)
+from transformers_massformer.data.label_headers import read_label_header
 from transformers_massformer.data.label_map_folder import LabelMapFolder
 from transformers_massformer.data.layout import LABELS, choose_split, find_splits
 from transformers_massformer.data.mass13k import load_mass13k
@@ -54,7 +62,7 @@ def test_round_trips_are_exact(tmp_path_factory, label_map, suffix):
     assert found.is_contiguous()
     assert np.array_equal(found.numpy(), label_map)
     assert orientation == (1 if suffix == ".json" else 0)
-    assert read_header(path).upright_size == label_map.shape[::-1]
+    assert read_label_header(path).upright_size == label_map.shape[::-1]
 
 
 @settings(max_examples=50, deadline=None)
@@ -115,11 +123,30 @@ FAULTS = {
         lambda _: 255,
         "annotation 1 has category 255. Ids are class indices, from 0 to 254",
     ),
-    "polygon": (
+    "polygon of two points": (
         ("annotations", 0, "segmentation"),
-        lambda _: [[0, 0, 3, 0, 3, 3]],
-        "annotation 0 (others) cannot be read: its segmentation is not a compressed run-length encoding",
+        lambda _: [[0, 0, 3, 0]],
+        "annotation 0 (others) cannot be read: one of its polygons is not a list of three or more points",
     ),
+    "polygon with NaN": (
+        ("annotations", 0, "segmentation"),
+        lambda _: [[0, 0, 3, 0, 3, float("nan")]],
+        "one of its polygons is not a list of three or more points",
+    ),
+    "no polygons": (
+        ("annotations", 0, "segmentation"),
+        lambda _: [],
+        "its segmentation is neither a run-length encoding, {size, counts}, nor polygons",
+    ),
+    "counts are a number": (
+        ("annotations", 0, "segmentation", "counts"),
+        lambda _: 60,
+        "its counts are neither a string nor a list of run lengths",
+    ),
+    "plain counts too short": damaged_counts(lambda _: [0, 59]),
+    "plain counts too long": damaged_counts(lambda _: [0, 60, 1]),
+    "plain counts negative": damaged_counts(lambda _: [0, 70, -10]),
+    "plain counts huge": damaged_counts(lambda _: [2**64, 60]),
     "mask of another size": (
         ("annotations", 0, "segmentation", "size"),
         lambda _: [5, 12],
@@ -167,7 +194,7 @@ NO_ANNOTATIONS = json.dumps({"images": [{"id": 1, "width": 6, "height": 10, "fil
 def test_other_json_files_are_refused(tmp_path, text):
     (tmp_path / "a.json").write_text(text, encoding="latin-1")
     with pytest.raises(ValueError, match=r"a\.json is not an annotation in COCO format: .*Write it again"):
-        read_header(tmp_path / "a.json")
+        read_label_header(tmp_path / "a.json")
     with pytest.raises(FileNotFoundError, match=r"b\.json"):
         read_label(tmp_path / "b.json", "b")
 
@@ -323,6 +350,63 @@ def test_data_sets_of_pictures_name_the_remedy(both, tmp_path, monkeypatch):
         lambda: list(write_parquet(find_splits(coco), tmp_path / "parquet")),
     ):
         with pytest.raises(
-            ValueError, match=r"not PNG files, such as .*plain\.json\. Convert them: `massformer annotations"
+            ValueError,
+            match=r"not PNG files of 8 bits .* as .*plain\.json\. Convert them: `massformer annotations",
         ):
             load()
+
+
+runs_of_a_mask = st.lists(st.integers(0, 6), min_size=1, max_size=12).filter(lambda runs: sum(runs) > 0)
+
+
+@settings(max_examples=200, deadline=None)
+@given(runs_of_a_mask, st.booleans())
+def test_runs_without_pixels_compressed_and_plain(runs, compressed):
+    size = [sum(runs), 1]
+    counts = runs
+    if compressed:
+        counts = coco_masks().frPyObjects({"size": size, "counts": runs}, *size)["counts"].decode()
+        assert run_lengths(counts).tolist() == runs
+    mask = decode_segmentation({"size": size, "counts": counts}, tuple(size))
+    assert np.array_equal(mask[:, 0], np.repeat(np.arange(len(runs)) % 2 == 1, runs))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st_numpy.arrays(bool, st.tuples(st.integers(1, 90), st.integers(1, 90))))
+def test_decoded_masks_are_pycocotools(mask):
+    encoded = encode_mask(mask)
+    assert np.array_equal(decode_segmentation(encoded, mask.shape), mask)
+
+
+def test_large_masks_have_numbers_of_several_characters():
+    mask = np.zeros((3000, 2000), bool)
+    mask[7:2900, 3:1900] = True
+    mask[100:120] = np.random.default_rng(0).random((20, 2000)) < 0.5
+    assert np.array_equal(decode_segmentation(encode_mask(mask), mask.shape), mask)
+
+
+def test_polygons_crowds_and_several_annotations_of_a_class(tmp_path):
+    content = {
+        "images": [{"id": 3, "file_name": "a.jpg", "width": 8, "height": 6}],
+        "categories": [{"id": 0, "name": "others"}, {"id": 1, "name": "human"}],
+        "annotations": [
+            {"id": 1, "image_id": 3, "category_id": 1, "segmentation": [[0, 0, 2, 0, 2, 2, 0, 2], [4, 0, 6, 0, 6, 2]]},
+            {"id": 2, "image_id": 3, "category_id": 1, "segmentation": [[0, 0, 3, 0, 3, 3, 0, 3.0]], "iscrowd": 0},
+            {
+                "id": 3,
+                "image_id": 3,
+                "category_id": 0,
+                "iscrowd": 1,
+                "segmentation": {"size": [6, 8], "counts": [42, 6]},
+            },
+        ],
+    }
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    found = read_coco_annotation(tmp_path / "a.json").numpy()
+    opened = open_coco(tmp_path / "a.json")
+    expected = np.full((6, 8), 255, np.uint8)
+    for each in opened.anns.values():
+        expected[opened.annToMask(each) > 0] = each["category_id"]
+    assert np.array_equal(found, expected)
+    assert (found[:, 7] == 0).all()
+    assert np.count_nonzero(found == 1) > 9

@@ -145,7 +145,7 @@ FAULTS = {
         "plain.jpg, plain.png",
     ),
     "unreadable file": (IMAGE, lambda path: os.truncate(path, 20), IMAGE, "damaged"),
-    "not a JPEG or PNG": (IMAGE, lambda path: os.truncate(path, 0), IMAGE, "empty"),
+    "not a photograph of a known format": (IMAGE, lambda path: os.truncate(path, 0), IMAGE, "empty"),
 }
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from transformers import SegformerImageProcessor
 
 from transformers_massformer import MaSSFormerImageProcessor
-from transformers_massformer.export import ExportOptions, OnnxPredictor, check, export_onnx, job
+from transformers_massformer.export import ExportOptions, OnnxPredictor, check, export_onnx, job, runtime
 from transformers_massformer.export.network import FixedPaddingConv2d, fix_padding
 from transformers_massformer.export.photograph import GraphWriter, write_preparation, write_read_out
 from transformers_massformer.inference.predictor import ModelPredictor, PredictionOptions
@@ -52,6 +52,66 @@ def static_queries(model_folder, tmp_path_factory):
     path = tmp_path_factory.mktemp("static") / "queries.onnx"
     options = ExportOptions(opset=22, size=(70, 45), half=True, plain_operators=True, queries=True)
     return path, export_onnx(model_folder, path, options)
+
+
+class Runtime:
+    """Stands for ONNX Runtime on a machine with GPUs, which computes on the CPU where a provider does not start."""
+
+    def __init__(self, starts: bool = True):
+        self.starts, self.SessionOptions, self.providers = starts, onnxruntime.SessionOptions, None
+
+    def get_available_providers(self):
+        return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+    def InferenceSession(self, path, options, providers):
+        self.providers = providers
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        found = [providers[0][0]] if self.starts else ["CPUExecutionProvider"]
+        session.get_providers = lambda: found
+        return session
+
+
+@pytest.mark.parametrize(
+    ("device", "options", "provider"),
+    [
+        (None, None, ("CPUExecutionProvider", {})),
+        ("cpu", {"use_arena": "0"}, ("CPUExecutionProvider", {"use_arena": "0"})),
+        ("cuda", None, ("CUDAExecutionProvider", {})),
+        ("cuda:1", None, ("CUDAExecutionProvider", {"device_id": "1"})),
+        ("cuda:0", {"gpu_mem_limit": "1"}, ("CUDAExecutionProvider", {"device_id": "0", "gpu_mem_limit": "1"})),
+    ],
+)
+def test_the_device_is_the_one_asked_for(dynamic, monkeypatch, device, options, provider):
+    fake = Runtime()
+    monkeypatch.setattr(runtime, "onnx_runtime", lambda: fake)
+    predictor = OnnxPredictor(dynamic[0], device, provider_options=options)
+    assert fake.providers == [provider]
+    assert str(predictor.device) == (device or "cpu")
+
+
+@pytest.mark.parametrize(
+    ("device", "starts", "message"),
+    [
+        ("cuda:1", False, "cannot compute on cuda:1: its CUDAExecutionProvider did not start"),
+        ("mps", True, "does not compute on mps here; it has CUDAExecutionProvider"),
+        ("cpu:1", True, "has one CPU, not cpu:1"),
+        ("gpu", True, "'gpu' is no device"),
+    ],
+)
+def test_a_device_that_there_is_not_is_refused(dynamic, monkeypatch, device, starts, message):
+    monkeypatch.setattr(runtime, "onnx_runtime", lambda: Runtime(starts))
+    with pytest.raises(ValueError, match=message):
+        OnnxPredictor(dynamic[0], device)
+
+
+@pytest.mark.parametrize(
+    "option", [["--dtype", "float32"], ["--flip"], ["--scales", "1,2"], ["--peer-postprocess"], ["--device", "cuda:1"]]
+)
+def test_options_that_a_graph_does_not_read_are_refused(dynamic, tmp_path, option):
+    photo(40, 30).save(tmp_path / "a.png")
+    arguments = ("--model", dynamic[0], "--output", tmp_path / "out", *option)
+    run("segment", tmp_path / "a.png", *arguments, code=1)
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_nothing_of_the_exporting_machine_is_in_the_file(dynamic):

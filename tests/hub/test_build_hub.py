@@ -28,9 +28,11 @@ MASSFORMER = {
     "image_values.py",
     "loss_massformer.py",
     "modeling_massformer.py",
+    "photo_headers.py",
     "preprocessor_config.json",
     "semantic_prior.py",
     "semantic_readout.py",
+    "srgb.py",
 }
 SEMASK = {
     "README.md",
@@ -43,16 +45,26 @@ SEMASK = {
     "image_values.py",
     "image_processing_semask.py",
     "modeling_semask_swin.py",
+    "photo_headers.py",
     "preprocessor_config.json",
     "semantic_prior.py",
     "semantic_readout.py",
+    "srgb.py",
 }
 FILES = {
     **{f"massformer-{variant}": MASSFORMER for variant in ("r50", "r18-lite", "swin-t", "swin-b")},
     "massformer-photo": MASSFORMER | {"model.safetensors", "examples.jpg"},
     "massformer-demo": MASSFORMER | {"model.safetensors"},
     **{f"semask-fpn-swin-{size}": SEMASK for size in "tsbl"},
-    "mass13k": {"README.md", "headers.py", "id2label.json", "layout.py", "mass13k.py", "palette.json"},
+    "mass13k": {
+        "README.md",
+        "headers.py",
+        "id2label.json",
+        "layout.py",
+        "mass13k.py",
+        "palette.json",
+        "photo_headers.py",
+    },
     "boundary_segmentation": {
         "README.md",
         "app.py",

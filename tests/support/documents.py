@@ -43,7 +43,7 @@ COMMAND = re.compile(r"^\s*(?:massformer|python|pip|make|torchrun|accelerate) ",
 
 # Options appended to a command to make it fast; the last value of an option wins.
 SMALLER = {
-    "evaluate": ["--profile-size", "96x64", "--device", "cpu"],
+    "evaluate": ["--profile-size", "0", "--device", "cpu"],
     "evaluate-hq-sam": ["--device", "cpu"],
     "label": ["--device", "cpu"],
     "refine": ["--device", "cpu"],

@@ -11,6 +11,7 @@ import PIL.Image
 import pytest
 import torch
 import yaml
+from huggingface_hub.utils import filter_repo_objects
 from support import ROOT
 from support.commands import run, run_python
 from support.tiny import TINY_SEMASK
@@ -18,13 +19,14 @@ from support.tiny_data import write_pair
 from support.tiny_peers import FIELDS, write_peer
 from support.tiny_trainer import write_data
 from support.training_command import TINY, train, write_recipe
-from transformers import pipeline
+from transformers import Trainer, pipeline
 
 from transformers_massformer import MaSSFormerConfig, MaSSFormerForSemanticSegmentation
 from transformers_massformer.cli.train import parse_arguments, read_recipe
 from transformers_massformer.data.layout import find_splits
 from transformers_massformer.data.training_set import TrainingSet
 from transformers_massformer.data.transforms import TrainingTransform
+from transformers_massformer.training import session
 from transformers_massformer.training.arguments import ModelArguments
 from transformers_massformer.training.checkpoints import checkpoints, last_checkpoint
 from transformers_massformer.training.models import NEW_MODEL_FIELDS, build_model
@@ -95,6 +97,45 @@ def test_a_finished_training_is_skipped_and_another_one_refused(data, recipe, tm
     assert "another training (different learning_rate)" in refused.stderr
     train(data, recipe, output, "--learning_rate", "0.1", "--overwrite")
     assert (output / "model.safetensors").read_bytes() != before
+
+
+@pytest.mark.parametrize("change", ["photo", "label map", "removed"])
+def test_a_training_on_other_data_is_neither_skipped_nor_resumed(data, recipe, tmp_path, change):
+    output, label = tmp_path / "trained", data / "annotations" / "train" / "train0.png"
+    photo = data / "images" / "train" / "train0.jpg"
+    train(data, recipe, output)
+    # Contents that were only copied are the same data.
+    for path in (label, photo):
+        os.utime(path, (1, 1))
+    assert "holds this training, finished" in train(data, recipe, output).stderr
+    if change == "removed":
+        label.unlink()
+        photo.unlink()
+    elif change == "photo":
+        PIL.Image.open(photo).save(photo, quality=50)
+    else:
+        PIL.Image.fromarray(np.zeros_like(PIL.Image.open(label))).save(label)
+    assert "another training (different data_files)" in train(data, recipe, output, code=1).stderr
+
+
+def test_a_published_model_comes_with_its_card_and_results_alone(data, recipe, tmp_path, monkeypatch):
+    output, uploads = tmp_path / "trained", []
+
+    def upload_folder(folder_path, ignore_patterns, repo_id, **options):
+        files = [str(path.relative_to(folder_path)) for path in Path(folder_path).rglob("*") if path.is_file()]
+        uploads.append((repo_id, set(filter_repo_objects(files, ignore_patterns=ignore_patterns))))
+
+    monkeypatch.setattr(session, "upload_folder", upload_folder)
+    monkeypatch.setattr(Trainer, "init_hf_repo", lambda self: setattr(self, "hub_model_id", "owner/name"))
+    output.mkdir()
+    (output / ".a.1.partial").write_text("half")
+    train(data, recipe, output, "--push_to_hub", "--hub_strategy", "end")
+    card = (output / "README.md").read_text()
+    assert "generated_from_trainer" not in card
+    files = {"README.md", "config.json", "model.safetensors", "preprocessor_config.json", "eval_results.json"}
+    ((name, uploaded),) = uploads
+    assert name == "owner/name"
+    assert uploaded - {"training_args.bin"} == files
 
 
 def test_a_training_killed_before_saving_its_model_only_saves_it(data, recipe, tmp_path):

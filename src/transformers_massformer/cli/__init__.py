@@ -15,11 +15,13 @@ from typer.core import TyperCommand, TyperGroup
 from .annotations import annotations
 from .compare import compare
 from .console import fail, print_any_name
+from .contradictions import check_given, remember_given
 from .convert import convert
 from .demo import demo
 from .evaluate import evaluate
 from .export import export
 from .hq_sam import evaluate_hq_sam, train_hq_sam
+from .imports import import_annotations
 from .label import label
 from .prepare import prepare
 from .refine import refine
@@ -48,7 +50,10 @@ def limit_threads():
 
 
 class Command(TyperCommand):
-    """A command that completes the import of the package, which the entry point (`_massformer`) postpones."""
+    """
+    A command that completes the import of the package, which the entry point (`_massformer`) postpones, and refuses
+    contradictory options before anything is loaded.
+    """
 
     def invoke(self, ctx: Any) -> Any:
         package = sys.modules[__name__.partition(".")[0]]
@@ -56,6 +61,11 @@ class Command(TyperCommand):
             package.__spec__.loader.exec_module(package)
         from ..utils.extras import MissingExtraError
 
+        options = {parameter.name or "": parameter.opts[0] for parameter in ctx.command.params}
+        try:
+            check_given(ctx.command.name or "", remember_given(ctx), options)
+        except ValueError as error:
+            fail(error)
         limit_threads()
         try:
             return super().invoke(ctx)
@@ -82,6 +92,7 @@ app.command(cls=Command)(compare)
 app.command(cls=Command)(stats)
 app.command(cls=Command)(prepare)
 app.command(cls=Command)(annotations)
+app.command("import", cls=Command)(import_annotations)
 app.command(cls=Command)(scenes)
 app.command(cls=Command)(label)
 app.command(cls=Command)(refine)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..data.formats import AnnotationFormat
+from ..data.formats import FORMAT_HELP, AnnotationFormat
 from .console import console, fail, fail_interrupted, progress_bar, report_standings
-from .options import AddClass, DataArgument, Labels, Overwrite, choose_splits
+from .options import AddClass, DataArgument, Labels, MaskValues, Overwrite, choose_splits
 
 
 if TYPE_CHECKING:
@@ -20,13 +20,16 @@ def convert_label_map(pair: Pair, path: Path, labels: list[str], annotation_form
     """Write one label map, upright as its photograph."""
     from ..data.annotations import write_label_map
     from ..data.headers import read_header
+    from ..data.mask_values import check_ids
     from ..data.reading import lay_on_photo, read_label
 
     photo = read_header(pair.image)
     names = str(pair.image), str(pair.label)
-    label = lay_on_photo(*read_label(pair.label, names[1]), photo.upright_size[::-1], photo.orientation or 1, names)
+    stored = read_label(pair.label, names[1], pair.mask_values)
+    label = lay_on_photo(*stored, photo.upright_size[::-1], photo.orientation or 1, names).numpy()
+    check_ids(label, len(labels), names[1])
     try:
-        write_label_map(label.numpy(), path, labels, pair.image.name, annotation_format.suffix)
+        write_label_map(label, path, labels, pair.image.name, annotation_format)
     except ValueError as error:
         raise ValueError(f"{pair.label}: {error}") from error
 
@@ -52,10 +55,11 @@ def annotations(
     output: Annotated[Path, typer.Option(help="Folder for annotations/SPLIT/NAME, upright.")],
     annotation_format: Annotated[
         AnnotationFormat,
-        typer.Option("--format", help="png: class indices with a palette. coco-rle: JSON with a mask per class."),
+        typer.Option("--format", help=FORMAT_HELP),
     ],
     split: Annotated[list[str] | None, typer.Option(help="train, validation or test. Default: all.")] = None,
     labels: Labels = None,
+    mask_values: MaskValues = None,
     add_class: AddClass = None,
     overwrite: Overwrite = False,
 ):
@@ -67,6 +71,7 @@ def annotations(
     """
     from ..data.class_names import data_classes, write_own_class_names
     from ..data.layout import LABEL_FOLDER, check_faults
+    from ..data.mask_values import with_mask_values
     from ..utils.extras import require
     from ..utils.fingerprint import Origin
     from ..utils.resuming import Results
@@ -78,13 +83,15 @@ def annotations(
         for name, found in splits.items():
             check_faults(name, found)
         names = data_classes(data, splits, labels, add_class or ()).names
+        splits = with_mask_values(splits, mask_values, names)
         check_written_classes(output, names)
         jobs = []
         for found in splits.values():
             for pair in found.pairs:
                 folder = output / LABEL_FOLDER / pair.label.parent.name
                 path = folder / f"{pair.image_id}{annotation_format.suffix}"
-                origin = Origin({"label map": pair.label, "photograph": pair.image}, {"classes": names})
+                settings = {"classes": names, "format": annotation_format, "mask_values": pair.mask_values}
+                origin = Origin({"label map": pair.label, "photograph": pair.image}, settings)
                 jobs.append((pair, path, origin))
         results = Results(output)
         standings = [results.standing(path, origin) for _, path, origin in jobs]

@@ -11,6 +11,10 @@ from .console import console, fail
 from .options import DEMO_CHECKPOINT, Device, DType, Precision, Tile, model_option
 
 
+# What Pillow accepts without being told.
+PILLOWS_MEGAPIXELS = 178
+
+
 def demo(
     model: Annotated[str, model_option("Model folder or Hub name. Default: the demo checkpoint.")] = DEMO_CHECKPOINT,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 admits other machines.")] = "127.0.0.1",
@@ -25,12 +29,15 @@ def demo(
     import torch
     from transformers.utils import logging
 
+    from ..images import accept_photos
     from ..inference.segmenter import Segmenter
     from ..utils.extras import require
 
     logging.disable_progress_bar()
     try:
         require("gradio", "demo", "The web page")
+        if max_megapixels > PILLOWS_MEGAPIXELS:
+            accept_photos(max_megapixels)
         from ..demo import page
 
         segmenter = Segmenter(model, device, getattr(torch, dtype), tile, mattes=True)

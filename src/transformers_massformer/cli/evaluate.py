@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .console import console, fail, fail_interrupted, print_table, progress_bar
+from .contradictions import was_given
 from .options import (
     AddClass,
+    AllowTruncated,
     Device,
     DType,
     Flip,
     Inference,
     Labels,
+    MaskValues,
+    MaxMegapixels,
     NativeInput,
     Overlap,
     PeerPostprocess,
@@ -46,7 +50,7 @@ if TYPE_CHECKING:
 def is_prediction_folder(model: str) -> bool:
     """Check whether `--model` is a folder of label maps."""
     path = Path(model)
-    return path.is_dir() and not (path / "config.json").exists()
+    return path.is_dir() and not any((path / name).exists() for name in ("config.json", "adapter_config.json"))
 
 
 def running_scores(total: Counts | None) -> str:
@@ -147,7 +151,7 @@ def make_predictor(
     if not is_prediction_folder(model):
         return load_predictor(model, device, dtype, options)
     given = [name for name in options.changed() if name != "inference"]
-    given += ["dtype"] * (dtype != torch.float32)
+    given += ["dtype"] * (dtype != torch.float32 or was_given("dtype"))
     if given:
         raise ValueError(f"{model} holds label maps, not a model; leave out {option_names(given)}.")
     return LabelMapFolder(model, allows_unlabelled=options.inference == "general")
@@ -180,6 +184,7 @@ def evaluate(
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "validation",
     output: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("evaluation"),
     labels: Labels = None,
+    mask_values: MaskValues = None,
     add_class: AddClass = None,
     title: Annotated[str | None, typer.Option(help="Name of the model in tables. Default: its folder's.")] = None,
     label_map: Annotated[
@@ -206,6 +211,8 @@ def evaluate(
     ] = "4096x3072",
     profile_only: Annotated[bool, typer.Option("--profile-only", help="Measure costs only, without data.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Discard earlier results in the folder.")] = False,
+    max_megapixels: MaxMegapixels = None,
+    allow_truncated: AllowTruncated = False,
 ):
     """
     Score a segmentation model of transformers, or label maps, at the photographs' own size.
@@ -218,10 +225,13 @@ def evaluate(
 
     from ..data.class_names import data_classes
     from ..data.layout import check_faults
+    from ..data.mask_values import parse_mask_values, with_mask_values
+    from ..data.presence import check_convention, find_presence, label_sources
     from ..evaluation.label_spaces import read_label_map_file
     from ..evaluation.records import begin
     from ..evaluation.report import results, write_report
     from ..evaluation.run import Evaluator, describe
+    from ..images import accept_photos
     from ..inference.loading import default_device
     from ..inference.predictor import ModelPredictor
     from ..metrics import CountSettings
@@ -229,11 +239,14 @@ def evaluate(
 
     logging.disable_progress_bar()
     try:
+        accept_photos(max_megapixels, allow_truncated)
         size = None if profile_size == "0" else parse_size(profile_size)
         options = read_prediction_options(tile, overlap, scales, flip, native_input, peer_postprocess, inference)
         state = PartialState(cpu=(device or default_device()) == "cpu")
         chosen = str(state.device) if state.num_processes > 1 else device
         predictor = make_predictor(model, chosen, getattr(torch, dtype), options)
+        if size is not None and was_given("profile_size") and not isinstance(predictor, ModelPredictor):
+            raise ValueError(f"--profile-size measures models in PyTorch, which {model} is not; leave it out.")
         title = title or Path(model).name
         if profile_only:
             if not isinstance(predictor, ModelPredictor) or size is None:
@@ -250,8 +263,11 @@ def evaluate(
         ((name, found),) = choose_splits(data, [split]).items()
         check_faults(name, found)
         names = data_classes(data, {name: found}, labels, add_class or ()).names
+        found = with_mask_values({name: found}, mask_values, names)[name]
+        check_convention(find_presence(label_sources(found.pairs), len(names), 1), names, f"split {name} in {data}")
         evaluator = Evaluator(predictor, lookup_of(predictor, names, mapping), len(names), settings)
-        identity = describe(model, name, names, settings, mapping, predictor)
+        mapped = parse_mask_values(mask_values, names)
+        identity = describe(model, name, names, settings, mapping, predictor, mapped)
         if state.is_main_process:
             begin(output, identity, overwrite)
         state.wait_for_everyone()

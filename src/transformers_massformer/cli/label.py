@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .console import console, error_console, fail, fail_interrupted, progress_bar
-from .options import DataFolder, Device, DType, Labels, Precision, choose_splits
+from .options import AllowTruncated, DataFolder, Device, DType, Labels, MaxMegapixels, Precision, choose_splits
 
 
 if TYPE_CHECKING:
@@ -194,6 +194,8 @@ def label(
     device: Device = None,
     dtype: Precision = DType.float32,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Discard earlier results in the folder.")] = False,
+    max_megapixels: MaxMegapixels = None,
+    allow_truncated: AllowTruncated = False,
 ):
     """
     Detect objects of new classes by name, segment them, and add the masks to the label maps of a data set.
@@ -205,6 +207,7 @@ def label(
     from accelerate import PartialState
     from transformers.utils import logging
 
+    from ..images import accept_photos
     from ..inference.loading import default_device
     from ..labeling import Labeler, LabelOptions, SamSegmenter, ZeroShotDetector
     from ..labeling.job import LabelJob
@@ -215,6 +218,7 @@ def label(
     logging.disable_progress_bar()
     start = time.perf_counter()
     try:
+        accept_photos(max_megapixels, allow_truncated)
         prompts = parse_classes(classes)
         known, added = known_classes(data, split or ["train"], labels, pseudo_labels)
         new = number_classes(prompts, known)

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.models import OptionInfo
 
+from .console import console
+from .contradictions import was_given
+
 
 if TYPE_CHECKING:
     import torch
@@ -56,6 +59,14 @@ def find_model(name: str | None) -> str | None:
         raise typer.BadParameter(str(error)) from error
 
 
+def distinct(names: list[str] | None) -> list[str] | None:
+    """Return names that an option gives, which must differ."""
+    twice = sorted({name for name in names or () if (names or []).count(name) > 1})
+    if twice:
+        raise typer.BadParameter(f"{', '.join(twice)} is given twice; each name belongs to one class.")
+    return names
+
+
 def model_option(text: str) -> OptionInfo:
     """Return a `--model` option, which also takes the name of the demo checkpoint."""
     return typer.Option(help=text, callback=find_model)
@@ -66,11 +77,27 @@ Precision = Annotated[DType, typer.Option("--dtype", help="Precision of the weig
 Photographs = Annotated[
     list[str], typer.Argument(help="Photographs, folders of photographs, or glob patterns in quotes.")
 ]
+MaxMegapixels = Annotated[
+    float | None,
+    typer.Option(help="Largest size of a photograph in millions of pixels. Default: 179, Pillow's safe limit."),
+]
+AllowTruncated = Annotated[
+    bool, typer.Option("--allow-truncated", help="Read photographs that are cut off; what is missing is blank.")
+]
 DataFolder = Annotated[Path, typer.Option(help="Folder of MaSS13K, or of data in its layout.")]
 DataArgument = Annotated[Path, typer.Argument(help="Folder of MaSS13K, or of data in its layout.")]
+MaskValues = Annotated[
+    str | None,
+    typer.Option(
+        help="Classes of the stored values of label maps, such as 0:background,255:object; `ignore` for no class."
+    ),
+]
 AddClass = Annotated[
     list[str] | None,
-    typer.Option(help="Name of an additional class of the data; ids follow those of its other classes. Repeatable."),
+    typer.Option(
+        callback=distinct,
+        help="Name of an additional class of the data; ids follow those of its other classes. Repeatable.",
+    ),
 ]
 Labels = Annotated[
     list[str] | None,
@@ -101,6 +128,22 @@ PeerPostprocess = Annotated[
     bool, typer.Option("--peer-postprocess", help="Read label maps with the model's own image processor.")
 ]
 Inference = Annotated[str, typer.Option(help="semantic: sum over queries. general: best query of each pixel.")]
+
+
+def choose_photos(arguments: list[str], output: Path) -> list[tuple[Path, Path]]:
+    """
+    Return the photographs that arguments name, see [`find_photos`], and print what was passed over.
+
+    Raises:
+        FileNotFoundError: If an argument names no photographs.
+        ValueError: If a folder is also the output.
+    """
+    from ..photo_files import find_photos
+
+    search = find_photos(arguments, output)
+    if search.passed_over:
+        console.print(search.describe(), markup=False)
+    return search.photos
 
 
 def option_names(names: Iterable[str]) -> str:
@@ -183,6 +226,6 @@ def load_predictor(
 
     if not is_onnx(model):
         return ModelPredictor.load(model, device or default_device(), dtype, options)
-    if dtype != torch.float32:
+    if dtype != torch.float32 or was_given("dtype"):
         raise ValueError(f"{model} has a fixed precision; leave out --dtype, or export the model again.")
     return OnnxPredictor(model, None if device is None else str(device), options)

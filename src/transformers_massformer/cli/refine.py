@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .console import console, error_console, fail, fail_interrupted, progress_bar, report_standings
-from .options import Device, DType, Overwrite, Photographs, Precision
+from .options import AllowTruncated, Device, DType, MaxMegapixels, Overwrite, Photographs, Precision, choose_photos
 
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def refine_photo(refiner: Refiner, photo: Path, label_map: Path, output: Path, p
     """Refine one label map, write it to a temporary path, and return its report."""
     import numpy as np
 
-    from ..data.label_images import label_map_image
+    from ..data.label_images import write_label_image
     from ..data.reading import read_label
     from ..images import open_image
 
@@ -33,7 +33,7 @@ def refine_photo(refiner: Refiner, photo: Path, label_map: Path, output: Path, p
             f"{image.height} (width x height)."
         )
     refined = refiner(image, values)
-    label_map_image(refined, int(refined.max()) + 1).save(partial, format="PNG")
+    write_label_image(refined, partial)
     changed = np.mean(refined != values)
     return f"{label_map} -> {output}: {changed:.2%} of the pixels changed, {time.perf_counter() - start:.1f} s"
 
@@ -59,6 +59,8 @@ def refine(
     device: Device = None,
     dtype: Precision = DType.float32,
     overwrite: Overwrite = False,
+    max_megapixels: MaxMegapixels = None,
+    allow_truncated: AllowTruncated = False,
 ):
     """Prompt HQ-SAM with the parts of label maps and merge its masks back where both agree."""
     import torch
@@ -67,7 +69,7 @@ def refine(
     from ..data.class_names import write_own_class_names
     from ..data.label_map_folder import LabelMapFolder
     from ..hq_sam import Refiner
-    from ..images import find_photos
+    from ..images import accept_photos
     from ..inference.identity import model_identity
     from ..inference.loading import default_device
     from ..labeling import SamSegmenter
@@ -77,7 +79,8 @@ def refine(
 
     logging.disable_progress_bar()
     try:
-        photos = [found for argument in paths for found in find_photos(argument, output)]
+        accept_photos(max_megapixels, allow_truncated)
+        photos = choose_photos(paths, output)
         maps = LabelMapFolder(label_maps)
         names = maps.class_names()
         if class_id is None and names is not None:

@@ -8,13 +8,15 @@ from typing import Annotated
 
 import typer
 
-from ..data.formats import AnnotationFormat
+from ..data.formats import FORMAT_HELP, AnnotationFormat
 from .console import console, error_console, fail, fail_interrupted, progress_bar, report_standings
 from .options import (
+    AllowTruncated,
     Device,
     DType,
     Flip,
     Inference,
+    MaxMegapixels,
     NativeInput,
     Overlap,
     Overwrite,
@@ -36,7 +38,7 @@ def segment(
     output: Annotated[Path, typer.Option(help="Folder for the results; files are named after the photographs.")],
     annotation_format: Annotated[
         AnnotationFormat,
-        typer.Option("--format", help="png: class indices with a palette. coco-rle: JSON with a mask per class."),
+        typer.Option("--format", help=FORMAT_HELP),
     ] = AnnotationFormat.png,
     overlay: Annotated[bool, typer.Option("--overlay", help="Also write NAME_overlay.png, with a legend.")] = False,
     mattes: Annotated[bool, typer.Option("--mattes", help="Also write soft masks, NAME_mattes/CLASS.png.")] = False,
@@ -68,6 +70,8 @@ def segment(
     native_input: NativeInput = False,
     peer_postprocess: PeerPostprocess = False,
     inference: Inference = "semantic",
+    max_megapixels: MaxMegapixels = None,
+    allow_truncated: AllowTruncated = False,
 ):
     """Write a label map of each photograph, upright and at its own size.
 
@@ -78,6 +82,7 @@ def segment(
     import torch
     from transformers.utils import logging
 
+    from ..images import accept_photos
     from ..inference.identity import prediction_settings
     from ..inference.segmenter import Segmenter
     from ..utils.extras import require
@@ -85,8 +90,16 @@ def segment(
 
     logging.disable_progress_bar()
     try:
+        accept_photos(max_megapixels, allow_truncated)
         extras = Extras(
-            overlay, show_semantic_priors, mattes, cutouts, tuple(bokeh or ()), bokeh_strength, refine_mattes
+            overlay,
+            show_semantic_priors,
+            mattes,
+            cutouts,
+            tuple(bokeh or ()),
+            bokeh_strength,
+            refine_mattes,
+            annotation_format,
         )
         options = read_prediction_options(tile, overlap, scales, flip, native_input, peer_postprocess, inference)
         jobs = plan_jobs(paths, output, extras, annotation_format.suffix)

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..data.formats import AnnotationFormat
 from .console import error_console
+from .options import choose_photos
 
 
 if TYPE_CHECKING:
@@ -56,6 +58,7 @@ class Extras:
         bokeh (`tuple[str, ...]`): Classes that stay in focus.
         strength (`float`): See [`bokeh`].
         refine (`bool`): Whether the edges of mattes follow the photograph's colours.
+        annotation_format ([`AnnotationFormat`]): Format of the label map.
     """
 
     overlay: bool = False
@@ -65,6 +68,7 @@ class Extras:
     bokeh: tuple[str, ...] = ()
     strength: float = 0.01
     refine: bool = False
+    annotation_format: AnnotationFormat = AnnotationFormat.png
 
     @property
     def need_mattes(self) -> bool:
@@ -100,7 +104,8 @@ class Extras:
         edited = {"refine_mattes": self.refine}
         own: dict[Path | None, dict[str, Any]] = {
             # Label maps in COCO format contain the photograph's name.
-            job.label_map: {"name": job.photo.name} if job.label_map.suffix == ".json" else {},
+            job.label_map: {"format": self.annotation_format}
+            | ({"name": job.photo.name} if job.label_map.suffix == ".json" else {}),
             job.mattes: edited,
             job.cutouts: edited,
             job.bokeh: {**edited, "bokeh": sorted(self.bokeh), "bokeh_strength": self.strength},
@@ -150,16 +155,10 @@ def plan_jobs(arguments: list[str], output: Path, extras: Extras, suffix: str = 
     Raises:
         ValueError: If two photographs share an output file, or an output would replace a photograph.
     """
-    from ..images import find_photos
-
-    jobs = {}
-    for argument in arguments:
-        for photo, relative in find_photos(argument, output):
-            label_map = (output / relative).with_suffix(suffix)
-            job = extras.job(photo, label_map)
-            jobs[photo.resolve(), label_map] = job
-    owners: dict[Path, Path] = {job.photo.resolve(): job.photo for job in jobs.values()}
-    for job in jobs.values():
+    photos = choose_photos(arguments, output)
+    jobs = [extras.job(photo, (output / relative).with_suffix(suffix)) for photo, relative in photos]
+    owners: dict[Path, Path] = {job.photo.resolve(): job.photo for job in jobs}
+    for job in jobs:
         for path in job.outputs:
             other = owners.setdefault(path.resolve(), job.photo)
             if path.resolve() == other.resolve():
@@ -169,7 +168,7 @@ def plan_jobs(arguments: list[str], output: Path, extras: Extras, suffix: str = 
                     f"{other} and {job.photo} would both be written to {path}. Rename one, or segment them into "
                     "different folders."
                 )
-    return list(jobs.values())
+    return jobs
 
 
 def job_standing(results: Results, origins: Mapping[Path, Origin]) -> Standing:
@@ -262,7 +261,7 @@ def segment_photo(
     found = segmenter(photo)
     labels, remarks = segmenter.labels, []
     with results.writing(origins, job.folders) as partials:
-        write_label_map(found.label_map, partials[job.label_map], labels, job.photo.name, job.label_map.suffix)
+        write_label_map(found.label_map, partials[job.label_map], labels, job.photo.name, extras.annotation_format)
         if job.overlay is not None:
             overlay = with_legend(overlay_image(photo, found.label_map, len(labels)), found.label_map, labels)
             overlay.save(partials[job.overlay], format="PNG")
@@ -273,9 +272,8 @@ def segment_photo(
             priors.save(partials[job.priors], format="PNG")
     outdated = outdated_pictures(results, job, prediction)
     if outdated:
-        remarks.append(
-            f"made otherwise: {', '.join(path.name for path in outdated)}; repeat their options to renew them"
-        )
+        names = ", ".join(path.name for path in outdated)
+        remarks.append(f"not renewed: {names}, made otherwise by an earlier run")
     return "; ".join(
         (
             f"{job.photo} -> {job.label_map}: {photo.width} x {photo.height}, {segmenter.device}, "

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .console import console, error_console, fail, fail_interrupted, print_table, progress_bar
-from .options import DataArgument, Labels, choose_splits
+from .options import AllowTruncated, DataArgument, Labels, MaskValues, MaxMegapixels, choose_splits
 
 
 if TYPE_CHECKING:
@@ -47,9 +47,9 @@ def run_verification(splits: dict[str, Split], labels: list[str], output: Path, 
 
     faults: list[Fault] = []
     notes: list[Fault] = []
-    total = sum(len(split.pairs) for split in splits.values())
+    total = sum(len(split.pairs) for split in splits.values()) + 1 + len(splits)
     with worker_threads(threads) as map_function, progress_bar() as progress:
-        for report in progress.track(verify(splits, labels, map_function), total=total + 1, description="verifying"):
+        for report in progress.track(verify(splits, labels, map_function), total=total, description="verifying"):
             faults += report.faults
             notes += report.notes
     write_faults(faults, notes, output / "verification.csv")
@@ -126,6 +126,10 @@ def run_statistics(splits: dict[str, Split], labels: list[str], output: Path, th
     if draw_distributions(rows, output / "distributions.png", labels):
         written.append("distributions.png")
     print_table(summary_table(summaries, labels))
+    for name in splits:
+        absent = [label for label in labels if not summaries[name]["pixel_share"][label]]
+        if absent:
+            error_console.print(f"Classes without a pixel in {name}: {', '.join(absent)}", markup=False)
     console.print(f"Written to {output}: {', '.join(written)}", markup=False)
 
 
@@ -134,22 +138,29 @@ def stats(
     output: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("statistics"),
     split: Annotated[list[str] | None, typer.Option(help="train, validation or test. Default: all.")] = None,
     labels: Labels = None,
+    mask_values: MaskValues = None,
     verify_files: Annotated[bool, typer.Option("--verify", help="Check every file instead.")] = False,
     threads: Annotated[
         int | None, typer.Option(help="Number of images to process at a time. Default: one per processor.", min=1)
     ] = None,
+    max_megapixels: MaxMegapixels = None,
+    allow_truncated: AllowTruncated = False,
 ):
     """Measure sizes, complexity and pixel shares of a data set, or check all its files."""
     from ..data.class_names import data_classes, find_classes, read_categories
+    from ..data.mask_values import with_mask_values
+    from ..images import accept_photos
     from ..utils.machine import count_processors
 
     try:
+        accept_photos(max_megapixels, allow_truncated)
         splits = choose_splits(directory, split or [])
         # Verification lists label maps that disagree with the names; measuring them makes no sense.
         if verify_files:
             names = find_classes(directory, read_categories(splits), labels).names
         else:
             names = data_classes(directory, splits, labels).names
+        splits = with_mask_values(splits, mask_values, names)
         output.mkdir(parents=True, exist_ok=True)
         (run_verification if verify_files else run_statistics)(splits, names, output, threads or count_processors())
     except (OSError, ValueError) as error:

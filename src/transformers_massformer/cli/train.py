@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .console import console, fail, fail_interrupted
-from .options import LENGTHS, given_names, model_option
+from .options import LENGTHS, AllowTruncated, MaxMegapixels, given_names, model_option
 
 
 if TYPE_CHECKING:
@@ -139,6 +139,8 @@ def train(
         typer.Option(help="Recipe of the package, such as finetune-24gb, or a YAML file with options."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Discard an earlier training in the folder.")] = False,
+    max_megapixels: MaxMegapixels = None,
+    allow_truncated: AllowTruncated = False,
     help_all: Annotated[
         bool, typer.Option("--help-all", help="List all other options.", callback=list_options, is_eager=True)
     ] = False,
@@ -154,6 +156,7 @@ def train(
     """
     from huggingface_hub.errors import StrictDataclassError
 
+    from ..images import accept_photos
     from ..inference.memory import out_of_memory
     from ..training.session import TrainingSession
 
@@ -161,6 +164,7 @@ def train(
     given += [] if data is None else ["--data", str(data)]
     given += [] if model is None else ["--model", model]
     try:
+        accept_photos(max_megapixels, allow_truncated)
         defaults = {} if recipe is None else read_recipe(find_recipe(recipe))
         arguments = parse_arguments(defaults, given, str(recipe))
         session = TrainingSession(*arguments, overwrite=overwrite)

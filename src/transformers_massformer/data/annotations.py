@@ -1,5 +1,6 @@
 """Read and write label maps: PNG with class indices, or COCO format with a run-length encoded mask per class."""
 
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -14,13 +15,16 @@ from ..utils.extras import require
 from ..utils.files import written_whole
 from ..utils.json_files import write_json
 from .formats import AnnotationFormat
-from .headers import read_annotation
-from .label_images import label_map_image
+from .label_headers import read_annotation
+from .label_images import write_label_image
 from .layout import IGNORE_INDEX
 
 
 # Run-length encodings consist of six-bit characters, the last without the bit for continuation.
 COUNTS = re.compile("[0-o]*[0-O]")
+# Characters of a number besides the last that 64 bits hold.
+MAX_DIGITS = 11
+DAMAGED = "its counts are damaged: they do not encode a mask of this size. Write it again"
 
 
 def coco_masks() -> Any:
@@ -103,54 +107,131 @@ def coco_annotation(label_map: np.ndarray, labels: Sequence[str], file_name: str
 
 
 def write_label_map(
-    label_map: np.ndarray, path: Path, labels: Sequence[str], file_name: str, suffix: str | None = None
+    label_map: np.ndarray,
+    path: Path,
+    labels: Sequence[str],
+    file_name: str,
+    annotation_format: AnnotationFormat | None = None,
 ):
     """
     Write a label map, so that the file is either complete or absent: in COCO format if its suffix is `.json`, else as
-    a PNG with a palette.
+    a PNG of 8 bits per pixel.
 
     Args:
         label_map (`np.ndarray` of shape `(height, width)`): Class indices, or 255 for pixels without a class.
         path (`Path`): The file.
         labels (`Sequence[str]`): Names of the classes.
         file_name (`str`): Name of the photograph.
-        suffix (`str`, *optional*): Suffix of the format, by default the file's.
+        annotation_format ([`AnnotationFormat`], *optional*): By default, that of the file's suffix.
 
     Raises:
         ValueError: If the format cannot hold the label map.
     """
+    if annotation_format is None:
+        is_json = path.suffix == AnnotationFormat.coco_rle.suffix
+        annotation_format = AnnotationFormat.coco_rle if is_json else AnnotationFormat.png
+    if annotation_format is not AnnotationFormat.coco_rle:
+        write_label_image(label_map, path, palette=annotation_format is not AnnotationFormat.png_grey)
+        return
     with written_whole(path) as partial:
-        if (suffix or path.suffix) == AnnotationFormat.coco_rle.suffix:
-            write_json(coco_annotation(label_map, labels, file_name), partial, indent=None)
-        else:
-            label_map_image(label_map, len(labels)).save(partial, format="PNG")
+        write_json(coco_annotation(label_map, labels, file_name), partial, indent=None)
 
 
-def checked_mask(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
+def run_lengths(counts: str) -> np.ndarray:
     """
-    Decode a mask after checking its encoding. pycocotools checks hardly anything: it fills what a short encoding
-    leaves open with uninitialized memory.
+    Decode the string of a compressed run-length encoding to its run lengths: of 0, of 1, of 0, ...
 
     Raises:
-        ValueError: If it does not encode a mask of this height and width.
+        ValueError: If it is not such a string.
     """
-    if not isinstance(segmentation, dict) or not isinstance(segmentation.get("counts"), str):
+    if not COUNTS.fullmatch(counts):
+        raise ValueError(DAMAGED)
+    digits = np.frombuffer(counts.encode(), np.uint8).astype(np.int64) - ord("0")
+    # Each number has five bits per character, the lowest first; its last character has no bit for continuation.
+    is_last = digits & 32 == 0
+    starts = np.concatenate([[0], np.flatnonzero(is_last)[:-1] + 1])
+    places = np.arange(len(digits)) - np.repeat(starts, np.diff([*starts, len(digits)]))
+    if places.max() > MAX_DIGITS:
+        raise ValueError(DAMAGED)
+    numbers = np.add.reduceat((digits & 31) << 5 * places, starts)
+    signs = digits[is_last] & 16 != 0
+    numbers -= np.where(signs, np.int64(1) << 5 * (places[is_last] + 1), 0)
+    # From the fourth on, numbers are differences from the last but one.
+    for first in (1, 2):
+        numbers[first::2] = np.cumsum(numbers[first::2])
+    return numbers
+
+
+def decode_runs(counts: Any, size: tuple[int, int]) -> np.ndarray:
+    """
+    Decode a run-length encoding after checking it. pycocotools checks hardly anything: it fills what a short encoding
+    leaves open with uninitialized memory.
+
+    Args:
+        counts (`str` or `list[int]`): Compressed or plain run lengths; runs may have no pixels.
+        size (`tuple[int, int]`): Height and width.
+
+    Raises:
+        ValueError: If they do not add up to a mask of this size.
+    """
+    is_plain = isinstance(counts, list) and bool(counts) and all(type(count) is int for count in counts)
+    if not is_plain and not isinstance(counts, str):
+        raise ValueError("its counts are neither a string nor a list of run lengths. Write it again")
+    runs = np.array([min(max(run, -1), 2**62) for run in counts]) if is_plain else run_lengths(counts)
+    if runs.min() < 0 or runs.max() > size[0] * size[1] or runs.sum() != size[0] * size[1]:
+        raise ValueError(DAMAGED)
+    values = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+    return values.reshape(size, order="F")
+
+
+def decode_polygons(polygons: list[Any], size: tuple[int, int]) -> np.ndarray:
+    """
+    Fill polygons as pycocotools does.
+
+    Args:
+        polygons (`list[list[float]]`): Each `[x, y, x, y, ...]` in pixels.
+        size (`tuple[int, int]`): Height and width.
+
+    Raises:
+        ValueError: If one is not a polygon.
+    """
+    for polygon in polygons:
+        is_numbers = isinstance(polygon, list) and all(
+            type(value) in (int, float) and math.isfinite(value) for value in polygon
+        )
+        if not is_numbers or len(polygon) < 6 or len(polygon) % 2:
+            raise ValueError(
+                "one of its polygons is not a list of three or more points, [x, y, x, y, ...]. Write it again"
+            )
+    masks = coco_masks()
+    return masks.decode(masks.merge(masks.frPyObjects(polygons, *size))).astype(bool)
+
+
+def decode_segmentation(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
+    """
+    Decode the segmentation of a COCO annotation: a run-length encoding, compressed or plain, or polygons.
+
+    Args:
+        segmentation (`dict` or `list`): The segmentation.
+        size (`tuple[int, int]`): Height and width of the image.
+
+    Returns:
+        `np.ndarray` of shape `(height, width)`: Boolean, in Fortran's order.
+
+    Raises:
+        ValueError: If it does not encode a mask of this size.
+    """
+    if isinstance(segmentation, list) and segmentation:
+        return decode_polygons(segmentation, size)
+    if not isinstance(segmentation, dict):
         raise ValueError(
-            "its segmentation is not a compressed run-length encoding, {size, counts}. Convert it with "
-            "pycocotools.mask (frPyObjects, merge, encode)"
+            "its segmentation is neither a run-length encoding, {size, counts}, nor polygons. Write it again"
         )
     if segmentation.get("size") != list(size):
         raise ValueError(
             f"its mask has size {segmentation.get('size')}, the image {list(size)} (height, width). Write it again"
         )
-    if COUNTS.fullmatch(segmentation["counts"]):
-        try:
-            mask = decode_mask(segmentation)
-        except ValueError:
-            mask = None
-        if mask is not None and encode_mask(mask)["counts"] == segmentation["counts"]:
-            return mask
-    raise ValueError("its counts are damaged: they do not encode a mask of this size. Write it again")
+    return decode_runs(segmentation.get("counts"), size)
 
 
 def read_coco_annotation(path: str | os.PathLike) -> torch.Tensor:
@@ -194,7 +275,7 @@ def read_coco_annotation(path: str | os.PathLike) -> torch.Tensor:
                 f"{IGNORE_INDEX - 1}; do not annotate pixels without a class."
             )
         try:
-            mask = checked_mask(annotation.get("segmentation"), size)
+            mask = decode_segmentation(annotation.get("segmentation"), size)
         except ValueError as error:
             raise ValueError(f"{path}: annotation {number} ({known[category]}) cannot be read: {error}.") from error
         clash = mask & (label_map != IGNORE_INDEX) & (label_map != category)

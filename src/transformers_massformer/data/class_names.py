@@ -13,7 +13,7 @@ from typing import Any
 from ..utils.files import written_whole
 from ..utils.names import check_names, find_name, list_names, name_key, names_in_order, same_names
 from ..utils.text import readable_names
-from .headers import read_annotation
+from .label_headers import read_annotation
 from .layout import LABELS, Fault, Split, describe_faults, find_root
 
 

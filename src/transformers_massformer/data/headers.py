@@ -1,21 +1,38 @@
 """
-Headers of photographs and label maps: size and EXIF orientation, read without decoding pixels.
+Headers of photographs: size and orientation, read without decoding pixels; how label maps lie on them.
 
-A copy travels with the loading script of datasets 3.x, so it imports only Pillow and the standard library.
+A copy travels with the loading script of datasets 3.x, so it imports only Pillow, the standard library and
+`photo_headers`, which travels, too.
 """
 
-import json
+import contextlib
+import io
 import struct
-import warnings
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import PIL.Image
+import PIL.ImageOps
+import PIL.PngImagePlugin
+import PIL.TiffTags
+
+from ..models.photo_headers import (
+    ORIENTATION_TAG,
+    PHOTO_FORMATS,
+    MissingHeifError,
+    open_lazily,
+    orientation_in_info,
+    quiet_pillow,
+    stored_orientation,
+    stored_size,
+    turned_upright,
+)
 
 
-ORIENTATION_TAG = 0x0112
+# Modes that PNG files have; what has another one is written as TIFF.
+PNG_MODES = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")
 # EXIF orientations that swap width and height, and those that keep the size.
 QUARTER_TURNS, SAME_SIZE_TURNS = (5, 6, 7, 8), (2, 3, 4)
 
@@ -39,60 +56,106 @@ class Header:
 
 def read_header(path: Path) -> Header:
     """
-    Read the size and orientation of a JPEG, a PNG or an annotation in COCO format. An annotation describes the upright
-    photograph. In a PNG, an orientation tag behind the pixels is not found.
+    Read the size and orientation of a photograph.
 
     Raises:
         FileNotFoundError: If the file does not exist.
         ValueError: If the file is none of these, or its header is damaged.
     """
-    if path.suffix.lower() == ".json":
-        image = read_annotation(path)["images"][0]
-        return Header(image["width"], image["height"], orientation=1)
     try:
-        with warnings.catch_warnings():
-            # Pillow warns at half the size that it refuses.
-            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
-            with PIL.Image.open(path, formats=("JPEG", "PNG")) as image:
-                # A PNG's own `getexif` decodes the pixels in search of a tag behind them.
-                orientation = PIL.Image.Image.getexif(image).get(ORIENTATION_TAG, 0)
-                return Header(*image.size, orientation if orientation in range(1, 9) else 0)
+        with open(path, "rb") as file, quiet_pillow(), open_lazily(file, PHOTO_FORMATS) as image:
+            return Header(*stored_size(image), orientation_of(image, file))
     except FileNotFoundError:
         raise
+    except MissingHeifError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
     except PIL.UnidentifiedImageError as error:
         raise ValueError(
-            f"{path} is not a JPEG or PNG, or it is empty or damaged. Replace it with an intact copy."
+            f"{path} is not a photograph of a known format ({', '.join(PHOTO_FORMATS)}), or it is empty or damaged. "
+            "Replace it with an intact copy."
         ) from error
-    except (OSError, SyntaxError, ValueError, struct.error, PIL.Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, LookupError, struct.error, PIL.Image.DecompressionBombError) as error:
         raise ValueError(
             f"{path} has a header that cannot be read: {error}. Replace it with an intact copy."
         ) from error
 
 
-def read_annotation(path: Path) -> dict[str, Any]:
+def orientation_of(image: PIL.Image.Image, file: IO[bytes]) -> int:
+    """Return the orientation of an opened image, also if its metadata follows the pixels, as it may in a PNG."""
+    if image.format != "PNG":
+        return stored_orientation(image)
+    return orientation_in_info(image.info | png_info(file))
+
+
+def png_info(file: IO[bytes]) -> dict[Any, Any]:
+    """Return the metadata of a PNG, in front of its pixels and behind them, without decoding the pixels."""
+    file.seek(8)
+    stream = PIL.PngImagePlugin.PngStream(file)
+    # Pillow ignores a damaged end, too.
+    with contextlib.suppress(SyntaxError, ValueError, OSError, LookupError, struct.error):
+        while True:
+            kind, place, length = stream.read()
+            if kind == b"IEND":
+                break
+            # Pixels end a reading of Pillow's; it has no reader for unknown chunks.
+            with contextlib.suppress(EOFError, AttributeError):
+                stream.call(kind, place, length)
+            # Behind the data there is a checksum.
+            file.seek(place + length + 4)
+    return stream.im_info
+
+
+def rewritten_photo(path: Path) -> bytes | None:
     """
-    Read a photograph's annotation in COCO format as JSON, without decoding its masks.
+    Return the bytes of a photograph that every decoder turns upright: its pixels, losslessly, in a file without
+    metadata but the colour profile. `None` if decoders that honour EXIF (Pillow's `exif_transpose`, as in `datasets`)
+    already do so with the file itself.
 
     Raises:
-        FileNotFoundError: If the file does not exist.
-        ValueError: If the file is not a valid annotation, or describes several photographs.
+        ValueError: If the file cannot be decoded.
     """
     try:
-        content = json.loads(path.read_bytes())
-        sizes = [side for image in content["images"] for side in (image["width"], image["height"])]
-        ids, names = ([category[key] for category in content["categories"]] for key in ("id", "name"))
-        if not isinstance(content["annotations"], list) or not all(isinstance(name, str) for name in names):
-            raise ValueError("its annotations must be a list, and its category names strings")
-        if not all(type(number) is int for number in sizes + ids) or min(sizes, default=1) < 1:
-            raise ValueError("its sizes and ids must be integers, and its sizes at least 1")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"{path} is not an annotation in COCO format: {error!r}. Write it again.") from error
-    if len(content["images"]) != 1:
-        count = len(content["images"])
-        raise ValueError(
-            f"{path} describes {count} photographs. Split it into one file per photograph, named like the photograph."
-        )
-    return content
+        with open(path, "rb") as file, quiet_pillow(), open_lazily(file, PHOTO_FORMATS) as image:
+            orientation = orientation_of(image, file)
+            info = image.info | (png_info(file) if image.format == "PNG" else {})
+            if image.format not in ("TIFF", "HEIF") and turns_alike(info, orientation):
+                return None
+            if image.format == "TIFF" and orientation in (0, 1) and has_sound_tags(image):
+                return None
+            image.load()
+            upright = turned_upright(image, orientation)
+            buffer = io.BytesIO()
+            options = {"icc_profile": image.info["icc_profile"]} if image.info.get("icc_profile") else {}
+            upright.copy().save(buffer, "PNG" if image.mode in PNG_MODES else "TIFF", **options)
+            return buffer.getvalue()
+    except (OSError, SyntaxError, ValueError, LookupError, TypeError, struct.error) as error:
+        raise ValueError(f"{path} cannot be decoded: {error}. Replace it with an intact copy.") from error
+
+
+def turns_alike(info: dict[Any, Any], orientation: int) -> bool:
+    """Return whether Pillow turns an image with this metadata by this orientation, and removes all signs of it."""
+    sample = PIL.Image.frombytes("L", (2, 3), bytes(range(6)))
+    expected = turned_upright(sample, orientation)
+    sample.info = {key: value for key, value in info.items() if key not in ("icc_profile", "transparency")}
+    try:
+        turned = PIL.ImageOps.exif_transpose(sample)
+    except Exception:
+        # Damaged tags fail in many ways.
+        return False
+    same = turned.size == expected.size and turned.tobytes() == expected.tobytes()
+    return same and stored_orientation(turned) in (0, 1)
+
+
+def has_sound_tags(image: PIL.Image.Image) -> bool:
+    """Return whether Pillow can read all directories of a TIFF file, as it does when it decodes the file."""
+    try:
+        exif = image.getexif()
+        for kind in PIL.TiffTags.TAGS_V2_GROUPS:
+            if kind in exif:
+                exif.get_ifd(kind)
+    except Exception:
+        return False
+    return exif.get(ORIENTATION_TAG, 1) in (0, 1)
 
 
 def label_orientation(image: Header, label: Header) -> int:

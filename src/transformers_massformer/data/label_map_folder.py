@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from .class_names import CLASS_FILES, category_faults, names_of_categories, read_class_names
-from .headers import read_annotation
+from .label_headers import read_annotation
 from .layout import LABEL_FOLDER, LABEL_SUFFIXES, LABELS, describe_faults
 from .reading import read_label
 

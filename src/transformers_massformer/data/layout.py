@@ -1,18 +1,23 @@
 """
 Layout of MaSS13K and of every data set like it: folders, splits, pairs of photograph and label map, and their faults.
 
-A copy travels with the loading script of datasets 3.x, so it imports only its sibling `headers` and the standard
-library.
+A copy travels with the loading script of datasets 3.x, so it imports only its sibling `headers`, `photo_headers`,
+which travels, too, and the standard library.
 """
 
 import hashlib
+import logging
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .headers import label_orientation, read_header
+from ..models.photo_headers import PHOTO_SUFFIXES
+from .headers import is_ambiguous, label_orientation, read_header
+from .label_headers import is_decoded_by_value, read_label_header
 
+
+logger = logging.getLogger(__name__)
 
 LABELS = ("others", "human", "building", "vegetation", "ground", "sky", "water")
 # Label of pixels without a class, which neither training nor evaluation counts.
@@ -23,7 +28,9 @@ PUBLISHED_COUNTS = {"train": 11_348, "validation": 500, "test": 1_500}
 # The release's folders of photographs, in the order in which they are tried.
 IMAGE_FOLDERS = ("images_pad", "images", "images_copy")
 LABEL_FOLDER = "annotations"
-IMAGE_SUFFIXES, LABEL_SUFFIXES = (".jpg", ".jpeg", ".png"), (".png", ".json")
+LABEL_SUFFIXES = (".png", ".json", ".tif", ".tiff", ".bmp", ".gif")
+# Formats that change class ids, which are found in order to be refused by name.
+LOSSY_LABEL_SUFFIXES = (".jpg", ".jpeg", ".webp", ".avif")
 HOW_TO_OBTAIN = "Get MaSS13K from https://github.com/xiechenxi99/MaSS13K and pass the folder that holds `annotations`."
 # Files named in an error.
 NUM_NAMED = 5
@@ -31,11 +38,15 @@ NUM_NAMED = 5
 
 @dataclass(frozen=True)
 class Pair:
-    """A photograph and its label map; the id is the name of both without suffix."""
+    """
+    A photograph and its label map; the id is the name of both without suffix. Class ids of the stored values, if an
+    option maps them, are pairs of numbers.
+    """
 
     image_id: str
     image: Path
     label: Path
+    mask_values: tuple[tuple[int, int], ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -52,11 +63,12 @@ class Fault:
 
 @dataclass
 class Split:
-    """The files of one split: the folder of its photographs, the pairs, and the faults found."""
+    """The files of one split: the folder of its photographs, the pairs, the faults found, and what may be wrong."""
 
     image_folder: Path
     pairs: list[Pair] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
+    notes: list[Fault] = field(default_factory=list)
 
 
 def files_by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, list[Path]]:
@@ -70,8 +82,8 @@ def files_by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, list[Pat
 
 def read_split(image_folder: Path, label_folder: Path) -> Split:
     """Match the photographs and label maps of two folders by name, and collect the faults that headers reveal."""
-    images = files_by_stem(image_folder, IMAGE_SUFFIXES)
-    labels = files_by_stem(label_folder, LABEL_SUFFIXES)
+    images = files_by_stem(image_folder, PHOTO_SUFFIXES)
+    labels = files_by_stem(label_folder, LABEL_SUFFIXES + LOSSY_LABEL_SUFFIXES)
     split = Split(image_folder)
     for stem in sorted(images.keys() | labels.keys()):
         for kind, files in (("images", images), ("labels", labels)):
@@ -84,27 +96,31 @@ def read_split(image_folder: Path, label_folder: Path) -> Split:
             split.faults.append(Fault("label without an image", str(labels[stem][0])))
         else:
             pair = Pair(stem, images[stem][0], labels[stem][0])
-            split.faults += size_faults(pair)
+            check_pair(pair, split)
             split.pairs.append(pair)
     if not split.pairs:
         split.faults.append(Fault("no image with a label", str(image_folder)))
     return split
 
 
-def size_faults(pair: Pair) -> list[Fault]:
-    """Return the faults that the headers of a pair reveal."""
-    headers, faults = [], []
-    for path in (pair.image, pair.label):
+def check_pair(pair: Pair, split: Split):
+    """Add the faults that the headers of a pair reveal, or a note if they leave open how the label map lies."""
+    headers = []
+    for path, read in ((pair.image, read_header), (pair.label, read_label_header)):
         try:
-            headers.append(read_header(path))
+            headers.append(read(path))
         except (OSError, ValueError) as error:
-            faults.append(Fault("unreadable file", str(path), str(error)))
-    if not faults:
-        try:
-            label_orientation(*headers)
-        except ValueError as error:
-            faults.append(Fault("label of another size than its image", str(pair.label), str(error)))
-    return faults
+            split.faults.append(Fault("unreadable file", str(path), str(error)))
+    if len(headers) < 2:
+        return
+    image, label = headers
+    try:
+        label_orientation(image, label)
+    except ValueError as error:
+        split.faults.append(Fault("label of another size than its image", str(pair.label), str(error)))
+    if is_ambiguous(image, label):
+        detail = f"EXIF orientation {image.orientation}; the label map is taken as it is stored"
+        split.notes.append(Fault("turned image whose label may lie otherwise", str(pair.image), detail))
 
 
 def find_root(data_dir: str | Path) -> Path:
@@ -188,7 +204,7 @@ def describe_faults(faults: list[Fault]) -> str:
 
 def check_faults(split_name: str, split: Split):
     """
-    Refuse a split with faults.
+    Refuse a split with faults, and warn of what may be wrong with it.
 
     Raises:
         ValueError: If the split has faults, with counts and names.
@@ -198,20 +214,31 @@ def check_faults(split_name: str, split: Split):
             f"Split {split_name} in {split.image_folder} has faults. {describe_faults(split.faults)}. Replace these "
             "files or remove them; `massformer stats --verify` lists them all."
         )
+    if split.notes:
+        logger.warning(
+            f"Split {split_name} in {split.image_folder}: {describe_faults(split.notes)}. Label maps must lie on the "
+            "upright photographs. Turn those that were drawn on the stored pixels, or give them the same orientation "
+            "tag; `massformer stats --verify` lists them all."
+        )
 
 
 def check_pictures(split: Split):
     """
-    Refuse label maps that are not PNG files, because an image column of a data set cannot hold them.
+    Refuse label maps that the image column of a data set would not decode to their class ids: annotations in COCO
+    format, and pictures whose values Pillow changes, such as grey ones of 2 or 4 bits per pixel.
 
     Raises:
-        ValueError: If a label map is not a PNG.
+        ValueError: If there are such label maps.
     """
-    others = [str(pair.label) for pair in split.pairs if pair.label.suffix.lower() == ".json"]
+    others = [
+        str(pair.label)
+        for pair in split.pairs
+        if pair.label.suffix.lower() == ".json" or not is_decoded_by_value(pair.label)
+    ]
     if others:
         raise ValueError(
-            f"{len(others)} label maps are not PNG files, such as {others[0]}. Convert them: `massformer annotations "
-            "DATA --format png --output FOLDER`."
+            f"{len(others)} label maps are not PNG files of 8 bits per pixel, grey or with a palette, such as "
+            f"{others[0]}. Convert them: `massformer annotations DATA --format png --output FOLDER`."
         )
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import datasets
 
-from .headers import label_orientation, read_header, turned_png
+from .headers import label_orientation, read_header, rewritten_photo, turned_png
+from .label_headers import read_label_header
 from .layout import HOW_TO_OBTAIN, check_faults, check_pictures, choose_split, find_splits, fingerprint
 
 
@@ -31,7 +32,8 @@ CITATION = """@inproceedings{xie2025mass13k,
 class MaSS13K(datasets.GeneratorBasedBuilder):
     """
     `datasets` builder for photographs with label maps in the folder `data_dir`. Columns: `image`, upright, in the mode
-    of its file; `label`, a map of class ids at the photograph's size; `image_id`, their name without suffix.
+    and with the colour profile of its file; `label`, a map of class ids at the photograph's size; `image_id`, their
+    name without suffix.
     """
 
     VERSION = datasets.Version("1.1.0")
@@ -69,11 +71,13 @@ class MaSS13K(datasets.GeneratorBasedBuilder):
 
     def _generate_examples(self, **kwargs: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
         for image_id, image, label in zip(kwargs["image_ids"], kwargs["images"], kwargs["labels"], strict=True):
-            orientation = label_orientation(read_header(Path(image)), read_header(Path(label)))
+            orientation = label_orientation(read_header(Path(image)), read_label_header(Path(label)))
+            rewritten = rewritten_photo(Path(image))
+            image_file = image if rewritten is None else {"path": None, "bytes": rewritten}
             label_file: Any = label
             if orientation not in (0, 1):
                 label_file = {"path": None, "bytes": turned_png(Path(label), orientation)}
-            yield image_id, {"image": image, "label": label_file, "image_id": image_id}
+            yield image_id, {"image": image_file, "label": label_file, "image_id": image_id}
 
 
 def load_mass13k(

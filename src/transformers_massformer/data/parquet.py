@@ -9,7 +9,8 @@ import datasets
 
 from ..utils.files import written_whole
 from ..utils.json_files import write_json
-from .headers import label_orientation, read_header, turned_png
+from .headers import label_orientation, read_header, rewritten_photo, turned_png
+from .label_headers import read_label_header
 from .layout import Pair, Split, check_faults, check_pictures, fingerprint
 from .mass13k import MaSS13K
 
@@ -20,18 +21,14 @@ ROW_GROUP_IMAGES = 8
 MANIFEST = ".preparation.json"
 
 
-def embedded(path: Path, orientation: int = 1) -> dict[str, Any]:
-    """Return an image as the bytes of its file; a label map gets the orientation tag that it needs."""
-    data = path.read_bytes() if orientation in (0, 1) else turned_png(path, orientation)
-    return {"path": path.name, "bytes": data}
-
-
 def embedded_example(pair: Pair) -> dict[str, Any]:
-    """Return the row of a pair."""
-    orientation = label_orientation(read_header(pair.image), read_header(pair.label))
+    """Return the row of a pair: the bytes of its files, which decoders that honour EXIF turn upright."""
+    orientation = label_orientation(read_header(pair.image), read_label_header(pair.label))
+    image = rewritten_photo(pair.image) or pair.image.read_bytes()
+    label = pair.label.read_bytes() if orientation in (0, 1) else turned_png(pair.label, orientation)
     return {
-        "image": embedded(pair.image),
-        "label": embedded(pair.label, orientation),
+        "image": {"path": pair.image.name, "bytes": image},
+        "label": {"path": pair.label.name, "bytes": label},
         "image_id": pair.image_id,
     }
 

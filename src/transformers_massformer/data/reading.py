@@ -2,15 +2,16 @@
 
 from pathlib import Path
 
-import numpy as np
 import PIL.Image
 import torch
 from torchvision import tv_tensors
 
-from ..images import ImageSource, opened, read_photo, stored_orientation
+from ..images import ImageSource, read_photo
 from .annotations import read_coco_annotation
 from .formats import AnnotationFormat
 from .headers import QUARTER_TURNS, Header, label_orientation
+from .label_images import read_label_image
+from .mask_values import MaskValues, map_values
 
 
 def turned_upright(picture: torch.Tensor, orientation: int) -> torch.Tensor:
@@ -22,14 +23,16 @@ def turned_upright(picture: torch.Tensor, orientation: int) -> torch.Tensor:
     return picture.flip(dims) if dims else picture
 
 
-def read_label(source: ImageSource, name: str) -> tuple[torch.Tensor, int]:
+def read_label(source: ImageSource, name: str, mask_values: MaskValues | None = None) -> tuple[torch.Tensor, int]:
     """
-    Read a label map as it is stored.
+    Read a label map as it lies in its file.
 
     Args:
         source (`str`, `os.PathLike` or `PIL.Image.Image`):
             A picture of class indices, or a `.json` in COCO format, which describes the upright photograph.
         name (`str`): Name of the picture in errors.
+        mask_values (`tuple[tuple[int, int], ...]`, *optional*):
+            Class ids of the stored values, see [`parse_mask_values`]. By default, the values are the ids.
 
     Returns:
         `tuple[torch.Tensor, int]`: The map of shape `(height, width)` in uint8, and its EXIF orientation, 0 without
@@ -37,16 +40,14 @@ def read_label(source: ImageSource, name: str) -> tuple[torch.Tensor, int]:
 
     Raises:
         FileNotFoundError: If the file does not exist.
-        ValueError: If the file cannot be decoded, or does not hold class indices.
+        ValueError: If the file cannot be decoded, does not hold class indices, or has values that are not mapped.
     """
     if not isinstance(source, PIL.Image.Image) and Path(source).suffix.lower() == AnnotationFormat.coco_rle.suffix:
-        return read_coco_annotation(source), 1
-    with opened(source, name) as image:
-        mode, orientation, values = image.mode, stored_orientation(image), np.array(image)
-    if mode not in ("L", "P"):
-        raise ValueError(
-            f"{name} has mode {mode}, which does not hold class indices. Save it in grey (L) or with a palette (P)."
-        )
+        values, orientation = read_coco_annotation(source).numpy(), 1
+    else:
+        values, orientation = read_label_image(source, name)
+    if mask_values is not None:
+        values = map_values(values, mask_values, name)
     return torch.from_numpy(values), orientation
 
 
@@ -82,7 +83,9 @@ def lay_on_photo(
     return tv_tensors.Mask(turned_upright(turned_upright(label, orientation), turn).contiguous())
 
 
-def read_pair(image: ImageSource, label: ImageSource, names: tuple[str, str]) -> tuple[PIL.Image.Image, torch.Tensor]:
+def read_pair(
+    image: ImageSource, label: ImageSource, names: tuple[str, str], mask_values: MaskValues | None = None
+) -> tuple[PIL.Image.Image, torch.Tensor]:
     """
     Read a photograph as [`open_image`] does, and the label map that lies on it.
 
@@ -90,6 +93,7 @@ def read_pair(image: ImageSource, label: ImageSource, names: tuple[str, str]) ->
         image (`str`, `os.PathLike` or `PIL.Image.Image`): The photograph.
         label (`str`, `os.PathLike` or `PIL.Image.Image`): Its label map.
         names (`tuple[str, str]`): Names of the two in errors.
+        mask_values (`tuple[tuple[int, int], ...]`, *optional*): See [`read_label`].
 
     Returns:
         `tuple[PIL.Image.Image, torch.Tensor]`: The photograph in mode RGB, and the map of shape `(height, width)` in
@@ -100,4 +104,5 @@ def read_pair(image: ImageSource, label: ImageSource, names: tuple[str, str]) ->
         ValueError: If a file cannot be decoded, or the sizes differ.
     """
     photo, orientation = read_photo(image, names[0])
-    return photo, lay_on_photo(*read_label(label, names[1]), (photo.height, photo.width), orientation, names)
+    size = photo.height, photo.width
+    return photo, lay_on_photo(*read_label(label, names[1], mask_values), size, orientation, names)

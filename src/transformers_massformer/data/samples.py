@@ -32,7 +32,8 @@ def read_sample(dataset: Samples, index: int) -> tuple[PIL.Image.Image, torch.Te
 
     Args:
         dataset (`Samples`): Its items have an `"image"` and a `"label"`, each a PIL image or the path of a file; and
-            optionally `"class_ids"`, the class of each of the label map's ids, see [`with_class_ids`].
+            optionally `"mask_values"`, the ids of the stored values, see [`read_label`], and `"class_ids"`, the class
+            of each of these ids, see [`with_class_ids`].
         index (`int`): Index of the item.
 
     Returns:
@@ -45,7 +46,7 @@ def read_sample(dataset: Samples, index: int) -> tuple[PIL.Image.Image, torch.Te
     """
     item = dataset[index]
     names = source_name(item["image"], "image", index), source_name(item["label"], "label map", index)
-    image, label = read_pair(item["image"], item["label"], names)
+    image, label = read_pair(item["image"], item["label"], names, item.get("mask_values"))
     if "class_ids" in item:
         label = with_class_ids(label, item["class_ids"], names[1])
     return image, label, names[1]

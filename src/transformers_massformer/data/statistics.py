@@ -12,6 +12,7 @@ import numpy as np
 from ..utils.fingerprint import file_state, is_unchanged
 from ..utils.tables import read_table, write_table
 from .layout import IGNORE_INDEX, LABELS, Pair, Split
+from .mask_values import check_ids
 from .reading import read_label
 
 
@@ -105,13 +106,16 @@ def class_perimeters(label_map: np.ndarray, num_labels: int) -> np.ndarray:
     return lengths[:num_labels]
 
 
-def image_statistics(label_map: np.ndarray, num_labels: int = len(LABELS)) -> ImageStatistics:
+def image_statistics(
+    label_map: np.ndarray, num_labels: int = len(LABELS), name: str = "The label map"
+) -> ImageStatistics:
     """
     Compute the statistics of one label map.
 
     Args:
         label_map (`np.ndarray` of shape `(height, width)`): Class ids in `uint8`; 255 is ignored.
         num_labels (`int`, *optional*, defaults to 7): Number of classes.
+        name (`str`, *optional*): Name of the label map in errors.
 
     Returns:
         [`ImageStatistics`]
@@ -124,12 +128,7 @@ def image_statistics(label_map: np.ndarray, num_labels: int = len(LABELS)) -> Im
             f"A label map must be a two-dimensional array of uint8, got {label_map.dtype} of shape {label_map.shape}."
         )
     counts = np.bincount(label_map.reshape(-1), minlength=IGNORE_INDEX + 1)
-    unknown = np.flatnonzero(counts[num_labels:IGNORE_INDEX]) + num_labels
-    if len(unknown):
-        raise ValueError(
-            f"Labels must be 0 to {num_labels - 1}, or {IGNORE_INDEX} for pixels without a class; also got "
-            f"{', '.join(map(str, unknown))}."
-        )
+    check_ids(label_map, num_labels, name)
     height, width = label_map.shape
     return ImageStatistics(width, height, counts[:num_labels], class_perimeters(label_map, num_labels))
 
@@ -140,6 +139,11 @@ def columns(labels: Iterable[str] = LABELS) -> list[str]:
     return [*fixed, *(f"{kind}_{label}" for kind in ("area", "perimeter", "ipq") for label in labels)]
 
 
+def mapping_text(pair: Pair) -> str:
+    """Return how the stored values of a label map are mapped to classes, empty if they are class ids."""
+    return ",".join(f"{value}:{index}" for value, index in pair.mask_values or ())
+
+
 def table_row(split: str, pair: Pair, labels: Sequence[str]) -> dict[str, str]:
     """
     Compute the row of one image in the table of images; absent classes have an area of 0 and no quotient.
@@ -147,12 +151,9 @@ def table_row(split: str, pair: Pair, labels: Sequence[str]) -> dict[str, str]:
     Raises:
         ValueError: If the label map cannot be read, or has unknown labels.
     """
-    state = file_state(pair.label)
-    label, _ = read_label(pair.label, str(pair.label))
-    try:
-        found = image_statistics(label.numpy(), len(labels))
-    except ValueError as error:
-        raise ValueError(f"{pair.label}: {error}") from error
+    state = f"{file_state(pair.label)} {mapping_text(pair)}".rstrip()
+    label, _ = read_label(pair.label, str(pair.label), pair.mask_values)
+    found = image_statistics(label.numpy(), len(labels), str(pair.label))
     row = {
         "split": split,
         "image_id": pair.image_id,
@@ -207,7 +208,10 @@ class StatisticsTable:
     def is_current(self, split: str, pair: Pair) -> bool:
         """Return whether the table has the image's row and the label map has not changed since."""
         row = self.rows.get((split, pair.image_id))
-        return row is not None and is_unchanged(pair.label, row["label_state"])
+        if row is None:
+            return False
+        state, _, mapped = row["label_state"].partition(" ")
+        return mapped == mapping_text(pair) and is_unchanged(pair.label, state)
 
     def compute(self, pairs: Iterable[tuple[str, Pair]], map_function: Any = map) -> Iterator[dict[str, str]]:
         """Compute the rows of pairs, with `map` or a parallel equivalent, and append them to the file."""

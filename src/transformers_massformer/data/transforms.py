@@ -13,8 +13,9 @@ import torch
 from scipy import ndimage
 from torchvision import tv_tensors
 
-from ..images import allowing_large_pictures
-from ..models.image_processing_massformer import to_rgb
+from ..models.photo_headers import quiet_pillow
+from ..models.srgb import to_rgb
+from .mask_values import check_ids
 
 
 # Short sides that photographs are resized to at random (release).
@@ -141,9 +142,8 @@ def read_region(image: torch.Tensor | PIL.Image.Image, rows: slice, columns: sli
     """Read a rectangle of a picture as 8-bit RGB, `(height, width, 3)` in uint8."""
     if isinstance(image, torch.Tensor):
         return image[:, rows, columns].permute(1, 2, 0).numpy()
-    with allowing_large_pictures():
-        region = image.crop((columns.start, rows.start, columns.stop, rows.stop))
-    return np.asarray(to_rgb(region))
+    with quiet_pillow():
+        return np.asarray(to_rgb(image).crop((columns.start, rows.start, columns.stop, rows.stop)))
 
 
 @dataclass(frozen=True)
@@ -398,12 +398,14 @@ class TrainingTransform:
     def check(
         self, image: torch.Tensor | PIL.Image.Image, label: torch.Tensor, name: str
     ) -> tuple[torch.Tensor | PIL.Image.Image, torch.Tensor]:
-        """Check the arguments of `__call__` and return them as plain tensors (or the PIL image)."""
+        """Check the arguments of `__call__` and return them as plain tensors (or the PIL image, in RGB)."""
         if isinstance(image, torch.Tensor):
             # Wrapping every step's result as a tv_tensor would only cost time.
             image = image.as_subclass(torch.Tensor)
             if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
                 raise ValueError(f"The image is {image.dtype} of shape {tuple(image.shape)}, not uint8 of (3, H, W).")
+        else:
+            image = to_rgb(image, name)
         label = label.as_subclass(torch.Tensor)
         if label.dtype != torch.uint8 or label.ndim not in (2, 3) or label.numel() != math.prod(label.shape[-2:]):
             raise ValueError(f"{name} is {label.dtype} of shape {tuple(label.shape)}, not uint8 of (H, W).")
@@ -414,21 +416,8 @@ class TrainingTransform:
                 f"{name} is {label.shape[1]} x {label.shape[0]}, the image {size[1]} x {size[0]} (width x height): "
                 "they must have the same size."
             )
-        self.check_labels(label, name)
+        check_ids(label.numpy(), self.num_labels, name, self.ignore_index)
         return image, label
-
-    def check_labels(self, label: torch.Tensor, name: str):
-        values = label.numpy()
-        # Most label maps pass this test, which takes a tenth of the time.
-        if values.max() < self.num_labels:
-            return
-        unknown = (values >= self.num_labels) & (values != self.ignore_index)
-        if unknown.any():
-            raise ValueError(
-                f"{name} has the unknown labels {np.unique(values[unknown]).tolist()}: with {self.num_labels} classes "
-                f"labels are 0 to {self.num_labels - 1}, and {self.ignore_index} for pixels without a class. Fix the "
-                "label map, or change num_labels."
-            )
 
     def draw_short_side(self, size: tuple[int, int], rng: np.random.Generator) -> float:
         """Draw the short side to resize a picture to."""

@@ -7,18 +7,19 @@ from typing import Any
 from ..images import read_photo
 from ..utils.names import same_names
 from .class_names import category_faults, read_categories
-from .headers import is_ambiguous, read_header
 from .layout import LABELS, PUBLISHED_COUNTS, Fault, Pair, Split
+from .mask_values import check_ids
+from .presence import Presence, absent_classes, describe_convention, ids_of
 from .reading import read_label
-from .statistics import image_statistics
 
 
 @dataclass
 class Report:
-    """Faults of a data set, and notes on what may be wrong."""
+    """Faults of a data set, notes on what may be wrong, and the ids in a label map."""
 
     faults: list[Fault] = field(default_factory=list)
     notes: list[Fault] = field(default_factory=list)
+    ids: set[int] = field(default_factory=set)
 
 
 def verify_pair(pair: Pair, labels: Sequence[str]) -> Report:
@@ -29,27 +30,28 @@ def verify_pair(pair: Pair, labels: Sequence[str]) -> Report:
     except (OSError, ValueError) as error:
         report.faults.append(Fault("corrupt image", str(pair.image), str(error)))
     try:
-        label, _ = read_label(pair.label, str(pair.label))
+        label, _ = read_label(pair.label, str(pair.label), pair.mask_values)
     except (OSError, ValueError) as error:
         report.faults.append(Fault("corrupt label", str(pair.label), str(error)))
         return report
     try:
-        image_statistics(label.numpy(), len(labels))
+        check_ids(label.numpy(), len(labels), "It")
     except ValueError as error:
         report.faults.append(Fault("unknown labels", str(pair.label), str(error)))
+    report.ids = ids_of(label.numpy())
     return report
 
 
-def orientation_notes(pair: Pair) -> list[Fault]:
-    """Return a note if the sizes of a pair leave open how the label map lies."""
-    try:
-        image, label = read_header(pair.image), read_header(pair.label)
-    except (OSError, ValueError):
-        return []
-    if not is_ambiguous(image, label):
-        return []
-    detail = f"EXIF orientation {image.orientation}; the label map is taken as it is stored"
-    return [Fault("turned image whose label may lie otherwise", str(pair.image), detail)]
+def class_report(name: str, found: Presence, labels: Sequence[str]) -> Report:
+    """Report a fault if the values of a split cannot mean classes, else a note per class without a pixel."""
+    convention = describe_convention(found, labels)
+    if convention is not None:
+        return Report([Fault("label maps of a split without classes to tell apart", name, convention)])
+    if not found.ids:
+        return Report()
+    return Report(
+        notes=[Fault("class without a pixel", f"{label} in {name}") for label in absent_classes(found, labels)]
+    )
 
 
 def count_notes(splits: dict[str, Split]) -> list[Fault]:
@@ -76,19 +78,24 @@ def verify(
         map_function (`Callable`, *optional*): `map`, or a parallel equivalent that keeps the order.
 
     Yields:
-        [`Report`]: First a report on names and sizes, then one per pair.
+        [`Report`]: First a report on names and sizes, then one per pair, and last one per split on its classes.
     """
     first = Report([fault for split in splits.values() for fault in split.faults])
     first.faults += category_faults(read_categories(splits), labels)
     if same_names(labels, LABELS):
         first.notes += count_notes(splits)
-    pairs = [pair for split in splits.values() for pair in split.pairs]
-    for pair in pairs:
-        first.notes += orientation_notes(pair)
+    pairs = [(name, pair) for name, split in splits.items() for pair in split.pairs]
+    first.notes += [note for split in splits.values() for note in split.notes]
     yield first
     # Unreadable files have been reported already.
     unreadable = {fault.name for split in splits.values() for fault in split.faults}
-    yield from map_function(
-        lambda pair: verify_pair(pair, labels),
-        [pair for pair in pairs if not unreadable & {str(pair.image), str(pair.label)}],
-    )
+    readable = [(name, pair) for name, pair in pairs if not unreadable & {str(pair.image), str(pair.label)}]
+    presence = {name: Presence() for name in splits}
+    reports = map_function(lambda item: verify_pair(item[1], labels), readable)
+    for (name, pair), report in zip(readable, reports, strict=True):
+        found = presence[name]
+        found.ids |= report.ids
+        found.example, found.is_mapped = str(pair.label), pair.mask_values is not None
+        yield report
+    for name, found in presence.items():
+        yield class_report(name, found, labels)

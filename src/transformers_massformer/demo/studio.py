@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
-from ..data.label_images import class_palette, label_map_image
+from ..data.label_images import class_palette, write_label_image
 from ..editing import bokeh, cut_out, firm_matte
 from ..images import open_image
 from ..inference.mattes import joined_matte
@@ -216,7 +216,7 @@ class Studio:
         classes = found_classes(label_map, labels)
         result = Result(folder, file_name(stem), photo.width, photo.height, classes, report)
         photo.save(result.photo, quality=JPEG_QUALITY)
-        label_map_image(label_map, len(labels)).save(result.label_map, bits=8)
+        write_label_image(label_map, result.label_map)
         result.labels.write_bytes(gzip.compress(label_map.tobytes(), compresslevel=1))
         for found in classes:
             self.deadline.check()

@@ -4,24 +4,23 @@ from pathlib import Path
 
 import PIL.Image
 
-from ..images import allowing_large_pictures, read_photo
-
-
-# Formats of cameras and photo editors. Some of Pillow's other formats start programs or render vector graphics.
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+from ..images import read_photo
+from ..models.photo_headers import PHOTO_FORMATS, MissingHeifError, open_lazily
 
 
 def check_size(path: Path, name: str, max_megapixels: float):
     """Reject files that are not photos or have too many pixels. Reads only the header, decodes nothing."""
     too_large = f"at most {max_megapixels:g} megapixels are allowed. Resize it."
     try:
-        with allowing_large_pictures(), PIL.Image.open(path, formats=FORMATS) as image:
+        with open(path, "rb") as file, open_lazily(file, PHOTO_FORMATS) as image:
             width, height = image.size
     except PIL.Image.DecompressionBombError as error:
         raise ValueError(f"{name} is far too large: {too_large}") from error
+    except MissingHeifError as error:
+        raise ValueError(f"{name} is a HEIC file, which this server cannot read. Save it as JPEG.") from error
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"{name} is not a supported image file. Use a JPEG, PNG, WebP, TIFF, BMP or GIF file."
+            f"{name} is not a supported image file. Use a JPEG, PNG, WebP, AVIF, TIFF, JPEG 2000, BMP or GIF file."
         ) from error
     if width * height > max_megapixels * 1e6:
         raise ValueError(f"{name} has {width} x {height} pixels; {too_large}")

@@ -43,7 +43,8 @@ class ImageRecord:
     def from_json(cls, fields: dict[str, Any]) -> "ImageRecord":
         """Create a record from the values of [`ImageRecord.to_json`]."""
         counts = Counts.from_tensor(torch.tensor(fields["counts"]))
-        return cls(**{**fields, "counts": counts})
+        values: dict[str, Any] = {**fields, "counts": counts}
+        return cls(**values)
 
     @property
     def data(self) -> list[str]:

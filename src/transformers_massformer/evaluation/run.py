@@ -13,6 +13,7 @@ import torch
 from ..data.headers import read_header
 from ..data.label_map_folder import LabelMapFolder
 from ..data.layout import Pair
+from ..data.mask_values import MaskValues, check_ids
 from ..data.reading import lay_on_photo, read_label, read_pair
 from ..images import read_photo
 from ..inference.identity import prediction_settings
@@ -50,12 +51,11 @@ class Evaluator:
         """Read the label map of a pair, upright, and the photograph if a model has to see it."""
         names = str(pair.image), str(pair.label)
         if isinstance(self.predictor, Predictor):
-            image, label = read_pair(pair.image, pair.label, names)
+            image, label = read_pair(pair.image, pair.label, names, pair.mask_values)
             return image, label.as_subclass(torch.Tensor)
         header = read_header(pair.image)
-        label = lay_on_photo(
-            *read_label(pair.label, names[1]), header.upright_size[::-1], header.orientation or 1, names
-        )
+        stored = read_label(pair.label, names[1], pair.mask_values)
+        label = lay_on_photo(*stored, header.upright_size[::-1], header.orientation or 1, names)
         return None, label.as_subclass(torch.Tensor)
 
     def read_photo(self, pair: Pair) -> PIL.Image.Image:
@@ -96,6 +96,7 @@ class Evaluator:
         # Before they are read, so that a change meanwhile is noticed the next time.
         state = files_state(pair_files(pair, self.predictor))
         image, label = self.read(pair)
+        check_ids(label.numpy(), self.num_labels, str(pair.label), self.settings.ignore_index)
         prediction = self.predict(pair, image, (label.shape[0], label.shape[1]))
         try:
             counts = count_image(prediction, label, self.num_labels, self.settings, self.predictor.allows_unlabelled)
@@ -119,6 +120,7 @@ def describe(
     settings: CountSettings,
     mapping: Mapping[str, Any] | None,
     predictor: Source,
+    mask_values: MaskValues | None = None,
 ) -> dict[str, Any]:
     """Return the settings that identify an evaluation when resuming."""
     described: dict[str, Any] = {
@@ -127,6 +129,8 @@ def describe(
         "label_map": mapping,
         "counting": dataclasses.asdict(settings),
     }
+    if mask_values is not None:
+        described["mask_values"] = mask_values
     if isinstance(predictor, LabelMapFolder):
         described |= {"model": str(predictor.folder.resolve()), "allows_unlabelled": predictor.allows_unlabelled}
     else:

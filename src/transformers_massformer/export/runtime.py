@@ -35,8 +35,10 @@ class OnnxPredictor(Predictor):
 
     Args:
         model (`str` or `Path`): The file that [`export_onnx`] wrote.
-        device (`str`, *optional*, defaults to `"cpu"`): `"cpu"` or `"cuda"`.
+        device (`str`, *optional*, defaults to `"cpu"`): `"cpu"`, `"cuda"`, or a certain GPU, such as `"cuda:1"`.
         options ([`PredictionOptions`], *optional*): Only `tile` and `overlap` may be set.
+        provider_options (`dict[str, str]`, *optional*):
+            Options of ONNX Runtime's execution provider, such as `{"gpu_mem_limit": "8589934592"}` for CUDA.
 
     Raises:
         FileNotFoundError: If the file does not exist.
@@ -45,11 +47,17 @@ class OnnxPredictor(Predictor):
             set.
     """
 
-    def __init__(self, model: str | Path, device: str | None = None, options: PredictionOptions | None = None):
-        runtime = onnx_runtime()
+    def __init__(
+        self,
+        model: str | Path,
+        device: str | None = None,
+        options: PredictionOptions | None = None,
+        provider_options: dict[str, str] | None = None,
+    ):
+        runtime, where = onnx_runtime(), named_device(device or "cpu")
         self.path = Path(model)
-        self.session, metadata = open_session(runtime, self.path, torch.device(device or "cpu"))
-        super().__init__(metadata["labels"], torch.device(device or "cpu"), getattr(torch, metadata["dtype"]), options)
+        self.session, metadata = open_session(runtime, self.path, where, provider_options)
+        super().__init__(metadata["labels"], where, getattr(torch, metadata["dtype"]), options)
         impossible = sorted(self.options.changed().keys() - POSSIBLE_OPTIONS)
         if impossible:
             raise ValueError(
@@ -108,7 +116,41 @@ class OnnxPredictor(Predictor):
         return Prediction(label_map.to(self.label_dtype), None if scores is None else matte_values(scores))
 
 
-def open_session(runtime: Any, path: Path, device: torch.device) -> tuple[Any, dict[str, Any]]:
+def named_device(name: str) -> torch.device:
+    """
+    Return the device of a name.
+
+    Raises:
+        ValueError: If there is no such name.
+    """
+    try:
+        return torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"{name!r} is no device; choose cpu, cuda or cuda:1.") from None
+
+
+def execution_provider(runtime: Any, device: torch.device, options: dict[str, str] | None) -> tuple[str, dict]:
+    """
+    Return the name and the options of ONNX Runtime's execution provider for a device.
+
+    Raises:
+        ValueError: If it does not compute on this device.
+    """
+    name = PROVIDERS.get(device.type)
+    if name not in runtime.get_available_providers():
+        raise ValueError(
+            f"ONNX Runtime does not compute on {device} here; it has "
+            f"{', '.join(runtime.get_available_providers())}. Choose --device cpu, or install onnxruntime-gpu."
+        )
+    if device.type == "cpu" and device.index:
+        raise ValueError(f"ONNX Runtime has one CPU, not {device}; choose --device cpu.")
+    number = {} if device.type == "cpu" or device.index is None else {"device_id": str(device.index)}
+    return name, {**number, **(options or {})}
+
+
+def open_session(
+    runtime: Any, path: Path, device: torch.device, provider_options: dict[str, str] | None = None
+) -> tuple[Any, dict[str, Any]]:
     """
     Open an exported model.
 
@@ -116,30 +158,33 @@ def open_session(runtime: Any, path: Path, device: torch.device) -> tuple[Any, d
         runtime (`module`): ONNX Runtime.
         path (`Path`): The file.
         device (`torch.device`): Where to compute.
+        provider_options (`dict[str, str]`, *optional*): Further options of the execution provider.
 
     Returns:
         `tuple`: the `onnxruntime.InferenceSession`, and the description that the export wrote into the file.
 
     Raises:
         FileNotFoundError: If the file does not exist.
-        ValueError: If it is not an exported model, or ONNX Runtime does not have this device.
+        ValueError: If it is not an exported model, or ONNX Runtime does not compute on this device.
     """
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
-    provider = PROVIDERS.get(device.type)
-    if provider not in runtime.get_available_providers():
-        raise ValueError(
-            f"ONNX Runtime does not compute on {device} here; it has "
-            f"{', '.join(runtime.get_available_providers())}. Choose --device cpu, or install onnxruntime-gpu."
-        )
+    provider = execution_provider(runtime, device, provider_options)
     options = runtime.SessionOptions()
     # Memory that is kept would add up over photographs of different sizes.
     options.enable_cpu_mem_arena = False
     options.log_severity_level = 3
     try:
         session = runtime.InferenceSession(str(path), options, providers=[provider])
-        return session, json.loads(session.get_modelmeta().custom_metadata_map["massformer"])
+        description = json.loads(session.get_modelmeta().custom_metadata_map["massformer"])
     except KeyError:
         raise ValueError(f"{path} was not written by `massformer export`.") from None
     except Exception as error:  # ONNX Runtime's errors have no other type in common.
-        raise ValueError(f"{path} is not an ONNX model that ONNX Runtime can open: {error}") from error
+        raise ValueError(f"{path} is not an ONNX model that ONNX Runtime can open on {device}: {error}") from error
+    # Where a provider cannot start, ONNX Runtime computes on the CPU without an error.
+    if provider[0] not in session.get_providers():
+        raise ValueError(
+            f"ONNX Runtime cannot compute on {device}: its {provider[0]} did not start, perhaps because the GPU or "
+            "its libraries are missing. Choose --device cpu."
+        )
+    return session, description

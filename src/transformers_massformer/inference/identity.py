@@ -84,10 +84,9 @@ def prediction_settings(model: str | Path, options: PredictionOptions, dtype: An
     return {
         "model": model_identity(model),
         # Whatever was given, what it comes to: the order of scales does not matter, and some options imply others.
-        "native_input": options.at_native_size,
+        "native_input": options.native_input and not (options.tile or options.averages),
         "peer_postprocess": options.peer_postprocess,
-        "tile": options.tile,
-        "overlap": overlap,
+        "tile": None if options.tile is None else [options.tile, overlap],
         "scales": sorted(options.scales),
         "flip": options.flip,
         "inference": options.inference,

@@ -15,8 +15,9 @@ from transformers import AutoProcessor, PreTrainedModel
 from transformers.image_transforms import get_size_with_aspect_ratio
 
 from ..models.configuration_massformer import MaSSFormerConfig
-from ..models.image_processing_massformer import MaSSFormerImageProcessor, to_rgb
+from ..models.image_processing_massformer import MaSSFormerImageProcessor
 from ..models.semantic_readout import INFERENCES, read_general_map, read_logits_map, read_semantic_map
+from ..models.srgb import to_rgb
 from .loading import class_names, has_queries, load_model
 from .mattes import matte_values
 from .memory import available_memory, least_memory, out_of_memory

@@ -10,7 +10,7 @@ import numpy as np
 import PIL.Image
 
 from ..data.class_names import write_class_names
-from ..data.label_images import label_map_image
+from ..data.label_images import write_label_image
 from ..data.layout import IGNORE_INDEX, Pair
 from ..data.pseudo_labels import PseudoLabelFiles
 from ..data.reading import read_pair
@@ -155,8 +155,7 @@ class LabelJob:
         combined = combined_label_map(label_map, pseudo_labels, IGNORE_INDEX, self.relabel_all, self.elsewhere)
         split, image_id = photo.key
         for path, values in zip(self.outputs(photo), (pseudo_labels, combined), strict=True):
-            with written_whole(path) as partial:
-                label_map_image(values, len(self.labels)).save(partial, format="PNG")
+            write_label_image(values, path)
         annotations = [instance.to_coco() for instance in instances]
         record = PhotoRecord(split, image_id, str(photo.pair.image), state, width, height, annotations)
         writer.write(vars(record))

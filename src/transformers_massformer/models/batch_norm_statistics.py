@@ -17,6 +17,12 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
+def has_adapters(model: nn.Module) -> bool:
+    """Tell whether layers of a model are wrapped by peft."""
+    # By module name, because peft is not a dependency.
+    return any(type(module).__module__.partition(".")[0] == "peft" for module in model.modules())
+
+
 def fix_statistics_under_adapters(model: nn.Module):
     """
     Put the frozen batch normalizations of a model with adapters of peft in eval mode. An adapter holds no running
@@ -26,12 +32,11 @@ def fix_statistics_under_adapters(model: nn.Module):
     Args:
         model (`nn.Module`): A model whose mode has just been set.
     """
-    # By module name, because peft is not a dependency.
-    if not any(type(module).__module__.partition(".")[0] == "peft" for module in model.modules()):
+    if not has_adapters(model):
         return
     for module in model.modules():
         if isinstance(module, _BatchNorm) and not any(p.requires_grad for p in module.parameters()):
             module.eval()
 
 
-__all__ = ["fix_statistics_under_adapters"]
+__all__ = ["fix_statistics_under_adapters", "has_adapters"]

@@ -38,7 +38,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .arguments import refuse_unknown_inputs
 from .batch_norm_folding import fold_batch_norms
-from .batch_norm_statistics import fix_statistics_under_adapters
+from .batch_norm_statistics import fix_statistics_under_adapters, has_adapters
 from .configuration_massformer import MaSSFormerConfig
 from .deform_conv import ModulatedDeformConv2d, rows_read
 from .loss_massformer import MaSSFormerLoss, semantic_targets
@@ -318,7 +318,8 @@ def all_rows(embedding: nn.Embedding, device: torch.device) -> torch.Tensor:
     Read all (N, C) vectors of an embedding through its forward pass: offloaded weights only exist within it, and
     adapters add to its output.
     """
-    return embedding(torch.arange(embedding.num_embeddings, device=device))
+    # Not `num_embeddings`, which the layers of adapters lack.
+    return embedding(torch.arange(len(embedding.weight), device=device))
 
 
 def split_queries(steps: Sequence[torch.Tensor], num_queries: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
@@ -990,8 +991,13 @@ class MaSSFormerPreTrainedModel(PreTrainedModel):
         running statistics are not part of the adapter.
 
         Raises:
-            ValueError: If the model is fused.
+            ValueError: If the model is fused, and is to be trained or has adapters.
         """
+        if self.is_fused and has_adapters(self):
+            raise ValueError(
+                "Adapters do not fit a fused model, whose convolutions contain the normalizations after them. Add or "
+                "load adapters before calling `fuse`, and merge them first."
+            )
         if mode and self.is_fused:
             raise ValueError(
                 "A fused model has no batch normalizations left and cannot be trained. Load the model again and train "

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from ..data.label_images import write_label_image
 from ..data.layout import LABELS, SPLIT_FOLDERS
 from ..utils.files import written_whole
 from .photograph import encode_jpeg
@@ -134,7 +135,7 @@ class SceneFiles:
         alphas = {**dict(zip(LABELS, scene.alpha, strict=True)), **scene.objects}
         for name, path in self.alphas.items():
             write_png(path, alphas[name])
-        write_png(self.label, scene.label)
+        write_label_image(scene.label, self.label, palette=False)
 
 
 def split_folder(split: str) -> str:

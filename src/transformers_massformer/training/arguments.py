@@ -272,6 +272,9 @@ class DataArguments:
         data (`str`):
             Folder with MaSS13K, or with data in the same layout; or a YAML file that describes a mixture, see
             [`read_mixture`].
+        mask_values (`str`, *optional*):
+            Classes of the stored values of the folder's label maps, such as `"0:background,255:object"`; see
+            [`parse_mask_values`].
         train_split (`str`, *optional*, defaults to `"train"`): Split to train on.
         eval_split (`str`, *optional*, defaults to `"validation"`): Split to evaluate on.
         max_eval_images (`int`, *optional*):
@@ -287,6 +290,10 @@ class DataArguments:
 
     data: str | None = field(
         default=None, metadata={"help": "Folder in the layout of MaSS13K, or a YAML file that mixes several."}
+    )
+    mask_values: str | None = field(
+        default=None,
+        metadata={"help": "Classes of the stored values of label maps, such as 0:background,255:object."},
     )
     train_split: str = field(default="train", metadata={"help": "Split to train on."})
     eval_split: str = field(default="validation", metadata={"help": "Split to evaluate on."})

@@ -29,7 +29,8 @@ class EpochTrainer(Trainer):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self.data_collator = WorkerCollate(self.data_collator)
+        collate: Any = self.data_collator
+        self.data_collator = WorkerCollate(collate)
         if isinstance(self.train_dataset, TrainingSet):
             self.add_callback(EpochCallback(self.train_dataset))
 

@@ -12,7 +12,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from ..conversion import SEMASK_VARIANTS, VARIANTS, semask_variant_config, variant_config
 from ..data.class_names import DataClasses, read_given_names
-from ..inference.loading import auto_class, class_names
+from ..inference.loading import auto_class, base_of_adapter, class_names, is_adapter
 from ..inference.predictor import task_inputs
 from ..models.arguments import refuse_unknown
 from ..models.configuration_massformer import MASS13K_LABELS, MaSSFormerConfig
@@ -187,6 +187,11 @@ def load_for_training(source: str, fields: dict[str, Any]) -> tuple[PreTrainedMo
     weights are new. Missing weights are initialised.
     """
     folder = Path(source)
+    if is_adapter(folder):
+        raise ValueError(
+            f"{folder} is an adapter of {base_of_adapter(folder)}. Merge both (peft's `merge_and_unload`), save the "
+            "model and train it, or train the adapter in Python."
+        )
     try:
         config = AutoConfig.from_pretrained(source, **fields)
         check_fields(type(config), fields)

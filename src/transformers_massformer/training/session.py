@@ -16,7 +16,9 @@ from transformers.utils import logging
 
 from ..data.class_names import DataClasses, data_classes, read_given_names
 from ..data.layout import Pair, Split, check_faults, choose_split, find_splits, full_split_name
+from ..data.mask_values import parse_mask_values
 from ..data.mixture import MixtureSet, Source, join_classes, read_mixture, source_class_ids
+from ..data.presence import SAMPLE, Presence, check_convention, describe_absent, find_presence, label_sources
 from ..data.pseudo_labels import PseudoLabelFiles
 from ..data.training_set import TrainingSet
 from ..data.transforms import TrainingTransform
@@ -154,6 +156,11 @@ def read_sources(arguments: DataArguments) -> list[Source]:
     path = Path(arguments.data)
     if not path.is_file():
         return []
+    if arguments.mask_values is not None:
+        raise ValueError(
+            f"{path} is a mixture, to which --mask_values does not apply. Convert the folders whose values are no "
+            "class ids with `massformer annotations --mask-values`."
+        )
     if arguments.pseudo_labels is not None:
         raise ValueError(f"{path} is a mixture, to which --pseudo_labels does not apply. Pass a folder as --data.")
     return read_mixture(path)
@@ -168,7 +175,11 @@ def items(pairs: Sequence[Pair], class_ids: Sequence[int] | None = None) -> list
         class_ids (`Sequence[int]`, *optional*): The class to train for each id in the label maps, if they differ.
     """
     fields = {} if class_ids is None else {"class_ids": class_ids}
-    return [{"image": pair.image, "label": pair.label, **fields} for pair in pairs]
+    return [
+        {"image": pair.image, "label": pair.label, **fields}
+        | ({} if pair.mask_values is None else {"mask_values": pair.mask_values})
+        for pair in pairs
+    ]
 
 
 def evenly(pairs: list[Any], count: int | None) -> list[Any]:
@@ -215,6 +226,7 @@ class TrainingSession:
         self.model, self.processor, constant_inputs = build_model(
             model_arguments, data_arguments.crop_size, self.classes
         )
+        parts = [self.with_mask_values(part) for part in parts]
         class_ids = [self.class_ids(number, part.classes) for number, part in enumerate(parts)]
         self.train_parts = [items(part.train_pairs, ids) for part, ids in zip(parts, class_ids, strict=True)]
         self.eval_items = [
@@ -225,6 +237,7 @@ class TrainingSession:
             check_new_classes(self.model, classes)
             apply_setting(self.model, data_arguments.label_setting, list(classes))
         train_dataset = self.training_set()
+        self.check_presence(parts, class_ids)
         # Options that are wrong must not leave their mark on the folder.
         with args.main_process_first(desc="preparing the folder"):
             if self.is_main_process:
@@ -237,6 +250,52 @@ class TrainingSession:
             processing_class=self.processor,
             constant_inputs=constant_inputs,
         )
+
+    def with_mask_values(self, part: Part) -> Part:
+        """Return a part whose label maps are read with the option of stored values; pseudo-labels have class ids."""
+        names = class_names(self.model.config) if part.classes.is_assumed else part.classes.names
+        mask_values = parse_mask_values(self.data_arguments.mask_values, names)
+        if mask_values is None:
+            return part
+        train, evaluation = (
+            [replace(pair, mask_values=mask_values) for pair in pairs] for pairs in (part.train_pairs, part.eval_pairs)
+        )
+        return replace(
+            part,
+            train_pairs=part.train_pairs if self.data_arguments.pseudo_labels is not None else train,
+            eval_pairs=evaluation,
+        )
+
+    def check_presence(self, parts: Sequence[Part], class_ids: Sequence[list[int] | None]):
+        """
+        Refuse splits without classes to tell apart, and warn of classes that the training photos lack.
+
+        Args:
+            parts (`Sequence[Part]`): The data.
+            class_ids (`Sequence`): The class to train for each id in the label maps of a part, if they differ.
+
+        Raises:
+            ValueError: If the values of a split's label maps cannot mean what they say.
+        """
+        labels, joined = class_names(self.model.config), Presence()
+        for number, (part, ids) in enumerate(zip(parts, class_ids, strict=True)):
+            names = labels if ids is None else part.classes.names
+            source = self.sources[number] if self.sources else None
+            where = str(self.data_arguments.data) if source is None else source.origin
+            is_partial = source is not None and source.annotated_classes is not None
+            for split, pairs in (("train", part.train_pairs), ("eval", part.eval_pairs)):
+                if not pairs:
+                    continue
+                found = find_presence(label_sources(pairs), len(names), SAMPLE if split == "train" else 1)
+                if not (is_partial and found.classes):
+                    name = getattr(self.data_arguments, f"{split}_split")
+                    check_convention(found, names, f"split {name} in {where}")
+                if split == "train":
+                    joined.ids |= found.ids if ids is None else {ids[i] for i in found.classes if i < len(ids)}
+                    joined.num_read, joined.num_maps = joined.num_read + found.num_read, joined.num_maps + len(pairs)
+        warning = describe_absent(joined, labels)
+        if warning is not None and self.is_main_process:
+            logger.warning(warning)
 
     def class_ids(self, number: int, classes: DataClasses) -> list[int] | None:
         """Return the class to train for each id in the label maps of a source, or `None` if the ids are the same."""

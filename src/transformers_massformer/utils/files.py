@@ -152,3 +152,13 @@ def replace_folder(source: Path, target: Path):
                 raise
         finally:
             remove(old)
+
+
+def link_or_copy(source: Path, target: Path):
+    """Give a photograph a second name, or copy it where the file system has no hard links between the two."""
+    with written_whole(target) as partial:
+        partial.unlink(missing_ok=True)
+        try:
+            os.link(source.resolve(), partial)
+        except OSError:
+            shutil.copyfile(source, partial)

@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from ...utils.files import written_whole
+from ...utils.files import link_or_copy
 from ...utils.fingerprint import Origin
 from ...utils.json_files import write_json
 from ...utils.resuming import Results
 from ..headers import Header, label_orientation, read_header
-from ..label_images import label_map_image
+from ..label_images import write_label_image
 from ..layout import IGNORE_INDEX, LABEL_FOLDER, LABELS
 from .layouts import Item, Source, find_source
 from .names import PublicDataSet
@@ -124,16 +122,6 @@ def claim_output(output: Path, record: dict[str, Any]):
         write_json(record, path)
 
 
-def link_or_copy(source: Path, target: Path):
-    """Give a photograph a second name, or copy it where the file system has no hard links between the two."""
-    with written_whole(target) as partial:
-        partial.unlink(missing_ok=True)
-        try:
-            os.link(source.resolve(), partial)
-        except OSError:
-            shutil.copyfile(source, partial)
-
-
 class Preparation:
     """
     Preparation of a data set.
@@ -200,10 +188,10 @@ class Preparation:
     def do(self, job: Job):
         """Write the files of a photograph."""
         origin = job.origin.describe()
-        image = label_map_image(self.convert(job.item), len(LABELS))
+        label_map = self.convert(job.item)
         link_or_copy(job.item.image, job.image)
         with self.results.writing({job.label: origin}) as partials:
-            image.save(partials[job.label], format="PNG")
+            write_label_image(label_map, partials[job.label])
 
     def run(self, jobs: Sequence[Job], threads: int) -> Iterator[None]:
         """Prepare photographs, yielding after each."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ...images import opened
+from ..label_images import read_values
 from .names import PublicDataSet
 from .tables import Table, Value, owners_values, read_table
 
@@ -58,12 +59,8 @@ class Source:
 
 
 def read_ids(path: Path) -> np.ndarray:
-    """Read a picture of class ids, grey or with a palette."""
-    with opened(path, str(path)) as image:
-        mode, values = image.mode, np.array(image)
-    if values.ndim != 2:
-        raise ValueError(f"{path} has mode {mode}, which does not hold class ids. Use the owners' original file.")
-    return values
+    """Read a picture of class ids, or of numbered objects, by stored value."""
+    return read_values(path, str(path))[0]
 
 
 def read_colours(path: Path) -> np.ndarray:
