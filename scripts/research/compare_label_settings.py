@@ -39,6 +39,7 @@ from transformers_massformer.labeling.review import tinted
 from transformers_massformer.metrics import Counts, class_scores, count_image
 from transformers_massformer.training import LabelSetting
 from transformers_massformer.utils.files import written_whole
+from transformers_massformer.utils.fingerprint import files_state
 from transformers_massformer.utils.resuming import RecordWriter
 
 
@@ -133,7 +134,7 @@ def write_pseudo_labels(data: Path, output: Path, split: str):
             label_map[label_map == CLASS_ID] = 0
             exact = exact_mask(data, folder, photo.pair.image_id)
             instances = stand_in(exact, np.random.default_rng([TRAIN_SEED, index]))
-            job.write(photo, label_map, instances, writer)
+            job.write(photo, files_state(photo.files), label_map, instances, writer)
     job.finish({"tool": "stand-in"}, sheets=int(split == "train"))
 
 
