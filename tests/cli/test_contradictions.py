@@ -26,7 +26,6 @@ REQUIRED = {
     "evaluate": ["--model", "nowhere"],
     "label": ["--data", "nowhere", "--class", "car", "--output", "out"],
     "segment": ["nowhere.jpg", "--model", "nowhere", "--output", "out"],
-    "stats": ["nowhere"],
 }
 PAIRS = [
     *((command, [name]) for command, needs in NEEDS.items() for name in needs),

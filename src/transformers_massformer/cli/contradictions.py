@@ -29,7 +29,6 @@ EXCLUDES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
             *("tile", "overlap", "batch_size", "dtype", "overwrite"),
         )
     },
-    "stats": {"verify_files": ("output",)},
 }
 # Names of the arguments that the command line gives, as opposed to defaults.
 GIVEN: ContextVar[frozenset[str]] = ContextVar("given", default=frozenset())

@@ -1,6 +1,5 @@
 """Identify models, and the settings that change predictions, to tell whether a result is still up to date."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from transformers.utils.hub import cached_file, extract_commit_hash
 
 from ..utils.fingerprint import file_hash
-from .loading import HUB_NAME
+from .loading import ADAPTER_FILE, HUB_NAME, base_of_adapter
 from .predictor import PredictionOptions
 from .tiling import default_overlap
 
@@ -19,7 +18,6 @@ RESULTS_VERSION = 1
 MODEL_SUFFIXES = (".bin", ".json", ".model", ".onnx", ".safetensors", ".txt")
 # Files of a training that do not belong to the model that it wrote.
 NOT_OF_THE_MODEL = ("eval_results.json", "trainer_state.json", "training.json", "training_args.bin")
-ADAPTER_CONFIG = "adapter_config.json"
 
 
 def model_files(model: Path) -> list[Path]:
@@ -50,8 +48,7 @@ def model_identity(model: str | Path) -> list[list[str]]:
         raise FileNotFoundError(f"There is no model folder {model}.")
     if not path.exists():
         return [[str(model), hub_commit(str(model))]]
-    adapter = path / ADAPTER_CONFIG
-    base = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path") if adapter.exists() else None
+    base = base_of_adapter(path) if (path / ADAPTER_FILE).exists() else None
     # The content of an exported model counts, not its name.
     found = [["" if path.is_file() else each.name, file_hash(each)] for each in model_files(path)]
     return found + (model_identity(base) if base else [])
