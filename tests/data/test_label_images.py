@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as st_numpy
 from support.replica import write_replica
 
 from transformers_massformer.data.annotations import write_label_map
+from transformers_massformer.data.formats import AnnotationFormat
 from transformers_massformer.data.label_images import (
     class_palette,
     label_map_image,
@@ -243,7 +244,7 @@ def test_label_map_image_keeps_the_indices():
 
 
 def test_formats_of_label_maps_choose_the_palette(tmp_path):
-    write_label_map(GREY, tmp_path / "a.png", [], "a.jpg", palette=False)
+    write_label_map(GREY, tmp_path / "a.png", [], "a.jpg", AnnotationFormat.png_grey)
     with PIL.Image.open(tmp_path / "a.png") as image:
         assert (image.mode, np.asarray(image).tolist()) == ("L", GREY.tolist())
 
