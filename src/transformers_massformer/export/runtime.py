@@ -137,7 +137,7 @@ def execution_provider(runtime: Any, device: torch.device, options: dict[str, st
         ValueError: If it does not compute on this device.
     """
     name = PROVIDERS.get(device.type)
-    if name not in runtime.get_available_providers():
+    if name is None or name not in runtime.get_available_providers():
         raise ValueError(
             f"ONNX Runtime does not compute on {device} here; it has "
             f"{', '.join(runtime.get_available_providers())}. Choose --device cpu, or install onnxruntime-gpu."

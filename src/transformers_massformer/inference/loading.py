@@ -140,7 +140,7 @@ def load_model(model: str | Path) -> tuple[PreTrainedModel, Any]:
         found = auto_class(AutoConfig.from_pretrained(model))
         has_processor = adapter is not None and (adapter / "preprocessor_config.json").is_file()
         processor = AutoImageProcessor.from_pretrained(adapter if has_processor else model)
-        network = found.from_pretrained(model, dtype=torch.float32)
+        network: Any = found.from_pretrained(model, dtype=torch.float32)
     except OSError as error:
         raise FileNotFoundError(f"There is no model at {model}: {error}") from error
     if adapter is not None:

@@ -137,7 +137,8 @@ class MaSSFormerImageProcessor(TorchvisionBackend):
     def __init__(self, **kwargs: Unpack[MaSSFormerImageProcessorKwargs]):
         check_options(kwargs, self.known_options())
         # Harmless values of other options would be stored, and saved, as if they were this processor's.
-        super().__init__(**{name: x for name, x in kwargs.items() if name in SAVED_FIELDS | self.known_options()})
+        kept: dict[str, Any] = {name: x for name, x in kwargs.items() if name in SAVED_FIELDS | self.known_options()}
+        super().__init__(**kept)
 
     @classmethod
     def known_options(cls) -> frozenset[str]:

@@ -9,9 +9,9 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import numpy as np
 
+from ...models.photo_headers import PHOTO_SUFFIXES
 from ..annotations import decode_polygons
 from ..label_images import read_values
-from ..layout import PHOTO_SUFFIXES
 from .export import Annotated, Export, Layer
 
 
