@@ -147,7 +147,9 @@ class MaSSFormerImageProcessor(TorchvisionBackend):
     def __init__(self, **kwargs: Unpack[MaSSFormerImageProcessorKwargs]):
         check_options(kwargs, self.known_options())
         # Harmless values of other options would be stored, and saved, as if they were this processor's.
-        super().__init__(**{name: x for name, x in kwargs.items() if name in SAVED_FIELDS | self.known_options()})
+        known = SAVED_FIELDS | self.known_options()
+        carried_out: Any = {name: value for name, value in kwargs.items() if name in known}
+        super().__init__(**carried_out)
 
     @classmethod
     def known_options(cls) -> frozenset[str]:

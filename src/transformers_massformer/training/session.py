@@ -350,7 +350,7 @@ class TrainingSession:
         """Train the remaining steps after a checkpoint; after the last step, only restore the model."""
         logger.warning(f"Resuming from {checkpoint}.")
         state = TrainerState.load_from_json(str(checkpoint / STATE_FILE))
-        if state.global_step < (self.args.max_steps if self.args.max_steps > 0 else state.max_steps):
+        if state.global_step < (self.args.max_steps if (self.args.max_steps or 0) > 0 else state.max_steps):
             self.trainer.train(resume_from_checkpoint=str(checkpoint))
             return
         # `Trainer.train` would take another step.
