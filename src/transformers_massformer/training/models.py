@@ -152,8 +152,8 @@ def check_fields(config_class: type[PreTrainedConfig], given: dict[str, Any], wh
         known = {field.name for field in dataclasses.fields(config_class)} | {*config_class.attribute_map}
         refuse_unknown(where, given, known | {"model_type", "num_labels", "out_features", "out_indices"})
     for name, value in given.items():
-        kind = value.get("model_type") if isinstance(value, dict) else None
-        if isinstance(kind, str) and kind in CONFIG_MAPPING:
+        kind: Any = value.get("model_type") if isinstance(value, dict) else None
+        if kind in CONFIG_MAPPING:
             check_fields(CONFIG_MAPPING[kind], value, f"{where}.{name}")
 
 
