@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from ...models.photo_headers import PHOTO_SUFFIXES
 from ..layout import SPLIT_FOLDERS
 
 
