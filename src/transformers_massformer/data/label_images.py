@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
-from ..images import ImageSource, opened, stored_orientation
+from ..images import ImageSource, opened
+from ..models.photo_headers import stored_orientation
 from ..utils.files import written_whole
 from .label_headers import check_label_format, raw_mode
 
