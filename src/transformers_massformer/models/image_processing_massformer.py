@@ -13,6 +13,7 @@
 # limitations under the License.
 """Image processor class for MaSSFormer"""
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,10 +33,11 @@ from transformers.image_utils import (
     SizeDict,
 )
 from transformers.processing_utils import ImagesKwargs, Unpack
-from transformers.utils import TensorType, auto_docstring
+from transformers.utils import TensorType, auto_docstring, logging
 
 from .arguments import UnknownArgumentError, close_names, refuse_unknown
 from .image_values import check_values
+from .photo_headers import UPRIGHT, open_lazily, quiet_pillow, stored_orientation, turned_upright
 from .semantic_readout import (
     INFERENCES,
     QUERY_THRESHOLD,
@@ -43,22 +45,10 @@ from .semantic_readout import (
     read_logits_map,
     read_semantic_map,
 )
+from .srgb import to_rgb
 
 
-def to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
-    """
-    Convert an image of any mode to 8-bit RGB. Transparent parts are composed on white, 16 bits are scaled to 8, and
-    floating-point greys range from black 0 to white 1. An opaque RGB image is returned itself, not a copy.
-    """
-    if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image, dtype=np.float64)
-        white = 1.0 if image.mode == "F" else 65535.0
-        scaled = np.nan_to_num(values / white * 255).clip(0, 255).round()
-        image = PIL.Image.fromarray(scaled.astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = PIL.Image.alpha_composite(PIL.Image.new("RGBA", image.size, "white"), image)
-    return image if image.mode == "RGB" else image.convert("RGB")
+logger = logging.get_logger(__name__)
 
 
 # Fields of saved processors that are no options.
@@ -147,9 +137,8 @@ class MaSSFormerImageProcessor(TorchvisionBackend):
     def __init__(self, **kwargs: Unpack[MaSSFormerImageProcessorKwargs]):
         check_options(kwargs, self.known_options())
         # Harmless values of other options would be stored, and saved, as if they were this processor's.
-        known = SAVED_FIELDS | self.known_options()
-        carried_out: Any = {name: value for name, value in kwargs.items() if name in known}
-        super().__init__(**carried_out)
+        kept: dict[str, Any] = {name: x for name, x in kwargs.items() if name in SAVED_FIELDS | self.known_options()}
+        super().__init__(**kept)
 
     @classmethod
     def known_options(cls) -> frozenset[str]:
@@ -187,6 +176,15 @@ class MaSSFormerImageProcessor(TorchvisionBackend):
         check_options(kwargs, self.known_options())
         return super().preprocess(images, segmentation_maps, **kwargs)
 
+    def fetch_images(self, image_url_or_urls: str | list[str] | list[list[str]]):
+        """Open files upright and in their own mode. The library's loader opens URLs and base64."""
+        if not isinstance(image_url_or_urls, str) or not os.path.isfile(image_url_or_urls):
+            return super().fetch_images(image_url_or_urls)
+        with open(image_url_or_urls, "rb") as file, quiet_pillow():
+            image = open_lazily(file)
+            image.load()
+            return turned_upright(image, stored_orientation(image)).copy()
+
     def process_image(
         self,
         image: ImageInput,
@@ -195,7 +193,10 @@ class MaSSFormerImageProcessor(TorchvisionBackend):
         device: torch.device | None = None,
         **kwargs,
     ) -> torch.Tensor:
-        """Process an image like the base class, but scale 16-bit grays and never read (1, 1, 3) as channels first."""
+        """
+        Process an image like the base class, but convert images of PIL to sRGB, with transparent parts on white and
+        16 bits scaled, and never read (1, 1, 3) as channels first.
+        """
         if isinstance(image, np.ndarray):
             image = np.require(image, requirements="W")
             if input_data_format is None and image.ndim == 3 and image.shape[2] in (3, 4):
@@ -203,6 +204,11 @@ class MaSSFormerImageProcessor(TorchvisionBackend):
             if input_data_format == ChannelDimension.LAST and image.shape[2] == 4 and image.dtype == np.uint8:
                 image, input_data_format = PIL.Image.fromarray(image), None
         if isinstance(image, PIL.Image.Image) and do_convert_rgb:
+            if stored_orientation(image) in UPRIGHT:
+                logger.warning_once(
+                    "An image with an EXIF orientation is processed as its pixels are stored, and so are its masks. "
+                    "To turn it upright first, pass its path, or open it with `transformers_massformer.open_image`."
+                )
             image = to_rgb(image)
         return super().process_image(
             image, do_convert_rgb=do_convert_rgb, input_data_format=input_data_format, device=device
