@@ -284,7 +284,7 @@ class TrainingSession:
         and their times change when data is copied to a machine for each run.
         """
         pairs = [(item["image"], item["label"]) for part in self.train_parts for item in part]
-        pairs += [(pair.image, pair.label) for pair in self.eval_pairs]
+        pairs += [(item["image"], item["label"]) for item in self.eval_items]
         lines = [f"{path.name} {path.stat().st_size}" for pair in pairs for path in pair]
         return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
