@@ -128,11 +128,11 @@ def test_an_interrupted_table_is_resumed(tmp_path, monkeypatch):
     assert len(compute_all(tmp_path / "whole.csv", splits)) == 5
     real, calls = statistics.table_row, []
 
-    def interrupted(split, pair):
+    def interrupted(split, pair, labels):
         calls.append(pair)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return real(split, pair)
+        return real(split, pair, labels)
 
     monkeypatch.setattr(statistics, "table_row", interrupted)
     with pytest.raises(KeyboardInterrupt):
