@@ -180,7 +180,7 @@ def test_commands_use_the_names_of_the_data(data, tmp_path):
     summary = json.loads((tmp_path / "out" / "statistics.json").read_text(encoding="utf-8"))
     assert list(summary["train"]["pixel_share"]) == ["Straße", "grün"]
     assert "area_grün" in (tmp_path / "out" / "images.csv").read_text(encoding="utf-8")
-    run("stats", data, "--verify", "--output", tmp_path / "out")
+    run("stats", data, "--verify")
     coco, png = tmp_path / "coco", tmp_path / "png"
     run("annotations", data, "--format", "coco-rle", "--output", coco)
     content = json.loads(next(coco.rglob("*.json")).read_text(encoding="utf-8"))
