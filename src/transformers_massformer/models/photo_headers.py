@@ -148,8 +148,9 @@ def open_lazily(file: IO[bytes], formats: Iterable[str] | None = None) -> PIL.Im
             file.seek(0)
             image = open_otherwise(file, start, formats)
     if hasattr(image, "tag_v2"):
-        # Pillow turns TIFF files while it decodes them, by rules of its own.
+        # Pillow turns TIFF files while it decodes them, by rules of its own, and states their upright size before.
         vars(image)["load_end"] = lambda: None
+        vars(image)["_size"] = stored_size(image)
     return image
 
 
