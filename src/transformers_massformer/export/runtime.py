@@ -136,7 +136,7 @@ def execution_provider(runtime: Any, device: torch.device, options: dict[str, st
     Raises:
         ValueError: If it does not compute on this device.
     """
-    name = PROVIDERS.get(device.type)
+    name = PROVIDERS.get(device.type, "")
     if name not in runtime.get_available_providers():
         raise ValueError(
             f"ONNX Runtime does not compute on {device} here; it has "

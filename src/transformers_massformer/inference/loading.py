@@ -89,7 +89,7 @@ def base_of_adapter(folder: Path) -> str:
     return named
 
 
-def merge_adapter(network: PreTrainedModel, folder: Path) -> PreTrainedModel:
+def merge_adapter(network: PreTrainedModel, folder: Path) -> Any:
     """
     Return a model with an adapter merged into its weights.
 
