@@ -24,6 +24,7 @@ from ..data.training_set import TrainingSet
 from ..data.transforms import TrainingTransform
 from ..inference.identity import model_identity
 from ..inference.loading import class_names
+from ..utils.fingerprint import differing
 from ..utils.json_files import write_json
 from ..utils.names import find_name, same_names
 from ..utils.resuming import claim
@@ -189,6 +190,13 @@ def evenly(pairs: list[Any], count: int | None) -> list[Any]:
     return [pairs[index * len(pairs) // count] for index in range(count)]
 
 
+def has_other_sizes(path: Path, identity: dict[str, Any]) -> bool:
+    """Return whether a training differs from the one that a folder belongs to in the sizes of its files alone."""
+    if not path.exists():
+        return False
+    return differing(json.loads(path.read_text(encoding="utf-8")), identity) == ["data_sizes"]
+
+
 class TrainingSession:
     """
     Training run on a folder of data or a mixture of several. It writes checkpoints and finally the model to
@@ -334,18 +342,21 @@ class TrainingSession:
         if not self.classes.is_assumed:
             data["classes"] = self.classes.names
         how = {name: getattr(self.args, name) for name in DEFINING}
-        what = {"data_files": self.data_files(), "model_files": self.model_files()}
+        names, sizes = self.data_files()
+        what = {"data_files": names, "data_sizes": sizes, "model_files": self.model_files()}
         return json.loads(json.dumps({**vars(self.model_arguments), **data, **how, **what}, default=str))
 
-    def data_files(self) -> str:
+    def data_files(self) -> tuple[str, str]:
         """
-        Return a hash of the names and sizes of all photos and label maps. Their contents may amount to many gigabytes,
-        and their times change when data is copied to a machine for each run.
+        Return hashes of the names and of the sizes of all photos and label maps. Their contents may amount to many
+        gigabytes, and their times change when data is copied to a machine for each run.
         """
         found = [*(item for part in self.train_parts for item in part), *self.eval_items]
-        pairs = [(item["image"], item["label"]) for item in found]
-        lines = [f"{path.name} {path.stat().st_size}" for pair in pairs for path in pair]
-        return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+        paths = [path for item in found for path in (item["image"], item["label"])]
+        names, sizes = (path.name for path in paths), (str(path.stat().st_size) for path in paths)
+        joined = ("\n".join(lines).encode("utf-8", "surrogateescape") for lines in (names, sizes))
+        of_names, of_sizes = (hashlib.sha256(text).hexdigest() for text in joined)
+        return of_names, of_sizes
 
     def model_files(self) -> list[list[str]]:
         """Return names and hashes of the files that the training starts from; variants and Hub names have none."""
@@ -372,8 +383,15 @@ class TrainingSession:
             raise ValueError(
                 f"{self.output} holds checkpoints of unknown origin. Choose another --output or pass --overwrite."
             )
+        identity = self.identity()
+        repaired = not overwrite and self.finished_metrics() is None and has_other_sizes(path, identity)
+        if repaired:
+            logger.warning(
+                f"Photos or label maps have changed since the training in {self.output} started. The remaining steps "
+                "read them as they are now; pass --overwrite to start again."
+            )
         try:
-            claim(path, self.identity(), "training", overwrite)
+            claim(path, identity, "training", overwrite or repaired)
         except OSError as error:
             raise OSError(f"{self.output} is not writable ({error}). Choose another --output.") from error
 
