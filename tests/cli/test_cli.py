@@ -295,4 +295,4 @@ def test_mattes_cutouts_and_bokeh_are_written_beside_the_label_map(model_folder,
     ):
         assert words in segment(*command, "--overwrite", *options, code=1).stderr
     refused = segment(*command[:2], "--output", tmp_path / "other", "--refine-mattes", code=1)
-    assert "needs --mattes, --cutouts or --bokeh" in refused.stderr
+    assert "--refine-mattes has no effect without --mattes or --cutouts or --bokeh" in refused.stderr

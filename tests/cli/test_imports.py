@@ -187,6 +187,10 @@ def distributions(text):
     return {line.partition(">")[0].partition("=")[0].partition("[")[0].strip() for line in text.splitlines() if line}
 
 
+# The package, and the module of its entry point.
+OWN = {PACKAGE.name, "_massformer"}
+
+
 def test_every_import_is_declared(setup_options):
     declared = distributions(setup_options["options"]["install_requires"]) | OPTIONAL
     for path in PACKAGE.rglob("*.py"):
@@ -197,7 +201,7 @@ def test_every_import_is_declared(setup_options):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and node.level == 0:
                 names = [node.module]
-            for name in {each.partition(".")[0] for each in names} - sys.stdlib_module_names - {PACKAGE.name}:
+            for name in {each.partition(".")[0] for each in names} - sys.stdlib_module_names - OWN:
                 assert DISTRIBUTIONS.get(name, name) in declared, f"{path}: {name}"
 
 

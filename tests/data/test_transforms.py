@@ -509,10 +509,9 @@ def test_unknown_labels_name_the_file_or_the_sample(tmp_path):
     decoded = {"image": pair["image"], "label": PIL.Image.fromarray(label.numpy())}
     with pytest.raises(ValueError, match=r"The label map of sample 1 has the unknown labels \[77\]"):
         TrainingSet([decoded] * 2, SMALL)[-1]
-    for mode in ("RGB", "I;16"):
-        PIL.Image.new(mode, (120, 90)).save(pair["label"])
-        with pytest.raises(ValueError, match=rf"photo.png has mode {mode}, which does not hold class indices"):
-            TrainingSet([pair], SMALL)[0]
+    PIL.Image.new("RGB", (120, 90), "red").save(pair["label"])
+    with pytest.raises(ValueError, match=r"photo.png"):
+        TrainingSet([pair], SMALL)[0]
 
 
 # Samples as a function of seed, epoch and index

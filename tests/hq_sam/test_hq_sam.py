@@ -303,7 +303,8 @@ def test_the_commands(data, sam_hq, tmp_path):
     refine = ("refine", data / "validation" / "im", "--label-maps", maps, "--model", output, "--device", "cpu")
     run(*refine, "--output", tmp_path / "refined", "--min-iou", "0")
     assert len(list((tmp_path / "refined").glob("*.png"))) == 4
-    assert "exists already" in run(*refine, "--output", tmp_path / "refined").output
+    assert "4 of 4 are finished already" in run(*refine, "--output", tmp_path / "refined", "--min-iou", "0").output
+    assert "4 again: another min_iou" in run(*refine, "--output", tmp_path / "refined").output
     assert "would replace the label maps" in run(*refine, "--output", maps, code=1).output
     assert "Unknown option --lerning_rate" in run(*train, "--lerning_rate", "1", code=1).output
     (tmp_path / "empty").mkdir()

@@ -60,6 +60,7 @@ FILES = {
         "README.md",
         "headers.py",
         "id2label.json",
+        "label_headers.py",
         "layout.py",
         "mass13k.py",
         "palette.json",

@@ -282,7 +282,9 @@ def test_only_results_of_the_present_files_are_finished(data, tmp_path):
     with pytest.raises(ValueError, match=r"1 photos, such as a, have no result that fits.*Run the labelling again"):
         job.review({})
     photo = next(photo for photo in job.photos if photo.pair.image_id == "b")
-    PIL.Image.new("L", PIL.Image.open(photo.pair.label).size).save(photo.pair.label)
+    with PIL.Image.open(photo.pair.label) as label:
+        size = label.size
+    PIL.Image.new("L", size).save(photo.pair.label)
     assert set(job.done()) == keys - {("train", "a"), ("train", "b")}
 
 

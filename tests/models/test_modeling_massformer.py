@@ -6,6 +6,7 @@ from base import needs_torch_2_8
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.golden import DATA, golden_pixel_values, golden_state_dict, subsample
+from support.processes import run_in_processes
 from support.tiny import TINY_TIMM, block_labels, enable_checkpointing, tiny_config, tiny_model
 from transformers import AutoConfig, AutoModel, AutoModelForSemanticSegmentation
 from transformers.utils.generic import find_labels
@@ -653,3 +654,17 @@ def test_an_export_for_any_size_runs_at_other_sizes(context_size, sizes):
             actual, expected = exported.module()(pixel_values), model(pixel_values)
             for name in ("class_queries_logits", "masks_queries_logits", "edge_logits"):
                 torch.testing.assert_close(actual[name], expected[name], rtol=1e-4, atol=1e-4)
+
+
+def train_a_narrow_backbone():
+    """Take a step whose gradient, in another memory format, oneDNN would write beyond its memory."""
+    backbone = {"model_type": "resnet", "depths": [1] * 4, "hidden_sizes": [8, 16, 24, 32], "embedding_size": 8}
+    backbone |= {"layer_type": "basic", "out_features": [f"stage{index}" for index in range(1, 5)]}
+    model = tiny_model(backbone_config=backbone).train()
+    for _ in range(2):
+        model(torch.randn(2, 3, 256, 256), labels=block_labels(2, 256, 256)).loss.backward()
+
+
+def test_narrow_backbones_train_on_cpus(tmp_path):
+    # In a process of its own, since a crash would end this one.
+    run_in_processes(train_a_narrow_backbone, (), tmp_path, processes=1)

@@ -106,19 +106,29 @@ def refine(
             write_class_names(output, names)
     except (OSError, ValueError) as error:
         fail(error)
-    failed, in_the_way, results = 0, 0, Results(output)
+    failed, results = 0, Results(output)
+    jobs, standings = [], []
+    for photo, relative in photos:
+        target = (output / relative).with_suffix(".png")
+        try:
+            label_map = maps.file(photo.stem)
+            origin = Origin({"photograph": photo, "label map": label_map}, settings)
+            standings.append(results.standing(target, origin))
+            jobs.append((photo, label_map, target, origin))
+        except (OSError, ValueError) as error:
+            failed += 1
+            error_console.print(f"failed: {photo}: {error}", style="red", markup=False)
+    report_standings(standings, overwrite)
+    in_the_way = not overwrite and any(standing.is_in_the_way for standing in standings)
+    open_jobs = [
+        job
+        for job, standing in zip(jobs, standings, strict=True)
+        if overwrite or not (standing.is_finished or standing.is_in_the_way)
+    ]
     with progress_bar() as progress:
         try:
-            for photo, relative in progress.track(photos, description="refining"):
-                target = (output / relative).with_suffix(".png")
+            for photo, label_map, target, origin in progress.track(open_jobs, description="refining"):
                 try:
-                    label_map = maps.file(photo.stem)
-                    origin = Origin({"photograph": photo, "label map": label_map}, settings)
-                    standing = results.standing(target, origin)
-                    report_standings([standing], overwrite)
-                    in_the_way += standing.is_in_the_way and not overwrite
-                    if not overwrite and (standing.is_finished or standing.is_in_the_way):
-                        continue
                     with results.writing({target: origin.describe()}) as partials:
                         line = refine_photo(refiner, photo, label_map, target, partials[target])
                     console.print(line, markup=False)

@@ -119,15 +119,12 @@ def check_extras(extras: Extras, labels: list[str]):
 
     Raises:
         MissingExtraError: If their library is not installed.
-        ValueError: If the model lacks a class to keep in focus, two classes would share a file, or options contradict
-            each other.
+        ValueError: If the model lacks a class to keep in focus, or two classes would share a file.
     """
     from ..editing.lens_blur import check_strength
     from ..editing.matting import matting_library
     from ..utils.names import file_names
 
-    if extras.refine and not extras.need_mattes:
-        raise ValueError("--refine-mattes needs --mattes, --cutouts or --bokeh, which produce mattes to refine.")
     check_strength(extras.strength)
     if extras.mattes or extras.cutouts:
         file_names(labels, "The model's classes")

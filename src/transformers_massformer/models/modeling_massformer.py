@@ -230,6 +230,18 @@ def resize(feature_map: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     return F.interpolate(feature_map, size=list(size), mode="bilinear", align_corners=False)
 
 
+def backbone_layout(backbone: nn.Module, device: torch.device) -> torch.memory_format:
+    """
+    Return the memory format of a backbone's input: channels last, which is faster, except where training would crash.
+    On CPUs, oneDNN's gradient of strided convolutions of up to 8 channels writes beyond its memory (torch 2.15).
+    """
+    if device.type == "cpu" and torch.is_grad_enabled():
+        for module in backbone.modules():
+            if isinstance(module, nn.Conv2d) and module.in_channels <= 8 and module.stride != (1, 1):
+                return torch.contiguous_format
+    return torch.channels_last
+
+
 def row_bands(first: int, last: int, row_values: int, multiple: int) -> list[tuple[int, int]]:
     """
     Split the rows `first` to `last` of a map with `row_values` values per row into bands whose height is a multiple of
@@ -1379,7 +1391,8 @@ class MaSSFormerModel(MaSSFormerPreTrainedModel):
         refuse_unknown_inputs(self, kwargs)
         self.check_input(pixel_values)
         pixel_values = pixel_values.to(self.dtype)
-        backbone_outputs = self.backbone(pixel_values.contiguous(memory_format=torch.channels_last))
+        layout = backbone_layout(self.backbone, pixel_values.device)
+        backbone_outputs = self.backbone(pixel_values.contiguous(memory_format=layout))
         feature_maps = list(backbone_outputs.feature_maps)
         semantic_maps = getattr(backbone_outputs, "semantic_maps", None)
         # The pixel decoder frees the feature maps one by one.
