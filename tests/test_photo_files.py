@@ -88,6 +88,16 @@ def test_what_is_passed_over_is_named(name, reason, pattern):
         assert found(pattern) == (["maps/a.png"], f"1 passed over: 1 {reason}")
 
 
+def test_patterns_within_the_output():
+    touch("photos/a.jpg", "photos/sub/b.jpg", "photos/old/a.png")
+    assert found("photos/*.jpg", output="photos") == (["a.jpg"], "")
+    assert found("photos/sub/*.jpg", output="photos") == (["b.jpg"], "")
+    assert found("photos/**/*.[jp]*g", output="photos/old") == (["a.jpg", "sub/b.jpg"], "")
+    Results(Path("photos")).write_record(Path("photos/old/a.png"), {}, "")
+    note = "1 passed over: 1 results of an earlier run (a.png)"
+    assert found("photos/**/*.[jp]*g", output="photos") == (["a.jpg", "sub/b.jpg"], note)
+
+
 def test_recorded_results_are_passed_over():
     touch("photos/a.jpg", "photos/old/a.png", "photos/old/b_mattes/sky.png", "photos/old/own.png")
     for name in ("a.png", "b_mattes"):

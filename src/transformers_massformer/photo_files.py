@@ -95,8 +95,11 @@ def search_argument(argument: str, output: Path, found: Search):
     elif glob.has_magic(name):
         root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
         matches = (Path(match) for match in sorted(glob.glob(name, recursive=True)))
-        inside = (match for match in matches if output.resolve() not in match.resolve().parents)
-        search_files(root, (match for match in inside if not match.is_dir()), found)
+        matches = (match for match in matches if not match.is_dir())
+        # An output that holds all of the photographs has results of its own to pass over, not them.
+        is_inside = root.resolve() in output.resolve().parents
+        kept = (match for match in matches if not (is_inside and output.resolve() in match.resolve().parents))
+        search_files(root, kept, found)
     else:
         raise FileNotFoundError(f"There is no file or folder {argument}.")
 

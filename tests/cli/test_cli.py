@@ -44,9 +44,8 @@ def written(folder):
 
 def test_a_folder_of_photographs(model_folder, photos, tmp_path):
     result = segment(model_folder, photos, "--output", tmp_path / "out", "--overlay")
-    assert written(tmp_path / "out") == sorted(
-        f"{name}{suffix}.png" for name in ("a", "sub/b", "sub/c") for suffix in ("", "_overlay")
-    )
+    pictures = [f"{name}{suffix}.png" for name in ("a", "sub/b", "sub/c") for suffix in ("", "_overlay")]
+    assert written(tmp_path / "out") == sorted(["classes.txt", *pictures])
     label_map = PIL.Image.open(tmp_path / "out" / "sub" / "b.png")
     assert (label_map.mode, label_map.size) == ("P", (70, 33))
     assert np.asarray(label_map).max() <= 6
@@ -130,7 +129,7 @@ def test_a_bad_file_is_reported_and_the_others_are_segmented(model_folder, photo
     assert "failed: " in result.output
     assert "broken.jpg is not an image file" in result.output
     assert "3 segmented, 1 failed" in result.output
-    assert written(tmp_path / "out") == ["a.png", "sub/b.png", "sub/c.png"]
+    assert written(tmp_path / "out") == ["a.png", "classes.txt", "sub/b.png", "sub/c.png"]
 
 
 @pytest.mark.parametrize("clash", ["suffix", "overlay", "input"])

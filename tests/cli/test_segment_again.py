@@ -181,3 +181,41 @@ def test_commands_print_any_name(monkeypatch):
         for stream in streams:
             stream.flush()
             assert b"\\udce4.jpg" in stream.buffer.getvalue()
+
+
+def test_results_have_the_names_of_the_models_classes(segment, tmp_path, monkeypatch):
+    segment()
+    names = tmp_path / "out" / "classes.txt"
+    assert names.read_text().split() == ["others", "human", "sky"]
+
+    class Turned(StandIn):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            self.labels = self.labels[::-1]
+
+    monkeypatch.setattr("transformers_massformer.inference.segmenter.Segmenter", Turned)
+    (tmp_path / "photos" / "sub" / "b.png").rename(tmp_path / "b.png")
+    turned = copy_model(tmp_path, model__safetensors="others")
+    # The label map of b.png stays, and the file would say other classes of it.
+    assert "Choose another --output" in segment(**turned, code=1)[1]
+    assert names.read_text().split() == ["others", "human", "sky"]
+    (tmp_path / "b.png").rename(tmp_path / "photos" / "sub" / "b.png")
+    assert segment("--overlay", **turned)[0] == 2
+    assert names.read_text().split() == ["sky", "human", "others"]
+    monkeypatch.setattr("transformers_massformer.inference.segmenter.Segmenter", StandIn)
+    # Pictures beside the label maps may stay.
+    assert segment()[0] == 2
+
+
+def test_label_maps_of_mass13ks_classes_are_named(segment, tmp_path, monkeypatch):
+    from transformers_massformer.data.label_map_folder import LabelMapFolder
+    from transformers_massformer.data.layout import LABELS
+
+    class MaSS13K(StandIn):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            self.labels = list(LABELS)
+
+    monkeypatch.setattr("transformers_massformer.inference.segmenter.Segmenter", MaSS13K)
+    segment()
+    assert LabelMapFolder(tmp_path / "out").class_names() == list(LABELS)

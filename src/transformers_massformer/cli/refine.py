@@ -66,7 +66,7 @@ def refine(
     import torch
     from transformers.utils import logging
 
-    from ..data.class_names import write_own_class_names
+    from ..data.class_names import write_class_names
     from ..data.label_map_folder import LabelMapFolder
     from ..hq_sam import Refiner
     from ..images import accept_photos
@@ -103,7 +103,7 @@ def refine(
         if output.resolve() == label_maps.resolve():
             raise ValueError(f"Writing to {output} would replace the label maps. Choose another --output.")
         if names is not None:
-            write_own_class_names(output, names)
+            write_class_names(output, names)
     except (OSError, ValueError) as error:
         fail(error)
     failed, results = 0, Results(output)

@@ -77,7 +77,7 @@ def segment(
 
     Photographs that are finished are skipped; where the photograph, the model or an option has changed since, they are
     segmented again. Files that this command did not write, or that were changed since, are kept without --overwrite.
-    Class names other than MaSS13K's are written to OUTPUT/classes.txt.
+    The names of the model's classes are written to OUTPUT/classes.txt.
     """
     import torch
     from transformers.utils import logging
@@ -126,7 +126,7 @@ def segment(
         predictor = load_predictor(model, device, getattr(torch, dtype), options)
         segmenter = Segmenter(predictor, semantic_priors=extras.priors, mattes=extras.need_mattes)
         check_extras(extras, segmenter.labels)
-        record_class_names(output, segmenter.labels)
+        record_class_names(output, segmenter.labels, results, open_jobs)
     except (OSError, ValueError, RuntimeError, AssertionError) as error:
         fail(error)
     precision = str(segmenter.dtype).removeprefix("torch.")

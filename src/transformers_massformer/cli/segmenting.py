@@ -135,12 +135,36 @@ def check_extras(extras: Extras, labels: list[str]):
         matting_library()
 
 
-def record_class_names(output: Path, labels: list[str]):
-    """Write the names of the classes beside the label maps, unless they are MaSS13K's, or say why this is not done."""
-    from ..data.class_names import CLASSES_FILE, write_own_class_names
+def record_class_names(output: Path, labels: list[str], results: Results, jobs: Iterable[Job]):
+    """
+    Write the names of the classes beside the label maps, or say why this is not done.
 
+    Args:
+        output (`Path`): The folder for results.
+        labels (`list[str]`): The model's classes.
+        results ([`Results`]): Its records.
+        jobs (`Iterable[Job]`): What is about to be made.
+
+    Raises:
+        ValueError: If the folder keeps label maps of other classes.
+    """
+    from ..data.class_names import CLASSES_FILE, read_class_names, write_class_names
+    from ..data.layout import LABEL_SUFFIXES
+    from ..utils.names import list_names, same_names
+
+    present = read_class_names(output)
+    if present is not None and not same_names(present, labels):
+        made = {job.label_map.resolve() for job in jobs}
+        for path in sorted(output.rglob("*")):
+            record = results.read(path) if path.suffix in LABEL_SUFFIXES and path.resolve() not in made else None
+            # Pictures beside label maps have no format.
+            if record is not None and "format" in record["made_from"].get("settings", {}):
+                raise ValueError(
+                    f"{output} keeps label maps of other classes, such as {path}: {list_names(present)}; the model's "
+                    f"are {list_names(labels)}. Choose another --output, or remove them."
+                )
     try:
-        write_own_class_names(output, labels)
+        write_class_names(output, labels)
     except ValueError as error:
         error_console.print(f"{CLASSES_FILE} was not written. {error}", markup=False)
 
