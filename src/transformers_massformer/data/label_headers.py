@@ -20,8 +20,6 @@ from .headers import Header, orientation_of, too_large
 # Formats of label maps, in Pillow's names, and those that change pixel values when they store them.
 LABEL_FORMATS = ("PNG", "TIFF", "BMP", "GIF")
 LOSSY_FORMATS = ("JPEG", "MPO", "JPEG2000", "WEBP", "AVIF", "HEIF")
-# What Pillow raises for damaged headers and for pictures that are too large.
-DAMAGE = (OSError, SyntaxError, ValueError, LookupError, struct.error, PIL.Image.DecompressionBombError)
 
 
 def raw_mode(image: PIL.Image.Image) -> str:
