@@ -143,6 +143,11 @@ def test_names_come_from_the_first_source_there_is(data):
     assert data_classes(data, find_splits(data)).names == ["a", "b"]
     with pytest.raises(ValueError, match="--labels and .*classes.txt differ: 0 b, 1 a; and 0 a, 1 b"):
         data_classes(data, find_splits(data), ["b", "a"])
+    # Results of a model, written where label maps belong.
+    write_class_names(next((data / "annotations").iterdir()), ["b", "a"])
+    with pytest.raises(ValueError, match="with 0 b, 1 a; the classes of .*classes.txt are 0 a, 1 b. Move it to"):
+        data_classes(data, find_splits(data))
+    write_class_names(next((data / "annotations").iterdir()), ["A", "b"])
     with pytest.raises(ValueError, match="the same name"):
         data_classes(data, find_splits(data), added=["A"])
 

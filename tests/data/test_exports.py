@@ -315,6 +315,21 @@ FAULTS = {
         ),
         "rectanglelabels is no mask. Only brush masks and polygons",
     ),
+    "a photo with boxes alone": (
+        "label-studio",
+        lambda f: edit(
+            f / "export.json",
+            lambda tasks: [
+                task["annotations"][-1].update(
+                    result=[
+                        {**region(DRAWN == 1, "sky"), "type": "ellipselabels", "value": {"ellipselabels": ["sky"]}}
+                    ]
+                )
+                for task in tasks
+            ],
+        ),
+        "ellipselabels is no mask. Only brush masks and polygons",
+    ),
     "a rotated picture": (
         "label-studio",
         lambda f: edit(

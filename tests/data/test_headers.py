@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from support.replica import ORIENTATION, checkered_labels, stored_as
 
 from transformers_massformer.data.headers import Header, is_ambiguous, label_orientation, read_header, turned_png
+from transformers_massformer.data.label_headers import read_label_header
 
 
 @settings(max_examples=60, deadline=None)
@@ -73,8 +74,10 @@ def test_other_formats_and_missing_files_are_named(tmp_path, monkeypatch):
     # Pillow warns above this limit, and refuses above its double.
     assert read_header(tmp_path / "c.png") == Header(100, 100)
     monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 4999)
-    with pytest.raises(ValueError, match=r"c\.png has a header that cannot be read: .* exceeds limit"):
+    with pytest.raises(ValueError, match=r"c\.png is too large: .* exceeds limit.*--max-megapixels"):
         read_header(tmp_path / "c.png")
+    with pytest.raises(ValueError, match=r"c\.png is too large: .* exceeds limit.*--max-megapixels"):
+        read_label_header(tmp_path / "c.png")
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

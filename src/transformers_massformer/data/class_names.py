@@ -14,7 +14,7 @@ from ..utils.files import written_whole
 from ..utils.names import check_names, find_name, list_names, name_key, names_in_order, same_names
 from ..utils.text import readable_names
 from .label_headers import read_annotation
-from .layout import LABELS, Fault, Split, describe_faults, find_root
+from .layout import LABEL_FOLDER, LABELS, Fault, Split, describe_faults, find_root
 
 
 CLASSES_FILE, ID2LABEL_FILE, CONFIG_FILE = CLASS_FILES = "classes.txt", "id2label.json", "config.json"
@@ -265,11 +265,24 @@ def find_classes(
     else:
         assumed = DataClasses(list(LABELS), f"MaSS13K, since {data_dir} has no {CLASSES_FILE}", is_assumed=True)
         classes = names_of_categories(categories) or assumed
+    check_names_of_splits(root, classes)
     if not added:
         return classes
     added = readable_names(added, "--add-class")
     owner = f"The classes of {classes.origin}, and --add-class"
     return DataClasses(check_names([*classes.names, *added], owner), classes.origin)
+
+
+def check_names_of_splits(root: Path, classes: DataClasses):
+    """Raise a `ValueError` if the folder of a split, such as the results of a model, names other classes."""
+    annotations = root / LABEL_FOLDER
+    for folder in (annotations, *sorted(path for path in annotations.iterdir() if path.is_dir())):
+        names = read_class_names(folder)
+        if names is not None and not same_names(names, classes.names):
+            raise ValueError(
+                f"{folder} has a {CLASSES_FILE} or {ID2LABEL_FILE} with {list_names(names)}; the classes of "
+                f"{classes.origin} are {list_names(classes.names)}. Move it to {root}, or remove it."
+            )
 
 
 def data_classes(

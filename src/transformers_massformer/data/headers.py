@@ -74,10 +74,17 @@ def read_header(path: Path) -> Header:
             f"{path} is not a photograph of a known format ({', '.join(PHOTO_FORMATS)}), or it is empty or damaged. "
             "Replace it with an intact copy."
         ) from error
-    except (OSError, SyntaxError, ValueError, LookupError, struct.error, PIL.Image.DecompressionBombError) as error:
+    except PIL.Image.DecompressionBombError as error:
+        raise ValueError(too_large(path, error)) from error
+    except (OSError, SyntaxError, ValueError, LookupError, struct.error) as error:
         raise ValueError(
             f"{path} has a header that cannot be read: {error}. Replace it with an intact copy."
         ) from error
+
+
+def too_large(path: Path, error: Exception) -> str:
+    """Describe a picture that Pillow does not open because of its size, and what to do."""
+    return f"{path} is too large: {error} If you trust the file, raise --max-megapixels (in Python: `accept_photos`)."
 
 
 def orientation_of(image: PIL.Image.Image, file: IO[bytes]) -> int:

@@ -14,14 +14,12 @@ from typing import IO, Any
 import PIL.Image
 
 from ..models.photo_headers import MissingHeifError, open_lazily, quiet_pillow, stored_size
-from .headers import Header, orientation_of
+from .headers import Header, orientation_of, too_large
 
 
 # Formats of label maps, in Pillow's names, and those that change pixel values when they store them.
 LABEL_FORMATS = ("PNG", "TIFF", "BMP", "GIF")
 LOSSY_FORMATS = ("JPEG", "MPO", "JPEG2000", "WEBP", "AVIF", "HEIF")
-# What Pillow raises for damaged headers and for pictures that are too large.
-DAMAGE = (OSError, SyntaxError, ValueError, LookupError, struct.error, PIL.Image.DecompressionBombError)
 
 
 def raw_mode(image: PIL.Image.Image) -> str:
@@ -89,14 +87,9 @@ def opened_label(path: Path) -> Generator[tuple[PIL.Image.Image, IO[bytes]]]:
                 f"{path} is not a picture ({', '.join(LABEL_FORMATS)}), or it is empty or damaged. Replace it with an "
                 "intact copy."
             ) from error
-        except (
-            OSError,
-            SyntaxError,
-            ValueError,
-            LookupError,
-            struct.error,
-            PIL.Image.DecompressionBombError,
-        ) as error:
+        except PIL.Image.DecompressionBombError as error:
+            raise ValueError(too_large(path, error)) from error
+        except (OSError, SyntaxError, ValueError, LookupError, struct.error) as error:
             raise ValueError(
                 f"{path} has a header that cannot be read: {error}. Replace it with an intact copy."
             ) from error

@@ -101,16 +101,18 @@ def read_region(result: dict[str, Any]) -> Layer:
         raise ValueError("it has no original_width and original_height")
     if result.get("image_rotation"):
         raise ValueError(f"the picture was rotated by {result['image_rotation']} degrees. Rotate it back in the tool")
+    if value.get("format") != "rle" and not isinstance(value.get("points"), list):
+        raise ValueError(
+            f"{kind} is no mask. Only brush masks and polygons can be converted; remove it from the export"
+        )
     names = next((value[key] for key in ("brushlabels", "polygonlabels", "labels") if value.get(key)), [])
     if len(names) != 1:
         raise ValueError(f"it has {len(names)} classes ({', '.join(map(str, names))}). Give each region one class")
     if value.get("format") == "rle":
         return names[0], decode_brush(value.get("rle"), size)
-    if isinstance(value.get("points"), list):
-        scale = np.array([size[1], size[0]]) / 100
-        polygon = (np.array(value["points"], dtype=float).reshape(-1, 2) * scale).reshape(-1).tolist()
-        return names[0], decode_polygons([polygon], size)
-    raise ValueError(f"{kind} is no mask. Only brush masks and polygons can be converted; remove it from the export")
+    scale = np.array([size[1], size[0]]) / 100
+    polygon = (np.array(value["points"], dtype=float).reshape(-1, 2) * scale).reshape(-1).tolist()
+    return names[0], decode_polygons([polygon], size)
 
 
 def results_of(task: dict[str, Any], origin: str) -> list[dict[str, Any]]:
@@ -176,8 +178,9 @@ def read_json(path: Path) -> Export:
             continue
         for result in results:
             value = result.get("value", result)
-            for key in ("brushlabels", "polygonlabels", "labels"):
-                classes |= set(map(str, value.get(key) or ()))
+            # Also those of boxes and other regions, which are refused where they are read.
+            for names in (names for key, names in value.items() if key.endswith("labels")):
+                classes |= set(map(str, names or ()))
         items.append(
             Annotated(
                 photo_of(task, origin),
