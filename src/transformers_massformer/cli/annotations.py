@@ -52,7 +52,7 @@ def check_written_classes(output: Path, names: list[str]):
 
 def annotations(
     data: DataArgument,
-    output: Annotated[Path, typer.Option(help="Folder for annotations/SPLIT/NAME, upright.")],
+    output: Annotated[Path, typer.Option(file_okay=False, help="Folder for annotations/SPLIT/NAME, upright.")],
     annotation_format: Annotated[
         AnnotationFormat,
         typer.Option("--format", help=FORMAT_HELP),

@@ -19,7 +19,9 @@ def compare(
     results: Annotated[
         list[Path], typer.Argument(help="Files results.json of `massformer evaluate`, or their folders.")
     ],
-    output: Annotated[Path | None, typer.Option(help="Write the table to this .md or .json file.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="Write the table to this .md or .json file.")
+    ] = None,
     samples: Annotated[int, typer.Option(help="Number of bootstrap samples.", min=1)] = 2000,
     confidence: Annotated[float, typer.Option(help="Confidence level of the intervals.")] = 0.95,
     seed: Annotated[int, typer.Option(help="Random seed of the samples.")] = 0,

@@ -17,7 +17,7 @@ def convert(
             "semask-swin-l."
         ),
     ],
-    output: Annotated[Path, typer.Option(help="Folder to write.")],
+    output: Annotated[Path, typer.Option(file_okay=False, help="Folder to write.")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a model that the folder holds.")] = False,
     semantic_attention: Annotated[
         str | None,

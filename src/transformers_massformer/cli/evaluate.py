@@ -182,7 +182,7 @@ def evaluate(
     ],
     data: Annotated[Path | None, typer.Option(help="Folder of MaSS13K, or of data in its layout.")] = None,
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "validation",
-    output: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("evaluation"),
+    output: Annotated[Path, typer.Option(file_okay=False, help="Folder for the results.")] = Path("evaluation"),
     labels: Labels = None,
     mask_values: MaskValues = None,
     add_class: AddClass = None,

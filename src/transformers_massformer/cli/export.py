@@ -34,7 +34,9 @@ def report_lines(report: dict[str, Any]) -> list[str]:
 
 def export(
     model: Annotated[str, model_option("Model folder, Hub name, or massformer-photo.")],
-    output: Annotated[Path, typer.Option(help="ONNX file to write; the report goes to the same name with .json.")],
+    output: Annotated[
+        Path, typer.Option(dir_okay=False, help="ONNX file to write; the report goes to the same name with .json.")
+    ],
     opset: Annotated[int, typer.Option(help="Version of ONNX's operators.")] = 20,
     dynamic: Annotated[bool, typer.Option("--dynamic", help="Accept photographs of any size.")] = False,
     size: Annotated[

@@ -46,7 +46,7 @@ def train_hq_sam(
     context: typer.Context,
     data: ObjectFolder,
     model: Annotated[str, typer.Option(help="Folder or Hub name of a SamHQ model.")],
-    output: Annotated[Path, typer.Option(help="Folder for checkpoints and the trained model.")],
+    output: Annotated[Path, typer.Option(file_okay=False, help="Folder for checkpoints and the trained model.")],
     split: Annotated[str, typer.Option(help="Split to train on.")] = "train",
 ):
     """
@@ -89,7 +89,7 @@ def train_hq_sam(
 def evaluate_hq_sam(
     data: ObjectFolder,
     model: Annotated[str, typer.Option(help="Folder or Hub name of a SAM or HQ-SAM model.")],
-    output: Annotated[Path, typer.Option(help="JSON file for the scores.")],
+    output: Annotated[Path, typer.Option(dir_okay=False, help="JSON file for the scores.")],
     split: Annotated[str, typer.Option(help="Split to evaluate on.")] = "validation",
     hq_token_only: Annotated[
         bool, typer.Option("--hq-token-only", help="Score HQ-SAM's own masks instead of their sum with SAM's.")

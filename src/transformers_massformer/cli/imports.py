@@ -21,7 +21,7 @@ def import_annotations(
             help="cvat: Segmentation mask 1.1. label-studio: JSON, or PNG files of brushes. coco: instances.",
         ),
     ],
-    output: Annotated[Path, typer.Option(help="Folder of the data set; created if missing.")],
+    output: Annotated[Path, typer.Option(file_okay=False, help="Folder of the data set; created if missing.")],
     photos: Annotated[Path | None, typer.Option(help="Folder of the photos. Default: the export's.")] = None,
     split: Annotated[
         str, typer.Option(help="train, val or test, for photos for which the export names none of these.")

@@ -170,7 +170,7 @@ def label(
     classes: Annotated[
         list[str], typer.Option("--class", help="NAME or NAME=TEXT: a new class and the text to detect. Repeatable.")
     ],
-    output: Annotated[Path, typer.Option(help="Folder for label maps, manifest and review sheets.")],
+    output: Annotated[Path, typer.Option(file_okay=False, help="Folder for label maps, manifest and review sheets.")],
     detector: Annotated[str, typer.Option(help="Folder or Hub name of a zero-shot detector.")] = "",
     segmenter: Annotated[str, typer.Option(help="Folder or Hub name of a SAM, HQ-SAM or SAM 2 model.")] = "",
     review: Annotated[Path | None, typer.Option(help="Apply the decisions of this review list.")] = None,

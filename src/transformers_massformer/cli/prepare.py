@@ -14,7 +14,7 @@ from .console import console, fail, fail_interrupted, progress_bar
 def prepare(
     name: Annotated[PublicDataSet, typer.Argument(help="The data set.", show_default=False)],
     source: Annotated[Path, typer.Argument(help="Its folder, as its owners distribute it.", show_default=False)],
-    output: Annotated[Path, typer.Option(help="Folder for the prepared data; created if missing.")],
+    output: Annotated[Path, typer.Option(file_okay=False, help="Folder for the prepared data; created if missing.")],
     val_share: Annotated[
         float | None,
         typer.Option(

@@ -42,7 +42,7 @@ def refine(
     paths: Photographs,
     label_maps: Annotated[Path, typer.Option(help="Folder of their label maps, such as massformer segment's.")],
     model: Annotated[str, typer.Option(help="Folder or Hub name of an HQ-SAM model.")],
-    output: Annotated[Path, typer.Option(help="Folder for the refined label maps.")],
+    output: Annotated[Path, typer.Option(file_okay=False, help="Folder for the refined label maps.")],
     class_id: Annotated[
         list[int] | None,
         typer.Option(

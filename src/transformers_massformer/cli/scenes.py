@@ -96,7 +96,7 @@ def run_jobs(jobs: list[Job], processes: int) -> Iterator[None]:
 
 
 def scenes(
-    output: Annotated[Path, typer.Option(help="Folder of the data set; created if missing.")],
+    output: Annotated[Path, typer.Option(file_okay=False, help="Folder of the data set; created if missing.")],
     count: Annotated[int, typer.Option(help="Number of scenes.")] = 100,
     size: Annotated[str, typer.Option(help="WIDTHxHEIGHT in pixels.")] = "4096x3072",
     seed: Annotated[int, typer.Option(help="Random seed of all scenes; use a different one for each split.")] = 0,

@@ -135,7 +135,7 @@ def run_statistics(splits: dict[str, Split], labels: list[str], output: Path, th
 
 def stats(
     directory: DataArgument,
-    output: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("statistics"),
+    output: Annotated[Path, typer.Option(file_okay=False, help="Folder for the results.")] = Path("statistics"),
     split: Annotated[list[str] | None, typer.Option(help="train, validation or test. Default: all.")] = None,
     labels: Labels = None,
     mask_values: MaskValues = None,

@@ -124,7 +124,7 @@ def short_message(error: Exception) -> str:
 
 def train(
     context: typer.Context,
-    output: Annotated[Path, typer.Option(help="Folder for checkpoints and the trained model.")],
+    output: Annotated[Path, typer.Option(file_okay=False, help="Folder for checkpoints and the trained model.")],
     data: Annotated[
         Path | None, typer.Option(help="Folder in the layout of MaSS13K, or a YAML file that mixes several.")
     ] = None,
