@@ -75,7 +75,8 @@ def test_every_reader_gives_the_same_pixels(tmp_path, photograph):
 
 
 @pytest.mark.parametrize("photograph", UNREADABLE, ids=lambda each: each.name)
-def test_unreadable_photographs_are_named(tmp_path, photograph):
+def test_unreadable_photographs_are_named(tmp_path, monkeypatch, photograph):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
     photograph.save(tmp_path)
     with pytest.raises(ValueError, match=rf"{photograph.name}.*{photograph.error}"):
         open_image(tmp_path / photograph.name)
