@@ -280,9 +280,7 @@ def test_command_names_wrong_arguments(tmp_path, arguments, message):
     assert not list(tmp_path.iterdir())
 
 
-def test_command_refuses_a_file_as_folder_other_sizes_and_the_same_scene_in_two_splits(tmp_path):
-    (tmp_path / "file").touch()
-    assert "file" in write_scenes(tmp_path / "file", "--count", "1", code=1).output
+def test_command_refuses_other_sizes_and_the_same_scene_in_two_splits(tmp_path):
     write_scenes(tmp_path / "data", "--count", "1", "--processes", "1")
     other_size = write_scenes(tmp_path / "data", "--count", "1", "--size", "64x48", code=1)
     other_split = write_scenes(tmp_path / "data", "--count", "1", "--split", "test", code=1)
