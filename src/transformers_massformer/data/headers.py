@@ -9,6 +9,7 @@ import contextlib
 import io
 import struct
 import zlib
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -62,29 +63,44 @@ def read_header(path: Path) -> Header:
         FileNotFoundError: If the file does not exist.
         ValueError: If the file is none of these, or its header is damaged.
     """
+    with (
+        naming_faults(path, "photograph", PHOTO_FORMATS),
+        open(path, "rb") as file,
+        quiet_pillow(),
+        open_lazily(file, PHOTO_FORMATS) as image,
+    ):
+        return Header(*stored_size(image), orientation_of(image, file))
+
+
+@contextlib.contextmanager
+def naming_faults(path: Path, what: str, formats: Iterable[str]) -> Generator[None]:
+    """
+    Turn what Pillow raises for a header into a ValueError that names the file and the remedy.
+
+    Args:
+        path (`Path`): The file.
+        what (`str`): What it should be.
+        formats (`Iterable[str]`): The formats that it may have.
+    """
     try:
-        with open(path, "rb") as file, quiet_pillow(), open_lazily(file, PHOTO_FORMATS) as image:
-            return Header(*stored_size(image), orientation_of(image, file))
+        yield
     except FileNotFoundError:
         raise
     except MissingHeifError as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
     except PIL.UnidentifiedImageError as error:
         raise ValueError(
-            f"{path} is not a photograph of a known format ({', '.join(PHOTO_FORMATS)}), or it is empty or damaged. "
-            "Replace it with an intact copy."
+            f"{path} is not a {what} of a known format ({', '.join(formats)}), or it is empty or damaged. Replace it "
+            "with an intact copy."
         ) from error
     except PIL.Image.DecompressionBombError as error:
-        raise ValueError(too_large(path, error)) from error
+        raise ValueError(
+            f"{path} is too large: {error} If you trust the file, raise --max-megapixels (in Python: `accept_photos`)."
+        ) from error
     except (OSError, SyntaxError, ValueError, LookupError, struct.error) as error:
         raise ValueError(
             f"{path} has a header that cannot be read: {error}. Replace it with an intact copy."
         ) from error
-
-
-def too_large(path: Path, error: Exception) -> str:
-    """Describe a picture that Pillow does not open because of its size, and what to do."""
-    return f"{path} is too large: {error} If you trust the file, raise --max-megapixels (in Python: `accept_photos`)."
 
 
 def orientation_of(image: PIL.Image.Image, file: IO[bytes]) -> int:

@@ -6,7 +6,6 @@ A copy travels with the loading script of datasets 3.x, so it imports only Pillo
 
 import contextlib
 import json
-import struct
 from collections.abc import Generator
 from pathlib import Path
 from typing import IO, Any
@@ -14,7 +13,7 @@ from typing import IO, Any
 import PIL.Image
 
 from ..models.photo_headers import MissingHeifError, open_lazily, quiet_pillow, stored_size
-from .headers import Header, orientation_of, too_large
+from .headers import Header, naming_faults, orientation_of
 
 
 # Formats of label maps, in Pillow's names, and those that change pixel values when they store them.
@@ -75,25 +74,14 @@ def opened_label(path: Path) -> Generator[tuple[PIL.Image.Image, IO[bytes]]]:
         ValueError: If it is none of `LABEL_FORMATS`, or its header is damaged.
     """
     with contextlib.ExitStack() as stack:
-        try:
+        with naming_faults(path, "picture", LABEL_FORMATS):
             file = stack.enter_context(open(path, "rb"))
-            image = stack.enter_context(open_lazily(file))
-        except FileNotFoundError:
-            raise
-        except MissingHeifError:
-            check_label_format("HEIF", str(path))
-        except PIL.UnidentifiedImageError as error:
-            raise ValueError(
-                f"{path} is not a picture ({', '.join(LABEL_FORMATS)}), or it is empty or damaged. Replace it with an "
-                "intact copy."
-            ) from error
-        except PIL.Image.DecompressionBombError as error:
-            raise ValueError(too_large(path, error)) from error
-        except (OSError, SyntaxError, ValueError, LookupError, struct.error) as error:
-            raise ValueError(
-                f"{path} has a header that cannot be read: {error}. Replace it with an intact copy."
-            ) from error
-        check_label_format(image.format, str(path))
+            try:
+                image = stack.enter_context(open_lazily(file))
+                file_format = image.format
+            except MissingHeifError:
+                file_format = "HEIF"
+        check_label_format(file_format, str(path))
         if image.format not in LABEL_FORMATS:
             raise ValueError(f"{path} is a {image.format} file. Save the label map as a PNG.")
         yield image, file
