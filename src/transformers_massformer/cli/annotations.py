@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..data.formats import FORMAT_HELP, AnnotationFormat
-from .console import console, fail, fail_interrupted, progress_bar, report_standings
+from .console import console, fail, fail_interrupted, open_jobs, progress_bar
 from .options import AddClass, DataArgument, Labels, MaskValues, Overwrite, choose_splits
 
 
@@ -95,22 +95,16 @@ def annotations(
                 jobs.append((pair, path, origin))
         results = Results(output)
         standings = [results.standing(path, origin) for _, path, origin in jobs]
-        report_standings(standings, overwrite)
+        remaining, kept = open_jobs(jobs, standings, overwrite)
         write_own_class_names(output, names)
-        in_the_way = [] if overwrite else [each for each in standings if each.is_in_the_way]
-        open_jobs = [
-            job
-            for job, each in zip(jobs, standings, strict=True)
-            if overwrite or not (each.is_finished or each.is_in_the_way)
-        ]
         with progress_bar() as progress:
-            for pair, path, origin in progress.track(open_jobs, description="converting"):
+            for pair, path, origin in progress.track(remaining, description="converting"):
                 with results.writing({path: origin.describe()}) as partials:
                     convert_label_map(pair, partials[path], names, annotation_format)
     except (OSError, ValueError) as error:
         fail(error)
     except KeyboardInterrupt:
         fail_interrupted()
-    console.print(f"{len(open_jobs)} of {len(jobs)} label maps written to {output / LABEL_FOLDER}", markup=False)
-    if in_the_way:
+    console.print(f"{len(remaining)} of {len(jobs)} label maps written to {output / LABEL_FOLDER}", markup=False)
+    if kept:
         raise typer.Exit(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import typer
 from rich.console import Console
@@ -16,6 +16,9 @@ from rich.table import Table
 if TYPE_CHECKING:
     from ..utils.resuming import Standing
 
+
+# Every command has its own kind of job.
+Job = TypeVar("Job")
 
 console = Console(highlight=False, soft_wrap=True)
 error_console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -55,12 +58,22 @@ def fail_interrupted(what: str = "Finished items are kept; run the same command 
     fail(f"interrupted. {what}", code=130)
 
 
-def report_standings(standings: Sequence[Standing], overwrite: bool):
-    """Print how many results are finished already, which are made again and why, and which are kept."""
+def open_jobs(jobs: Sequence[Job], standings: Sequence[Standing], overwrite: bool) -> tuple[list[Job], int]:
+    """
+    Print how many results are finished already, which are made again and why, and which are kept.
+
+    Args:
+        jobs (`Sequence`): All jobs.
+        standings (`Sequence[Standing]`): What is known of the result of each.
+        overwrite (`bool`): Whether all are to be done again.
+
+    Returns:
+        `tuple[list, int]`: The jobs to do, and how many results are in the way and kept.
+    """
     from ..utils.resuming import summarize
 
     if overwrite:
-        return
+        return list(jobs), 0
     for each in standings:
         if each.is_in_the_way:
             error_console.print(
@@ -71,3 +84,6 @@ def report_standings(standings: Sequence[Standing], overwrite: bool):
     text = summarize([each for each in standings if not each.is_in_the_way])
     if text:
         console.print(f"{text}; --overwrite makes all again." if "finished" in text else f"{text}.", markup=False)
+    pairs = zip(jobs, standings, strict=True)
+    remaining = [job for job, each in pairs if not (each.is_finished or each.is_in_the_way)]
+    return remaining, sum(each.is_in_the_way for each in standings)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import console, error_console, fail, fail_interrupted, progress_bar, report_standings
+from .console import console, error_console, fail, fail_interrupted, open_jobs, progress_bar
 from .options import AllowTruncated, Device, DType, MaxMegapixels, Overwrite, Photographs, Precision, choose_photos
 
 
@@ -118,16 +118,10 @@ def refine(
         except (OSError, ValueError) as error:
             failed += 1
             error_console.print(f"failed: {photo}: {error}", style="red", markup=False)
-    report_standings(standings, overwrite)
-    in_the_way = not overwrite and any(standing.is_in_the_way for standing in standings)
-    open_jobs = [
-        job
-        for job, standing in zip(jobs, standings, strict=True)
-        if overwrite or not (standing.is_finished or standing.is_in_the_way)
-    ]
+    remaining, kept = open_jobs(jobs, standings, overwrite)
     with progress_bar() as progress:
         try:
-            for photo, label_map, target, origin in progress.track(open_jobs, description="refining"):
+            for photo, label_map, target, origin in progress.track(remaining, description="refining"):
                 try:
                     with results.writing({target: origin.describe()}) as partials:
                         line = refine_photo(refiner, photo, label_map, target, partials[target])
@@ -139,5 +133,5 @@ def refine(
             fail_interrupted()
     if failed:
         fail(f"{failed} of {len(photos)} photographs failed.")
-    if in_the_way:
+    if kept:
         raise typer.Exit(1)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ..data.formats import FORMAT_HELP, AnnotationFormat
-from .console import console, error_console, fail, fail_interrupted, progress_bar, report_standings
+from .console import console, error_console, fail, fail_interrupted, open_jobs, progress_bar
 from .options import (
     AllowTruncated,
     Device,
@@ -111,15 +111,9 @@ def segment(
         standings = [job_standing(results, extras.origins(job, prediction)) for job in jobs]
     except (OSError, ValueError) as error:
         fail(error)
-    in_the_way = [] if overwrite else [each.reason for each in standings if each.is_in_the_way]
-    report_standings(standings, overwrite)
-    open_jobs = [
-        job
-        for job, each in zip(jobs, standings, strict=True)
-        if overwrite or not (each.is_finished or each.is_in_the_way)
-    ]
-    if not open_jobs:
-        if in_the_way:
+    remaining, kept = open_jobs(jobs, standings, overwrite)
+    if not remaining:
+        if kept:
             raise typer.Exit(1)
         return
     if annotation_format is AnnotationFormat.coco_rle:
@@ -128,17 +122,17 @@ def segment(
         predictor = load_predictor(model, device, getattr(torch, dtype), options)
         segmenter = Segmenter(predictor, semantic_priors=extras.priors, mattes=extras.need_mattes)
         check_extras(extras, segmenter.labels)
-        record_class_names(output, segmenter.labels, results, open_jobs)
+        record_class_names(output, segmenter.labels, results, remaining)
     except (OSError, ValueError, RuntimeError, AssertionError) as error:
         fail(error)
     precision = str(segmenter.dtype).removeprefix("torch.")
-    count = "1 photograph" if len(open_jobs) == 1 else f"{len(open_jobs)} photographs"
+    count = "1 photograph" if len(remaining) == 1 else f"{len(remaining)} photographs"
     console.print(f"Segmenting {count} on {segmenter.device} in {precision}", markup=False)
 
     failed, start = 0, time.perf_counter()
     with progress_bar() as progress:
         try:
-            for job in progress.track(open_jobs, description="segmenting"):
+            for job in progress.track(remaining, description="segmenting"):
                 try:
                     line = segment_photo(segmenter, job, extras, results, prediction)
                     console.print(line, markup=False)
@@ -147,8 +141,8 @@ def segment(
                     error_console.print(f"failed: {job.photo}: {error}", style="red", markup=False)
         except KeyboardInterrupt:
             fail_interrupted()
-    done = len(open_jobs) - failed
-    kept = f", {len(in_the_way)} kept" if in_the_way else ""
-    console.print(f"{done} segmented, {failed} failed{kept}, {time.perf_counter() - start:.1f} s")
-    if failed or in_the_way:
+    done = len(remaining) - failed
+    also_kept = f", {kept} kept" if kept else ""
+    console.print(f"{done} segmented, {failed} failed{also_kept}, {time.perf_counter() - start:.1f} s")
+    if failed or kept:
         raise typer.Exit(1)
