@@ -1,8 +1,10 @@
 """Test files and folders that are complete or unchanged, whoever else writes them."""
 
+import errno
 import multiprocessing
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -81,6 +83,38 @@ def test_a_folder_written_by_several_processes_comes_from_one_of_them(tmp_path):
     first, second = ((tmp_path / "folder" / name).read_text() for name in "ab")
     assert first == second
     assert os.listdir(tmp_path) == ["folder"]
+
+
+@pytest.mark.parametrize("raced", [True, False])
+def test_a_folder_that_another_process_puts_there_is_replaced_and_other_errors_keep_the_old_one(
+    tmp_path, monkeypatch, raced
+):
+    source, target = tmp_path / "source", tmp_path / "target"
+    for folder in (source, target):
+        folder.mkdir()
+        (folder / "a").write_text(folder.name)
+    rename = Path.rename
+    calls = []
+
+    def disturbed(path, new):
+        if path == source and not calls:
+            calls.append(new)
+            if not raced:
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            # Two others: one has moved the folder away, a third has put its own there.
+            new.mkdir()
+            (new / "a").write_text("other")
+        return rename(path, new)
+
+    monkeypatch.setattr(Path, "rename", disturbed)
+    if raced:
+        files.replace_folder(source, target)
+        assert (target / "a").read_text() == "source"
+    else:
+        with pytest.raises(PermissionError):
+            files.replace_folder(source, target)
+        assert (target / "a").read_text() == "target"
+    assert {path.name for path in tmp_path.iterdir()} == ({"target"} if raced else {"source", "target"})
 
 
 def killed_while_writing(path):

@@ -1,6 +1,7 @@
 """Write files and folders that are either complete or unchanged, even if a run is interrupted or two run at once."""
 
 import contextlib
+import errno
 import functools
 import hashlib
 import itertools
@@ -26,6 +27,8 @@ HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 RUN = secrets.token_hex(4)
 PARTIAL = re.compile(r"\..*\.(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-(?P<run>[0-9a-f]{8})-\d+\.partial", re.DOTALL)
 COUNTER = itertools.count()
+# What systems answer when a folder gets the name of a folder that contains files.
+TAKEN = {errno.EEXIST, errno.ENOTEMPTY}
 
 
 # Names that Windows reserves for devices, whatever follows a dot.
@@ -141,15 +144,19 @@ def replace_folder(source: Path, target: Path):
     """Give a folder the name of another, which is removed; no system replaces a folder with files in one step."""
     while True:
         old = partial_path(target)
+        with contextlib.suppress(FileNotFoundError):
+            target.rename(old)
         try:
-            with contextlib.suppress(FileNotFoundError):
-                target.rename(old)
             source.rename(target)
+        except OSError as error:
+            if error.errno in TAKEN:
+                # Another process has put its own folder there between the two steps.
+                continue
+            with contextlib.suppress(OSError):
+                old.rename(target)
+            raise
+        else:
             return
-        except OSError:
-            # Another process has put its own folder there between the two steps.
-            if not (source.exists() and target.exists() and old.exists()):
-                raise
         finally:
             remove(old)
 
