@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import PIL.Image
@@ -43,7 +44,7 @@ def segment(tmp_path, monkeypatch):
         PIL.Image.new("RGB", (20 + index, 16), (index, 0, 0)).save(tmp_path / "photos" / name)
     # The package's attribute of this name is the command.
     module = sys.modules["transformers_massformer.cli.segment"]
-    monkeypatch.setattr(module, "load_predictor", lambda *arguments: None)
+    monkeypatch.setattr(module, "load_predictor", lambda *arguments: SimpleNamespace(num_semantic_labels=None))
     monkeypatch.setattr(module, "check_extras", lambda extras, labels: None)
     monkeypatch.setattr("transformers_massformer.inference.segmenter.Segmenter", StandIn)
 

@@ -9,6 +9,9 @@ from typing import Annotated
 import typer
 
 from ..data.formats import FORMAT_HELP, AnnotationFormat
+from ..segmenting.checks import check_extras, record_class_names
+from ..segmenting.jobs import Extras, job_standing, plan_jobs
+from ..segmenting.steps import Steps
 from .console import console, error_console, fail, fail_interrupted, open_jobs, progress_bar
 from .options import (
     AllowTruncated,
@@ -25,11 +28,11 @@ from .options import (
     Precision,
     Scales,
     Tile,
+    choose_photos,
     load_predictor,
     model_option,
     read_prediction_options,
 )
-from .segmenting import Extras, check_extras, job_standing, plan_jobs, record_class_names, segment_photo
 
 
 def segment(
@@ -104,7 +107,7 @@ def segment(
             annotation_format,
         )
         options = read_prediction_options(tile, overlap, scales, flip, native_input, peer_postprocess, inference)
-        jobs = plan_jobs(paths, output, extras, annotation_format.suffix)
+        jobs = plan_jobs(choose_photos(paths, output), output, extras)
         output.mkdir(parents=True, exist_ok=True)
         prediction = prediction_settings(model, options, dtype)
         results = Results(output)
@@ -122,9 +125,12 @@ def segment(
         predictor = load_predictor(model, device, getattr(torch, dtype), options)
         segmenter = Segmenter(predictor, semantic_priors=extras.priors, mattes=extras.need_mattes)
         check_extras(extras, segmenter.labels)
-        record_class_names(output, segmenter.labels, results, remaining)
+        remark = record_class_names(output, segmenter.labels, results, remaining)
     except (OSError, ValueError, RuntimeError, AssertionError) as error:
         fail(error)
+    if remark:
+        error_console.print(remark, markup=False)
+    steps = Steps.around(segmenter, results, extras, prediction)
     precision = str(segmenter.dtype).removeprefix("torch.")
     count = "1 photograph" if len(remaining) == 1 else f"{len(remaining)} photographs"
     console.print(f"Segmenting {count} on {segmenter.device} in {precision}", markup=False)
@@ -133,12 +139,12 @@ def segment(
     with progress_bar() as progress:
         try:
             for job in progress.track(remaining, description="segmenting"):
-                try:
-                    line = segment_photo(segmenter, job, extras, results, prediction)
-                    console.print(line, markup=False)
-                except (OSError, ValueError, RuntimeError, MemoryError) as error:
+                outcome = steps.segment(segmenter, job)
+                if outcome.error:
                     failed += 1
-                    error_console.print(f"failed: {job.photo}: {error}", style="red", markup=False)
+                    error_console.print(f"failed: {job.photo}: {outcome.error}", style="red", markup=False)
+                else:
+                    console.print(outcome.line, markup=False)
         except KeyboardInterrupt:
             fail_interrupted()
     done = len(remaining) - failed
