@@ -8,10 +8,11 @@ from typing import Annotated
 
 import typer
 
-from ..data.formats import FORMAT_HELP, AnnotationFormat
+from ..data.formats import FORMAT_HELP, ResultFormat
 from ..segmenting.checks import check_extras, record_class_names
 from ..segmenting.jobs import Extras, job_standing, plan_jobs
 from ..segmenting.steps import Steps
+from .cluster import Cluster, segment_on_cluster
 from .console import console, error_console, fail, fail_interrupted, open_jobs, progress_bar
 from .options import (
     AllowTruncated,
@@ -29,6 +30,7 @@ from .options import (
     Scales,
     Tile,
     choose_photos,
+    folder_name,
     load_predictor,
     model_option,
     read_prediction_options,
@@ -39,12 +41,12 @@ def segment(
     paths: Photographs,
     model: Annotated[str, model_option("Model folder, Hub name, massformer-photo, or an ONNX file.")],
     output: Annotated[
-        Path, typer.Option(file_okay=False, help="Folder for the results; files are named after the photographs.")
+        str, typer.Option(callback=folder_name, help="Folder for the results; files are named after the photographs.")
     ],
-    annotation_format: Annotated[
-        AnnotationFormat,
-        typer.Option("--format", help=FORMAT_HELP),
-    ] = AnnotationFormat.png,
+    result_format: Annotated[
+        ResultFormat,
+        typer.Option("--format", help=f"{FORMAT_HELP} parquet: files of many photographs, with --ray."),
+    ] = ResultFormat.png,
     overlay: Annotated[bool, typer.Option("--overlay", help="Also write NAME_overlay.png, with a legend.")] = False,
     mattes: Annotated[bool, typer.Option("--mattes", help="Also write soft masks, NAME_mattes/CLASS.png.")] = False,
     cutouts: Annotated[
@@ -77,6 +79,26 @@ def segment(
     inference: Inference = "semantic",
     max_megapixels: MaxMegapixels = None,
     allow_truncated: AllowTruncated = False,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            help="Segment on a Ray cluster: local, auto, HOST:6379 or ray://HOST:10001. Photographs may then also be "
+            "URIs such as s3://bucket/folder, and Parquet files."
+        ),
+    ] = None,
+    num_actors: Annotated[
+        int | None, typer.Option(min=1, help="Processes with a model each. Default: as many as the cluster holds.")
+    ] = None,
+    cpus_per_actor: Annotated[
+        int | None, typer.Option(min=1, help="CPUs and threads of each process. Default: up to 4.")
+    ] = None,
+    gpus_per_actor: Annotated[
+        float, typer.Option(min=0, help="GPUs of each process, such as 1, or 0.5 to share one. Default: none.")
+    ] = 0,
+    image_column: Annotated[
+        str | None,
+        typer.Option(help="Column of Parquet files with paths or images. Default: image, bytes, path or file_name."),
+    ] = None,
 ):
     """Write a label map of each photograph, upright and at its own size.
 
@@ -90,7 +112,6 @@ def segment(
     from ..images import accept_photos
     from ..inference.identity import prediction_settings
     from ..inference.segmenter import Segmenter
-    from ..utils.extras import require
     from ..utils.resuming import Results
 
     logging.disable_progress_bar()
@@ -104,13 +125,23 @@ def segment(
             tuple(bokeh or ()),
             bokeh_strength,
             refine_mattes,
-            annotation_format,
+            result_format.of_label_maps,
         )
         options = read_prediction_options(tile, overlap, scales, flip, native_input, peer_postprocess, inference)
-        jobs = plan_jobs(choose_photos(paths, output), output, extras)
-        output.mkdir(parents=True, exist_ok=True)
+    except ValueError as error:
+        fail(error)
+    if ray is not None:
+        is_parquet = result_format is ResultFormat.parquet
+        cluster = Cluster(ray, num_actors, cpus_per_actor, gpus_per_actor, image_column, is_parquet)
+        limits = max_megapixels, allow_truncated
+        segment_on_cluster(paths, model, output, extras, options, dtype, overwrite, limits, cluster)
+        return
+    folder = Path(output)
+    try:
+        jobs = plan_jobs(choose_photos(paths, folder), folder, extras)
+        folder.mkdir(parents=True, exist_ok=True)
         prediction = prediction_settings(model, options, dtype)
-        results = Results(output)
+        results = Results(folder)
         standings = [job_standing(results, extras.origins(job, prediction)) for job in jobs]
     except (OSError, ValueError) as error:
         fail(error)
@@ -119,13 +150,11 @@ def segment(
         if kept:
             raise typer.Exit(1)
         return
-    if annotation_format is AnnotationFormat.coco_rle:
-        require("pycocotools.mask", "coco", "--format coco-rle")
     try:
         predictor = load_predictor(model, device, getattr(torch, dtype), options)
         segmenter = Segmenter(predictor, semantic_priors=extras.priors, mattes=extras.need_mattes)
         check_extras(extras, segmenter.labels)
-        remark = record_class_names(output, segmenter.labels, results, remaining)
+        remark = record_class_names(folder, segmenter.labels, results, remaining)
     except (OSError, ValueError, RuntimeError, AssertionError) as error:
         fail(error)
     if remark:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .jobs import Job, Loaded, outdated_pictures
@@ -69,9 +70,13 @@ class Steps:
         num_semantic_labels = segmenter.predictor.num_semantic_labels or 0
         return cls(results, extras, prediction, segmenter.labels, num_semantic_labels, machinery)
 
-    def read(self, job: Job) -> Loaded:
+    def read(self, job: Job, file: Path | None = None) -> Loaded:
         """
         Read a job's photograph.
+
+        Args:
+            job ([`Job`]): The job.
+            file (`Path`, *optional*): A copy of its photograph, if that is elsewhere.
 
         Raises:
             OSError: If it cannot be opened.
@@ -83,7 +88,7 @@ class Steps:
         # First the fingerprint: a photograph that changes in between is then made again.
         origins = self.extras.origins(job, self.prediction)
         made_from = {path: origin.describe() for path, origin in origins.items()}
-        return Loaded(job, open_image(job.photo), made_from)
+        return Loaded(job, open_image(file or job.photo), made_from)
 
     def write(self, loaded: Loaded, found: Segmentation) -> Outcome:
         """
@@ -109,7 +114,7 @@ class Steps:
 
         job, photo = loaded.job, loaded.photo
         return (
-            f"{job.photo} -> {job.label_map}: {photo.width} x {photo.height}, {self.machinery}, "
+            f"{job.name} -> {job.label_map}: {photo.width} x {photo.height}, {self.machinery}, "
             f"{found.seconds:.1f} s, peak memory {format_bytes(found.peak_bytes)}"
         )
 
