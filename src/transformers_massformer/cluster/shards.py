@@ -157,14 +157,13 @@ class Shards:
                 continue
             outdated = set()
             for path, made_from in zip(*self.read(name, ["path", "made_from"]).to_pydict().values(), strict=True):
-                if path in by_name:
-                    changed = not self.is_current(by_name[path], json.loads(made_from))
-                    # A second row for a photograph is left from two runs at once.
-                    is_second = standings.get(path, Standing()).is_finished
-                    if overwrite or changed or is_second:
-                        outdated.add(path)
-                    if not is_second:
-                        standings[path] = Standing(not changed, reason="another photo" if changed else "")
+                # A second row for a photograph is left from two runs at once.
+                if path in by_name and (overwrite or standings.get(path, Standing()).is_finished):
+                    outdated.add(path)
+                elif path in by_name:
+                    is_current = self.is_current(by_name[path], json.loads(made_from))
+                    standings[path] = Standing(is_current, reason="" if is_current else "another photo")
+                    outdated |= set() if is_current else {path}
             if outdated:
                 self.drop(name, outdated)
         return [standings.get(job.name, Standing()) for job in jobs]
