@@ -18,6 +18,8 @@ from ..utils.text import format_bytes
 
 LOCAL, AUTO = "local", "auto"
 ADDRESS = re.compile(r"(ray://)?(?P<host>\[[0-9a-fA-F:]+\]|[^\s:/]+):(?P<port>\d+)")
+# How often a cluster on this machine is started at most.
+START_TRIES = 3
 # Seconds for a cluster to answer.
 TIMEOUT = 10
 # What passes through the object store are names of files and encoded masks, never pixels.
@@ -83,6 +85,30 @@ def shared_memory_remark(folder: Path = SHARED_MEMORY) -> str:
     )
 
 
+def start(address: str):
+    """
+    Connect this process to a cluster, which is started for `"local"`.
+
+    Raises:
+        ValueError: If there is no such cluster, or it cannot be started.
+    """
+    import ray
+
+    is_own = address == LOCAL
+    own = {"num_cpus": count_processors(), "object_store_memory": STORE_BYTES, "include_dashboard": False}
+    for tries_left in reversed(range(START_TRIES if is_own else 1)):
+        try:
+            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **(own if is_own else {}))
+            return
+        # Ray raises plain exceptions, too.
+        except Exception as error:
+            ray.shutdown()
+            # A busy machine does not start the processes within the 30 seconds that Ray gives them.
+            if not tries_left or "timed out during startup" not in str(error):
+                what = "Ray did not start" if is_own else f"No connection to the Ray cluster at {address}"
+                raise ValueError(f"{what}: {error}") from error
+
+
 @contextlib.contextmanager
 def connected(address: str) -> Generator[None]:
     """
@@ -105,15 +131,7 @@ def connected(address: str) -> Generator[None]:
         yield
         return
     check_address(address)
-    own = {"num_cpus": count_processors(), "object_store_memory": STORE_BYTES, "include_dashboard": False}
-    try:
-        ray.init(
-            address=address, logging_level=logging.ERROR, log_to_driver=False, **(own if address == LOCAL else {})
-        )
-    # Ray raises plain exceptions, too.
-    except Exception as error:
-        what = "Ray did not start" if address == LOCAL else f"No connection to the Ray cluster at {address}"
-        raise ValueError(f"{what}: {error}") from error
+    start(address)
     try:
         yield
     finally:

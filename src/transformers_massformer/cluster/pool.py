@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import pickle
 import socket
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 from .connection import Resources
 
 
-# How often an item is tried again after the death of its process, before it is given up.
+# How often an item is tried again after the death of its process, by default.
 RETRIES = 3
 # Items are sent in at most this many blocks, each of which takes Ray about a millisecond to keep account of.
 MAX_BLOCKS = 10_000
@@ -25,20 +24,30 @@ class Broken(RuntimeError):
     """Error of a pool whose processes cannot work at all."""
 
 
-class Attempts:
-    """An actor of Ray that counts how often each item was begun and not ended: its process died."""
+def count_attempts() -> Any:
+    """
+    Start an actor of Ray that counts how often each item was begun and not ended, because its process died.
 
-    def __init__(self):
-        self.open: Counter[int] = Counter()
+    Returns:
+        `ActorHandle`: With the methods `begin` and `end`.
+    """
+    import ray
 
-    def begin(self, index: int) -> int:
-        """Return how often an item has been begun since it was last ended, this time included."""
-        self.open[index] += 1
-        return self.open[index]
+    # A class inside a function is sent as code: its process need not import this package, nor PyTorch.
+    class Attempts:
+        def __init__(self):
+            self.open: dict[int, int] = {}
 
-    def end(self, index: int):
-        """Note that an item is done, whatever became of it."""
-        del self.open[index]
+        def begin(self, index: int) -> int:
+            """Return how often an item has been begun since it was last ended, this time included."""
+            self.open[index] = self.open.get(index, 0) + 1
+            return self.open[index]
+
+        def end(self, index: int):
+            """Note that an item is done, whatever became of it."""
+            self.open.pop(index, None)
+
+    return ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Attempts).remote()
 
 
 class Worker:
@@ -48,17 +57,18 @@ class Worker:
     Args:
         start (`Callable[[], Callable]`): Makes the function, such as by loading a model.
         resources ([`Resources`]): Size of the pool.
-        attempts (`ActorHandle`): Of [`Attempts`].
+        attempts (`ActorHandle`): From [`count_attempts`].
+        retries (`int`): See [`run_in_pool`].
     """
 
-    def __init__(self, start: Callable[[], Callable[[Any], Any]], resources: Resources, attempts: Any):
+    def __init__(self, start: Callable[[], Callable[[Any], Any]], resources: Resources, attempts: Any, retries: int):
         import ray
         import torch
 
         torch.set_num_threads(resources.cpus_per_actor)
-        self.attempts, self.function, self.broken = attempts, None, ""
+        self.attempts, self.retries, self.function, self.broken = attempts, retries, None, ""
         # All processes may be starting now.
-        if ray.get(attempts.begin.remote(START)) > resources.num_actors + RETRIES:
+        if ray.get(attempts.begin.remote(START)) > resources.num_actors + retries:
             self.broken = f"The process on {socket.gethostname()} died each time while it started; is memory short?"
             return
         try:
@@ -79,7 +89,7 @@ class Worker:
 
         if self.function is None:
             return False, self.broken
-        if ray.get(self.attempts.begin.remote(index)) > RETRIES + 1:
+        if ray.get(self.attempts.begin.remote(index)) > self.retries + 1:
             return True, None
         try:
             return True, self.function(pickle.loads(item))
@@ -95,7 +105,7 @@ def describe(error: Exception) -> str:
 
 
 def run_in_pool(
-    start: Callable[[], Callable[[Any], Any]], items: Sequence[Any], resources: Resources
+    start: Callable[[], Callable[[Any], Any]], items: Sequence[Any], resources: Resources, retries: int = RETRIES
 ) -> Iterator[tuple[int, Any]]:
     """
     Apply a function to items in a pool of actors. If an actor dies, it is started again and its items are tried again;
@@ -105,6 +115,7 @@ def run_in_pool(
         start (`Callable[[], Callable]`): Makes the function in each actor; both are pickled.
         items (`Sequence`): The items.
         resources ([`Resources`]): Size of the pool.
+        retries (`int`, *optional*): How often an item is tried again after the death of its process.
 
     Yields:
         `tuple[int, Any]`: The index of an item and its result, as they are done; at the end, `None` as the result of
@@ -116,12 +127,11 @@ def run_in_pool(
     import ray.data
 
     configure()
-    attempts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Attempts).remote()
     rows = [{"index": index, "item": pickle.dumps(item)} for index, item in enumerate(items)]
     resources = replace(resources, num_actors=min(resources.num_actors, len(rows)))
     done = ray.data.from_items(rows, override_num_blocks=min(len(rows), MAX_BLOCKS)).map_batches(
         Worker,
-        fn_constructor_args=(start, resources, attempts),
+        fn_constructor_args=(start, resources, count_attempts(), retries),
         # Ray demands a number when there are GPUs.
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=resources.num_actors),
