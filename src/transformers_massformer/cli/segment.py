@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ..data.formats import FORMAT_HELP, AnnotationFormat
-from ..segmenting.checks import check_extras, record_class_names
-from ..segmenting.jobs import Extras, job_standing, plan_jobs
-from ..segmenting.steps import Steps
-from .console import console, error_console, fail, fail_interrupted, open_jobs, progress_bar
+from ..segmenting.jobs import Extras
+from .console import fail
+from .local import Request, segment_here
 from .options import (
     AllowTruncated,
     Device,
@@ -28,8 +26,6 @@ from .options import (
     Precision,
     Scales,
     Tile,
-    choose_photos,
-    load_predictor,
     model_option,
     read_prediction_options,
 )
@@ -77,21 +73,26 @@ def segment(
     inference: Inference = "semantic",
     max_megapixels: MaxMegapixels = None,
     allow_truncated: AllowTruncated = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Threads that read and write photographs while the model computes; 0: one after the other. Default: "
+            "up to 4.",
+        ),
+    ] = None,
 ):
     """Write a label map of each photograph, upright and at its own size.
 
     Photographs that are finished are skipped; where the photograph, the model or an option has changed since, they are
     segmented again. Files that this command did not write, or that were changed since, are kept without --overwrite.
     The names of the model's classes are written to OUTPUT/classes.txt.
+
+    Several processes share the photographs: accelerate launch (or torchrun) -m transformers_massformer.cli segment ...
     """
-    import torch
     from transformers.utils import logging
 
     from ..images import accept_photos
-    from ..inference.identity import prediction_settings
-    from ..inference.segmenter import Segmenter
-    from ..utils.extras import require
-    from ..utils.resuming import Results
 
     logging.disable_progress_bar()
     try:
@@ -107,48 +108,6 @@ def segment(
             annotation_format,
         )
         options = read_prediction_options(tile, overlap, scales, flip, native_input, peer_postprocess, inference)
-        jobs = plan_jobs(choose_photos(paths, output), output, extras)
-        output.mkdir(parents=True, exist_ok=True)
-        prediction = prediction_settings(model, options, dtype)
-        results = Results(output)
-        standings = [job_standing(results, extras.origins(job, prediction)) for job in jobs]
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         fail(error)
-    remaining, kept = open_jobs(jobs, standings, overwrite)
-    if not remaining:
-        if kept:
-            raise typer.Exit(1)
-        return
-    if annotation_format is AnnotationFormat.coco_rle:
-        require("pycocotools.mask", "coco", "--format coco-rle")
-    try:
-        predictor = load_predictor(model, device, getattr(torch, dtype), options)
-        segmenter = Segmenter(predictor, semantic_priors=extras.priors, mattes=extras.need_mattes)
-        check_extras(extras, segmenter.labels)
-        remark = record_class_names(output, segmenter.labels, results, remaining)
-    except (OSError, ValueError, RuntimeError, AssertionError) as error:
-        fail(error)
-    if remark:
-        error_console.print(remark, markup=False)
-    steps = Steps.around(segmenter, results, extras, prediction)
-    precision = str(segmenter.dtype).removeprefix("torch.")
-    count = "1 photograph" if len(remaining) == 1 else f"{len(remaining)} photographs"
-    console.print(f"Segmenting {count} on {segmenter.device} in {precision}", markup=False)
-
-    failed, start = 0, time.perf_counter()
-    with progress_bar() as progress:
-        try:
-            for job in progress.track(remaining, description="segmenting"):
-                outcome = steps.segment(segmenter, job)
-                if outcome.error:
-                    failed += 1
-                    error_console.print(f"failed: {job.photo}: {outcome.error}", style="red", markup=False)
-                else:
-                    console.print(outcome.line, markup=False)
-        except KeyboardInterrupt:
-            fail_interrupted()
-    done = len(remaining) - failed
-    also_kept = f", {kept} kept" if kept else ""
-    console.print(f"{done} segmented, {failed} failed{also_kept}, {time.perf_counter() - start:.1f} s")
-    if failed or kept:
-        raise typer.Exit(1)
+    segment_here(Request(paths, model, output, extras, options, device, dtype, overwrite, workers))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..utils.fingerprint import file_state
 from .jobs import Job, Loaded, outdated_pictures
 
 
@@ -80,9 +82,10 @@ class Steps:
         """
         from ..images import open_image
 
-        # First the fingerprint: a photograph that changes in between is then made again.
+        # First the fingerprint, once for all files: a photograph that changes in between is then made again.
+        state_of = functools.cache(file_state)
         origins = self.extras.origins(job, self.prediction)
-        made_from = {path: origin.describe() for path, origin in origins.items()}
+        made_from = {path: origin.describe(state_of) for path, origin in origins.items()}
         return Loaded(job, open_image(job.photo), made_from)
 
     def write(self, loaded: Loaded, found: Segmentation) -> Outcome:
@@ -113,10 +116,9 @@ class Steps:
             f"{found.seconds:.1f} s, peak memory {format_bytes(found.peak_bytes)}"
         )
 
-    def segment(self, segmenter: Segmenter, job: Job) -> Outcome:
-        """Take one photograph through all steps; what goes wrong with it is part of the outcome."""
+    def finish(self, loaded: Loaded, found: Segmentation) -> Outcome:
+        """Write as [`Steps.write`] does; what goes wrong is part of the outcome."""
         try:
-            loaded = self.read(job)
-            return self.write(loaded, segmenter(loaded.photo))
+            return self.write(loaded, found)
         except PHOTO_ERRORS as error:
-            return Outcome.failed(job, error)
+            return Outcome.failed(loaded.job, error)
