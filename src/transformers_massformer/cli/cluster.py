@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import functools
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from .console import console, error_console, fail, fail_interrupted, open_jobs, progress_bar
+from .local import Request, end, name_count
 from .options import DEMO_CHECKPOINT, DType, choose_photos, demo_checkpoint, find_model, load_predictor
 
 
@@ -37,6 +37,7 @@ class Cluster:
         gpus_per_actor (`float`): GPUs of each.
         image_column (`str`, *optional*): See [`find_column`].
         writes_rows (`bool`): Whether results are Parquet files.
+        limits (`tuple[float | None, bool]`): Arguments of [`accept_photos`].
     """
 
     address: str
@@ -45,6 +46,7 @@ class Cluster:
     gpus_per_actor: float
     image_column: str | None
     writes_rows: bool
+    limits: tuple[float | None, bool]
 
 
 def portable_name(model: str) -> str:
@@ -55,30 +57,20 @@ def portable_name(model: str) -> str:
     return DEMO_CHECKPOINT if path.resolve() == demo_checkpoint() else str(path)
 
 
-def load_here(
-    model: str, device: str | None, dtype: DType, options: PredictionOptions
+def load_there(
+    name: str, dtype: DType, options: PredictionOptions, device: str | None
 ) -> tuple[Predictor, dict[str, Any]]:
-    """Load a model by its portable name, and describe the prediction as it is on this machine."""
+    """Load a model by its portable name, and describe the prediction as it is on the machine that loads it."""
     import torch
 
     from ..inference.identity import prediction_settings
 
-    name = find_model(model) or model
-    return load_predictor(name, device, getattr(torch, dtype), options), prediction_settings(name, options, dtype)
+    model = find_model(name) or name
+    return load_predictor(model, device, getattr(torch, dtype), options), prediction_settings(model, options, dtype)
 
 
-def segment_on_cluster(
-    paths: list[str],
-    model: str,
-    output: str,
-    extras: Extras,
-    options: PredictionOptions,
-    dtype: DType,
-    overwrite: bool,
-    limits: tuple[float | None, bool],
-    cluster: Cluster,
-):
-    """Segment photographs on a Ray cluster; arguments are those of `segment`, `limits` those of [`accept_photos`]."""
+def segment_on_cluster(request: Request, cluster: Cluster):
+    """Segment photographs on a Ray cluster."""
     from ..cluster.connection import check_address
     from ..cluster.destinations import Files, Rows
     from ..cluster.photographs import find_photographs
@@ -87,38 +79,35 @@ def segment_on_cluster(
     from ..utils.extras import require
 
     require("ray.data", "ray", "--ray")
+    extras, options, dtype = request.extras, request.options, request.dtype
     try:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ValueError("--ray starts processes of its own; leave out accelerate launch or torchrun.")
         check_address(cluster.address)
-        prediction = prediction_settings(model, options, dtype)
-        kind = Rows if cluster.writes_rows else Files
-        destination = kind(output, extras, prediction)
-        found = find_photographs(paths, cluster.image_column, functools.partial(choose_photos, output=Path(output)))
+        prediction = prediction_settings(request.model, options, dtype)
+        destination = (Rows if cluster.writes_rows else Files)(request.output, extras, prediction)
+        find_local = functools.partial(choose_photos, output=request.folder)
+        found = find_photographs(request.paths, cluster.image_column, find_local)
         jobs = destination.plan(found)
-        standings = destination.standings(jobs, overwrite)
+        standings = destination.standings(jobs, request.overwrite)
     except (OSError, ValueError) as error:
         fail(error)
-    remaining, kept = open_jobs(jobs, standings, overwrite)
+    remaining, kept = open_jobs(jobs, standings, request.overwrite)
     failures: list[tuple[str, str]] = []
     start = time.perf_counter()
     if remaining:
-        name = portable_name(model)
-        # An actor without a share of a GPU sees none.
-        load = functools.partial(load_here, name, None if cluster.gpus_per_actor else "cpu", dtype, options)
-        check_model(functools.partial(load_here, name, "cpu", dtype, options), extras, destination, remaining)
-        task = Task(load, model, prediction, extras, destination.shared, found.column, overwrite, *limits)
+        load = functools.partial(load_there, portable_name(request.model), dtype, options)
+        check_model(functools.partial(load, "cpu"), extras, destination, remaining)
+        # Without a share of GPUs, processes see none.
+        load = functools.partial(load, None if cluster.gpus_per_actor else "cpu")
+        shared, overwrite = destination.shared, request.overwrite
+        task = Task(load, request.model, prediction, extras, shared, found.column, overwrite, *cluster.limits)
         failures = run(task, destination, remaining, cluster)
     try:
         destination.write_failures(failures)
     except OSError as error:
         fail(error)
-    if remaining:
-        also_kept = f", {kept} kept" if kept else ""
-        seconds = time.perf_counter() - start
-        console.print(
-            f"{len(remaining) - len(failures)} segmented, {len(failures)} failed{also_kept}, {seconds:.1f} s"
-        )
-    if failures or kept:
-        raise typer.Exit(1)
+    end(remaining, len(failures), kept, start)
 
 
 def check_model(load: Any, extras: Extras, destination: Destination, jobs: Sequence[Job]):
@@ -152,8 +141,7 @@ def run(task: Task, destination: Destination, jobs: Sequence[Job], cluster: Clus
                 resources = plan_resources(
                     node_resources(), cluster.num_actors, cluster.cpus_per_actor, cluster.gpus_per_actor
                 )
-                count = "1 photograph" if len(jobs) == 1 else f"{len(jobs)} photographs"
-                console.print(f"Segmenting {count} with {resources.describe()}", markup=False)
+                console.print(f"Segmenting {name_count(len(jobs))} with {resources.describe()}", markup=False)
                 with progress_bar() as progress:
                     answers = run_in_pool(task.start, jobs, resources)
                     for index, answer in progress.track(answers, total=len(jobs), description="segmenting"):

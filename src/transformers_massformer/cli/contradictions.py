@@ -24,8 +24,8 @@ NEEDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 # For each command, options with which some others have no effect.
 EXCLUDES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "segment": {
-        # The processes' share of GPUs decides.
-        "ray": ("device",),
+        # Processes have a share of GPUs, and take one photograph after the other.
+        "ray": ("device", "workers"),
         # Rows have label maps only.
         "result_format=parquet": ("overlay", "mattes", "cutouts", "bokeh", "show_semantic_priors"),
     },

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import time
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ..data.formats import FORMAT_HELP, ResultFormat
-from ..segmenting.checks import check_extras, record_class_names
-from ..segmenting.jobs import Extras, job_standing, plan_jobs
-from ..segmenting.steps import Steps
+from ..segmenting.jobs import Extras
 from .cluster import Cluster, segment_on_cluster
-from .console import console, error_console, fail, fail_interrupted, open_jobs, progress_bar
+from .console import fail
+from .local import Request, segment_here
 from .options import (
     AllowTruncated,
     Device,
@@ -29,9 +26,7 @@ from .options import (
     Precision,
     Scales,
     Tile,
-    choose_photos,
     folder_name,
-    load_predictor,
     model_option,
     read_prediction_options,
 )
@@ -79,6 +74,14 @@ def segment(
     inference: Inference = "semantic",
     max_megapixels: MaxMegapixels = None,
     allow_truncated: AllowTruncated = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Threads that read and write photographs while the model computes; 0: one after the other. Default: "
+            "up to 4.",
+        ),
+    ] = None,
     ray: Annotated[
         str | None,
         typer.Option(
@@ -105,14 +108,12 @@ def segment(
     Photographs that are finished are skipped; where the photograph, the model or an option has changed since, they are
     segmented again. Files that this command did not write, or that were changed since, are kept without --overwrite.
     The names of the model's classes are written to OUTPUT/classes.txt.
+
+    Several processes share the photographs: accelerate launch (or torchrun) -m transformers_massformer.cli segment ...
     """
-    import torch
     from transformers.utils import logging
 
     from ..images import accept_photos
-    from ..inference.identity import prediction_settings
-    from ..inference.segmenter import Segmenter
-    from ..utils.resuming import Results
 
     logging.disable_progress_bar()
     try:
@@ -130,54 +131,12 @@ def segment(
         options = read_prediction_options(tile, overlap, scales, flip, native_input, peer_postprocess, inference)
     except ValueError as error:
         fail(error)
-    if ray is not None:
-        is_parquet = result_format is ResultFormat.parquet
-        cluster = Cluster(ray, num_actors, cpus_per_actor, gpus_per_actor, image_column, is_parquet)
-        limits = max_megapixels, allow_truncated
-        segment_on_cluster(paths, model, output, extras, options, dtype, overwrite, limits, cluster)
+    request = Request(paths, model, output, extras, options, device, dtype, overwrite, workers)
+    if ray is None:
+        segment_here(request)
         return
-    folder = Path(output)
-    try:
-        jobs = plan_jobs(choose_photos(paths, folder), folder, extras)
-        folder.mkdir(parents=True, exist_ok=True)
-        prediction = prediction_settings(model, options, dtype)
-        results = Results(folder)
-        standings = [job_standing(results, extras.origins(job, prediction)) for job in jobs]
-    except (OSError, ValueError) as error:
-        fail(error)
-    remaining, kept = open_jobs(jobs, standings, overwrite)
-    if not remaining:
-        if kept:
-            raise typer.Exit(1)
-        return
-    try:
-        predictor = load_predictor(model, device, getattr(torch, dtype), options)
-        segmenter = Segmenter(predictor, semantic_priors=extras.priors, mattes=extras.need_mattes)
-        check_extras(extras, segmenter.labels)
-        remark = record_class_names(folder, segmenter.labels, results, remaining)
-    except (OSError, ValueError, RuntimeError, AssertionError) as error:
-        fail(error)
-    if remark:
-        error_console.print(remark, markup=False)
-    steps = Steps.around(segmenter, results, extras, prediction)
-    precision = str(segmenter.dtype).removeprefix("torch.")
-    count = "1 photograph" if len(remaining) == 1 else f"{len(remaining)} photographs"
-    console.print(f"Segmenting {count} on {segmenter.device} in {precision}", markup=False)
-
-    failed, start = 0, time.perf_counter()
-    with progress_bar() as progress:
-        try:
-            for job in progress.track(remaining, description="segmenting"):
-                outcome = steps.segment(segmenter, job)
-                if outcome.error:
-                    failed += 1
-                    error_console.print(f"failed: {job.photo}: {outcome.error}", style="red", markup=False)
-                else:
-                    console.print(outcome.line, markup=False)
-        except KeyboardInterrupt:
-            fail_interrupted()
-    done = len(remaining) - failed
-    also_kept = f", {kept} kept" if kept else ""
-    console.print(f"{done} segmented, {failed} failed{also_kept}, {time.perf_counter() - start:.1f} s")
-    if failed or kept:
-        raise typer.Exit(1)
+    is_parquet = result_format is ResultFormat.parquet
+    limits = max_megapixels, allow_truncated
+    segment_on_cluster(
+        request, Cluster(ray, num_actors, cpus_per_actor, gpus_per_actor, image_column, is_parquet, limits)
+    )

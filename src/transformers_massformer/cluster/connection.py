@@ -10,6 +10,7 @@ import socket
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..utils.extras import require
 from ..utils.machine import count_processors, free_space
@@ -95,7 +96,8 @@ def start(address: str):
     import ray
 
     is_own = address == LOCAL
-    own = {"num_cpus": count_processors(), "object_store_memory": STORE_BYTES, "include_dashboard": False}
+    own: dict[str, Any] = {"num_cpus": count_processors(), "object_store_memory": STORE_BYTES}
+    own["include_dashboard"] = False
     for tries_left in reversed(range(START_TRIES if is_own else 1)):
         try:
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **(own if is_own else {}))

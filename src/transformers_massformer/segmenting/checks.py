@@ -35,7 +35,7 @@ def check_extras(extras: Extras, labels: list[str]):
     unknown = [name for name in extras.bokeh if name not in labels]
     if unknown:
         raise ValueError(f"--bokeh {', '.join(unknown)}: the model has no such class, only {', '.join(labels)}.")
-    if extras.cutouts or extras.bokeh or extras.refine:
+    if extras.edits_colours:
         matting_library()
 
 

@@ -124,6 +124,11 @@ class Extras:
         """Return whether the segmenter has to compute mattes."""
         return self.mattes or self.cutouts or bool(self.bokeh)
 
+    @property
+    def edits_colours(self) -> bool:
+        """Return whether pictures are made with the matting library."""
+        return self.cutouts or bool(self.bokeh) or self.refine
+
     def job(self, photo: Path, label_map: Path, remote: Remote | None = None) -> Job:
         """Return the job of a photograph, whose files are named after its label map."""
 

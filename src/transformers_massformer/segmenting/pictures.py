@@ -1,24 +1,25 @@
 """Write the files of a segmented photograph."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import numpy as np
+import PIL.Image
 
-if TYPE_CHECKING:
-    import numpy as np
-    import PIL.Image
-
-    from ..inference.segmenter import Segmentation
-    from .jobs import Extras, Job, Loaded
+from ..data.annotations import write_label_map
+from ..data.label_images import count_ids
+from ..editing import bokeh, cut_out, firm_matte, joined_matte, overlay_image, priors_image, refine_matte, with_legend
+from ..inference.mattes import as_array
+from ..inference.segmenter import Segmentation
+from ..utils.files import file_name
+from ..utils.png import write_png
+from .jobs import Extras, Job, Loaded
 
 
 def write_pictures(pictures: Iterable[tuple[str, PIL.Image.Image]], folder: Path):
     """Write a PNG for each name into a folder."""
     for name, picture in pictures:
-        picture.save(folder / f"{name}.png", format="PNG")
+        write_png(picture, folder / f"{name}.png")
 
 
 def write_edits(
@@ -36,15 +37,7 @@ def write_edits(
     Returns:
         `str`: A remark, if the photograph has none of the classes to keep in focus.
     """
-    import numpy as np
-    import PIL.Image
-
-    from ..editing import bokeh as out_of_focus
-    from ..editing import cut_out, firm_matte, joined_matte, refine_matte
-    from ..inference.mattes import as_array
-    from ..utils.files import file_name
-
-    present = [index for index in np.unique(label_map).tolist() if index < len(labels)]
+    present = np.flatnonzero(count_ids(label_map)[: len(labels)]).tolist()
     mattes = {labels[index]: PIL.Image.fromarray(class_mattes[index]) for index in present}
     if extras.refine:
         mattes = {name: refine_matte(photo, matte) for name, matte in mattes.items()}
@@ -60,7 +53,7 @@ def write_edits(
         return ""
     in_focus = [name for name in extras.bokeh if name in mattes]
     focus = joined_matte([firm(mattes[name]) for name in in_focus], photo.size)
-    out_of_focus(photo, focus, extras.strength).save(partials[job.bokeh], format="PNG")
+    write_png(bokeh(photo, focus, extras.strength), partials[job.bokeh])
     return "" if in_focus else f"no {' and no '.join(extras.bokeh)} in it, {job.bokeh.name} is blurred everywhere"
 
 
@@ -86,17 +79,14 @@ def write_files(
     Returns:
         `str`: A remark, see [`write_edits`]; or nothing.
     """
-    from ..data.annotations import write_label_map
-    from ..editing import overlay_image, priors_image, with_legend
-
     job, photo, label_map = loaded.job, loaded.photo, found.label_map
     write_label_map(label_map, partials[job.label_map], labels, job.photo.name, extras.annotation_format)
     if job.overlay is not None:
         overlay = with_legend(overlay_image(photo, label_map, len(labels)), label_map, labels)
-        overlay.save(partials[job.overlay], format="PNG")
+        write_png(overlay, partials[job.overlay])
     if job.priors is not None:
         priors = priors_image(photo, found.semantic_priors or [], num_semantic_labels)
-        priors.save(partials[job.priors], format="PNG")
+        write_png(priors, partials[job.priors])
     if found.mattes is None:
         return ""
     return write_edits(photo, label_map, found.mattes, job, partials, labels, extras)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..utils.fingerprint import file_state
 from .jobs import Job, Loaded, outdated_pictures
 
 
@@ -85,9 +87,10 @@ class Steps:
         """
         from ..images import open_image
 
-        # First the fingerprint: a photograph that changes in between is then made again.
+        # First the fingerprint, once for all files: a photograph that changes in between is then made again.
+        state_of = functools.cache(file_state)
         origins = self.extras.origins(job, self.prediction)
-        made_from = {path: origin.describe() for path, origin in origins.items()}
+        made_from = {path: origin.describe(state_of) for path, origin in origins.items()}
         return Loaded(job, open_image(file or job.photo), made_from)
 
     def write(self, loaded: Loaded, found: Segmentation) -> Outcome:
@@ -118,10 +121,9 @@ class Steps:
             f"{found.seconds:.1f} s, peak memory {format_bytes(found.peak_bytes)}"
         )
 
-    def segment(self, segmenter: Segmenter, job: Job) -> Outcome:
-        """Take one photograph through all steps; what goes wrong with it is part of the outcome."""
+    def finish(self, loaded: Loaded, found: Segmentation) -> Outcome:
+        """Write as [`Steps.write`] does; what goes wrong is part of the outcome."""
         try:
-            loaded = self.read(job)
-            return self.write(loaded, segmenter(loaded.photo))
+            return self.write(loaded, found)
         except PHOTO_ERRORS as error:
-            return Outcome.failed(job, error)
+            return Outcome.failed(loaded.job, error)
