@@ -1,5 +1,5 @@
 """
-Measure what segmenting many photographs costs: several processes with one thread each, as actors of a cluster, take
+Measure what segmenting many photographs costs: several processes, as actors of a cluster, take
 photographs from files to label maps. Prints a table for docs/scale.md, in photographs per core-hour.
 
     python scripts/benchmarks/benchmark_scale.py --photos photos --model hub/massformer-photo
@@ -57,8 +57,8 @@ def write_photos(sources: list[Path], size: tuple[int, int], count: int, folder:
     return written
 
 
-def measure_share(photos: list[Path], output: Path, model: str, dtype: str) -> Share:
-    """Segment photographs in this process, in a single thread, as files and as rows."""
+def measure_share(photos: list[Path], output: Path, model: str, dtype: str, threads: int) -> Share:
+    """Segment photographs in this process, as files and as rows."""
     import torch
 
     from transformers_massformer.cluster.shards import Shards, make_row
@@ -68,7 +68,7 @@ def measure_share(photos: list[Path], output: Path, model: str, dtype: str) -> S
     from transformers_massformer.segmenting.steps import Steps
     from transformers_massformer.utils.resuming import Results
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     segmenter = Segmenter(model, "cpu", getattr(torch, dtype))
     process = psutil.Process()
     start_seconds = sum(process.cpu_times()[:2])
@@ -90,12 +90,12 @@ def measure_share(photos: list[Path], output: Path, model: str, dtype: str) -> S
     return Share(seconds, cpu_seconds, resident_peak() or 0, start_seconds, rows_bytes)
 
 
-def measure(photos: list[Path], output: Path, model: str, dtype: str, processes: int) -> list[str]:
+def measure(photos: list[Path], output: Path, model: str, dtype: str, processes: int, threads: int) -> list[str]:
     """Segment photographs in several processes at once and return a row of the table."""
     shares = [photos[index::processes] for index in range(processes)]
     with get_context("spawn").Pool(processes) as pool:
         measured = pool.starmap(
-            measure_share, [(share, output / f"{index}", model, dtype) for index, share in enumerate(shares)]
+            measure_share, [(share, output / f"{index}", model, dtype, threads) for index, share in enumerate(shares)]
         )
     count, width_height = len(photos), PIL.Image.open(photos[0]).size
     seconds = sum(share.seconds for share in measured)
@@ -106,7 +106,7 @@ def measure(photos: list[Path], output: Path, model: str, dtype: str, processes:
         dtype,
         f"{seconds / count:.1f}",
         f"{sum(share.cpu_seconds for share in measured) / count:.1f}",
-        f"{3600 * count / seconds:.0f}",
+        f"{3600 * count / (seconds * threads):.0f}",
         f"{max(share.memory for share in measured) / 2**30:.1f} GiB",
         f"{sum(photo.stat().st_size for photo in photos) / count / 1e6:.2f} MB",
         f"{made / count / 1e6:.3f} MB",
@@ -122,13 +122,14 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--dtypes", default=",".join(DTYPES))
     parser.add_argument("--counts", default="16,4", help="photographs of each size")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--threads", type=int, default=1, help="of each process")
     return parser.parse_args()
 
 
 def main():
     arguments = parse_arguments()
     # Inherited by the processes, before they load PyTorch.
-    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
     sources = sorted(path for path in arguments.photos.rglob("*.jpg") if path.stat().st_size > 200_000)
     rows = [
         ["size", "type", "seconds", "CPU-seconds", "per core-hour", "memory", "JPEG", "PNG", "row of Parquet"],
@@ -138,10 +139,11 @@ def main():
         for dtype in arguments.dtypes.split(","):
             with tempfile.TemporaryDirectory() as folder:
                 photos = write_photos(sources, (width, height), int(count), Path(folder) / "photos")
-                rows.append(measure(photos, Path(folder) / "out", arguments.model, dtype, arguments.processes))
+                output, model = Path(folder) / "out", arguments.model
+                rows.append(measure(photos, output, model, dtype, arguments.processes, arguments.threads))
     print(markdown_table(rows))
     revision = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    print(f"{arguments.processes} processes of one thread, revision {revision.stdout.strip()}")
+    print(f"{arguments.processes} processes of {arguments.threads} threads, revision {revision.stdout.strip()}")
 
 
 if __name__ == "__main__":
