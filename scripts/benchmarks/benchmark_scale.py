@@ -5,9 +5,7 @@ photographs from files to label maps. Prints a table for docs/scale.md, in photo
     python scripts/benchmarks/benchmark_scale.py --photos photos --model hub/massformer-photo
 """
 
-import argparse
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -15,15 +13,18 @@ from dataclasses import asdict, dataclass
 from itertools import cycle, islice
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Annotated
 
 import PIL.Image
 import psutil
+import typer
 
 from transformers_massformer.utils.process_memory import resident_peak
 from transformers_massformer.utils.text import markdown_table
 
 
-DTYPES = ("float32", "bfloat16")
+# Bytes of a file; smaller ones have too few details for photographs of this size.
+SMALLEST = 200_000
 
 
 @dataclass(frozen=True)
@@ -114,37 +115,31 @@ def measure(photos: list[Path], output: Path, model: str, dtype: str, processes:
     ]
 
 
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--photos", type=Path, required=True, help="folder of photographs")
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--sizes", default="1152x864,4096x3072")
-    parser.add_argument("--dtypes", default=",".join(DTYPES))
-    parser.add_argument("--counts", default="16,4", help="photographs of each size")
-    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--threads", type=int, default=1, help="of each process")
-    return parser.parse_args()
-
-
-def main():
-    arguments = parse_arguments()
+def main(
+    photos: Annotated[Path, typer.Option(help="Folder of photographs.")],
+    model: Annotated[str, typer.Option(help="Model folder.")],
+    sizes: Annotated[str, typer.Option(help="Sizes to scale them to.")] = "1152x864,4096x3072",
+    counts: Annotated[str, typer.Option(help="Photographs of each size.")] = "16,4",
+    dtypes: Annotated[str, typer.Option(help="Precisions of the weights.")] = "float32,bfloat16",
+    processes: Annotated[int, typer.Option(help="Processes at work at once.")] = 2,
+    threads: Annotated[int, typer.Option(help="Threads of each process.")] = 1,
+):
+    """Measure what segmenting many photographs costs."""
     # Inherited by the processes, before they load PyTorch.
-    os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
-    sources = sorted(path for path in arguments.photos.rglob("*.jpg") if path.stat().st_size > 200_000)
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    sources = sorted(path for path in photos.rglob("*.jpg") if path.stat().st_size > SMALLEST)
     rows = [
         ["size", "type", "seconds", "CPU-seconds", "per core-hour", "memory", "JPEG", "PNG", "row of Parquet"],
     ]
-    for size, count in zip(arguments.sizes.split(","), arguments.counts.split(","), strict=True):
+    for size, count in zip(sizes.split(","), counts.split(","), strict=True):
         width, height = map(int, size.split("x"))
-        for dtype in arguments.dtypes.split(","):
+        for dtype in dtypes.split(","):
             with tempfile.TemporaryDirectory() as folder:
-                photos = write_photos(sources, (width, height), int(count), Path(folder) / "photos")
-                output, model = Path(folder) / "out", arguments.model
-                rows.append(measure(photos, output, model, dtype, arguments.processes, arguments.threads))
+                scaled = write_photos(sources, (width, height), int(count), Path(folder) / "photos")
+                rows.append(measure(scaled, Path(folder) / "out", model, dtype, processes, threads))
     print(markdown_table(rows))
-    revision = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    print(f"{arguments.processes} processes of {arguments.threads} threads, revision {revision.stdout.strip()}")
+    print(f"{processes} processes of {threads} threads")
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

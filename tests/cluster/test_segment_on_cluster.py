@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pycocotools.mask
 import pytest
+import ray
 import torch
 from support.commands import run, run_until
 
@@ -42,9 +43,9 @@ def busy_machine():
 
 @pytest.fixture(scope="session")
 def cluster():
-    """Start Ray once."""
+    """Start Ray once and return its address."""
     with connected("local"):
-        yield
+        yield ray.get_runtime_context().gcs_address
 
 
 @pytest.fixture
@@ -195,12 +196,16 @@ def test_rows_in_and_out(cluster, model, photos, tmp_path):
     assert "different tile" in run("segment", address, *arguments, "--tile", "64", code=1).stderr
 
 
-def test_ctrl_c_leaves_nothing_incomplete(model, photos, tmp_path):
+def test_ctrl_c_leaves_nothing_incomplete(cluster, model, photos, tmp_path):
     output = tmp_path / "out"
-    command = ("segment", photos, "--model", model, "--output", output, "--ray", "local")
-    code, printed = run_until(lambda: list(output.rglob("[0-9]*.png")), signal.SIGINT, *command, "--overlay")
-    assert code == 130
+    command = ("segment", photos, "--model", model, "--output", output, "--overlay", "--ray", cluster)
+    code, printed = run_until(lambda: list(output.rglob("[0-9]*.png")), signal.SIGINT, *command)
+    assert code == 130, printed
     assert "interrupted. Finished items are kept" in " ".join(printed.split())
+    assert "Traceback" not in printed
+    # The cluster ends the processes of a job that has ended.
+    psutil.wait_procs(workers(), timeout=20)
+    assert not workers()
     assert not list(output.rglob("*.partial"))
     made = [path for path in made_files(output) if path.suffix == ".png"]
     assert made

@@ -93,7 +93,7 @@ def segment(
         int | None, typer.Option(min=1, help="Processes with a model each. Default: as many as the cluster holds.")
     ] = None,
     cpus_per_actor: Annotated[
-        int | None, typer.Option(min=1, help="CPUs and threads of each process. Default: up to 4.")
+        int | None, typer.Option(min=1, help="CPUs and threads of each process. Default: up to 2.")
     ] = None,
     gpus_per_actor: Annotated[
         float, typer.Option(min=0, help="GPUs of each process, such as 1, or 0.5 to share one. Default: none.")

@@ -26,8 +26,8 @@ TIMEOUT = 10
 # What passes through the object store are names of files and encoded masks, never pixels.
 STORE_BYTES = 256 * 2**20
 SHARED_MEMORY = Path("/dev/shm")
-# Threads of an actor by default: more speed up a photograph less and less, fewer need more memory per machine.
-CPUS_PER_ACTOR = 4
+# Threads of an actor by default: one gets most out of a core, more need less memory per core.
+CPUS_PER_ACTOR = 2
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def plan_resources(
     gpus_per_actor: float = 0,
 ) -> Resources:
     """
-    Complete the resources of a pool: by default as many actors as the nodes hold, with up to four processors each.
+    Complete the resources of a pool: by default as many actors as the nodes hold, with up to two processors each.
 
     Args:
         nodes (`Sequence[Mapping]`): From [`node_resources`].
