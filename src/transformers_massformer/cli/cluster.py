@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import time
@@ -54,7 +55,10 @@ def portable_name(model: str) -> str:
     if not Path(model).exists():
         return model
     path = Path(model).absolute()
-    return DEMO_CHECKPOINT if path.resolve() == demo_checkpoint() else str(path)
+    with contextlib.suppress(FileNotFoundError):
+        if path.resolve() == demo_checkpoint():
+            return DEMO_CHECKPOINT
+    return str(path)
 
 
 def load_there(

@@ -85,7 +85,7 @@ def segment(
     ray: Annotated[
         str | None,
         typer.Option(
-            help="Segment on a Ray cluster: local, auto, HOST:6379 or ray://HOST:10001. Photographs may then also be "
+            help="Segment on a Ray cluster: auto, HOST:6379, or local to start one here. Photographs may then also be "
             "URIs such as s3://bucket/folder, and Parquet files."
         ),
     ] = None,

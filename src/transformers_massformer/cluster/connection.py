@@ -18,7 +18,7 @@ from ..utils.text import format_bytes
 
 
 LOCAL, AUTO = "local", "auto"
-ADDRESS = re.compile(r"(ray://)?(?P<host>\[[0-9a-fA-F:]+\]|[^\s:/]+):(?P<port>\d+)")
+ADDRESS = re.compile(r"(?P<host>\[[0-9a-fA-F:]+\]|[^\s:/]+):(?P<port>\d+)")
 # How often a cluster on this machine is started at most.
 START_TRIES = 3
 # Seconds for a cluster to answer.
@@ -65,7 +65,7 @@ def check_address(address: str):
     if match is None:
         raise ValueError(
             f"{address!r} is not the address of a Ray cluster. Give local, to start one on this machine, auto, for "
-            "the one that this machine belongs to, HOST:6379 or ray://HOST:10001."
+            "the one that this machine belongs to, or HOST:6379."
         )
     try:
         socket.create_connection((match["host"].strip("[]"), int(match["port"])), TIMEOUT).close()

@@ -118,7 +118,7 @@ class Rows(Destination):
 
     def plan(self, found: Photographs) -> list[Job]:
         self.check_failures()
-        return [Job(photo, Path(relative), remote=found.remotes.get(photo)) for photo, relative in found.photos]
+        return [Job(photo, Path(self.folder.root), remote=found.remotes.get(photo)) for photo, _ in found.photos]
 
     def standings(self, jobs: Sequence[Job], overwrite: bool) -> list[Standing]:
         return self.rows.prepare(jobs, overwrite)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,15 +111,16 @@ class PhotoWorker:
         """Segment a photograph; what goes wrong with it is part of the answer."""
         try:
             if self.is_finished(job):
-                return Answer(Outcome(job, f"{job.name} -> {job.label_map}: finished by a process that died"))
+                return Answer(Outcome(job, f"{job.name} -> {job.label_map}: finished by another process"))
             with self.fetcher.fetched(job) as file:
                 try:
                     return self.segment(job, file)
                 except PHOTO_ERRORS as error:
                     # Errors name the copy, which is gone when they are read.
-                    return Answer(Outcome(job, error=describe(error).replace(str(file), job.name)))
+                    failed = Outcome.failed(job, error)
+                    return Answer(replace(failed, error=failed.error.replace(str(file), job.name)))
         except PHOTO_ERRORS as error:
-            return Answer(Outcome(job, error=describe(error)))
+            return Answer(Outcome.failed(job, error))
 
     def segment(self, job: Job, file: Path) -> Answer:
         """Segment a photograph, and write its files or return its row."""
@@ -132,12 +133,7 @@ class PhotoWorker:
         return Answer(Outcome(job, self.steps.report(loaded, found)), row)
 
     def is_finished(self, job: Job) -> bool:
-        """Tell whether another process has written a photograph's files, and died before it could say so."""
+        """Tell whether another process has written a photograph's files, and perhaps died before it could say so."""
         if self.task.output is None or self.task.overwrite:
             return False
         return job_standing(self.steps.results, self.steps.extras.origins(job, self.task.prediction)).is_finished
-
-
-def describe(error: BaseException) -> str:
-    """Return the text of an error, or its type without one."""
-    return str(error) or type(error).__name__
