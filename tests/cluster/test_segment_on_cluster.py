@@ -67,11 +67,11 @@ def photos(tmp_path):
 
 
 def workers() -> list[psutil.Process]:
-    """Return the processes that segment, whether or not they have loaded the model."""
+    """Return the processes of this test's cluster that segment, whether or not they have loaded the model."""
     found = []
-    for process in psutil.process_iter():
+    for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
-            if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::MapWorker"):
+            if "".join(process.cmdline()[:1]).startswith("ray::MapWorker"):
                 found.append(process)
     return found
 
