@@ -12,8 +12,6 @@ import typer
 
 from ..segmenting.checks import check_extras, record_class_names
 from ..segmenting.jobs import Extras, Job, job_standing, plan_jobs
-from ..segmenting.pipeline import Pipeline, default_workers
-from ..segmenting.steps import Outcome, Steps
 from .console import console, error_console, fail_interrupted, open_jobs, progress_bar
 from .options import DType, choose_photos, load_predictor
 from .processes import from_main, gather, in_all, join_processes, own_device
@@ -24,6 +22,8 @@ if TYPE_CHECKING:
 
     from ..inference.predictor import PredictionOptions
     from ..inference.segmenter import Segmenter
+    from ..segmenting.pipeline import Pipeline
+    from ..segmenting.steps import Outcome
 
 
 # What is wrong with the paths, and with the model and the pictures asked for.
@@ -115,6 +115,9 @@ def segment_share(jobs: Sequence[Job], pipeline: Pipeline, state: PartialState) 
 
 def segment_all(request: Request, jobs: Sequence[Job], prediction: dict[str, Any], state: PartialState) -> int:
     """Load the model, segment the photographs in all processes, and return how many failed."""
+    # Not at the top, for they import Pillow.
+    from ..segmenting.pipeline import Pipeline, default_workers
+    from ..segmenting.steps import Steps
     from ..utils.resuming import Results
 
     results = Results(request.folder)
