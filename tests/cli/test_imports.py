@@ -30,12 +30,19 @@ EXTRAS = {
     "demo": ["gradio"],
     "editing": ["pymatting"],
     "onnx": ["onnx", "onnxruntime", "onnxscript"],
+    "ray": ["ray"],
     "scenes": ["aggdraw"],
     "stats": ["matplotlib"],
 }
 OPTIONAL = {name for names in EXTRAS.values() for name in names}
-# Distributions of modules that have another name; triton comes with PyTorch.
-DISTRIBUTIONS = {"PIL": "pillow", "huggingface_hub": "huggingface-hub", "triton": "torch", "yaml": "pyyaml"}
+# Distributions of modules that have another name; triton comes with PyTorch, pyarrow with datasets.
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "huggingface_hub": "huggingface-hub",
+    "pyarrow": "datasets",
+    "triton": "torch",
+    "yaml": "pyyaml",
+}
 
 
 def run_code(code, *arguments, **options):
@@ -130,6 +137,7 @@ WITHOUT = {
     "segment --refine-mattes": ("editing", [*PLAIN, "6", "--mattes", "--refine-mattes"]),
     "export": ("onnx", ["export", "--model", "tiny", "--output", "out.onnx"]),
     "segment model.onnx": ("onnx", ["segment", "photo.png", "--model", "model.onnx", "--output", "7"]),
+    "segment --ray": ("ray", ["segment", "photo.png", "--model", "tiny", "--output", "10", "--ray", "local"]),
     "scenes": ("scenes", ["scenes", "--output", "8", "--count", "1", "--size", "64x48"]),
 }
 
