@@ -370,7 +370,7 @@ def test_the_read_out_is_the_processor_s(num_queries):
         ("class_queries_logits", types.FLOAT, 3),
         ("masks_queries_logits", types.FLOAT, 4),
     ]
-    session = model_of(write_read_out(num_queries, 5), inputs, [("label_map", types.UINT8, 2)])
+    session = model_of(write_read_out(5), inputs, [("label_map", types.UINT8, 2)])
     class_logits = rng.normal(size=(1, num_queries, 6)).astype(np.float32)
     masks = rng.normal(size=(1, num_queries, 32, 48), scale=3).astype(np.float32)
     for height, width in ((64, 96), (37, 66), (33, 65)):

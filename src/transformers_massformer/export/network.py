@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from ..models.deform_conv import ModulatedDeformConv2d
 from ..models.modeling_massformer import MaSSFormerForSemanticSegmentation
+from .bands import use_bands
 from .libraries import onnx_exporter
 
 
@@ -175,6 +176,7 @@ def export_network(model: PreTrainedModel, opset: int, size: tuple[int, int] | N
         )
     onnx_exporter()
     fix_padding(model)
+    use_bands(model)
     if plain_operators:
         use_plain_operators(model)
     # With gradients, activations could not work in place.
