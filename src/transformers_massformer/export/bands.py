@@ -18,6 +18,80 @@ from ..models.modeling_massformer import MaSSFormerModel, halve, mask_logits, re
 DETAIL_BANDS, FEATURE_BANDS = 4, 8
 
 
+@torch.library.custom_op("massformer::rows", mutates_args=())
+def take_rows(feature_map: torch.Tensor, first: int, length: int) -> torch.Tensor:
+    """
+    Return rows of a map, a slice as an operator of its own: of slices with symbolic bounds, the exporter would derive
+    expressions that grow with every operation.
+    """
+    return feature_map[:, :, first : first + length].clone()
+
+
+@take_rows.register_fake
+def _(feature_map: torch.Tensor, first: int, length: int) -> torch.Tensor:
+    batch_size, num_channels, _, width = feature_map.shape
+    return feature_map.new_empty(batch_size, num_channels, length, width)
+
+
+@torch.library.custom_op("massformer::deform_conv_rows", mutates_args=())
+def deform_conv_rows(
+    hidden_states: torch.Tensor,
+    weight: torch.Tensor,
+    offsets: torch.Tensor,
+    modulation: torch.Tensor,
+    bias: torch.Tensor,
+    stride: int,
+    padding: int,
+) -> torch.Tensor:
+    """
+    Compute a deformable convolution with this vertical stride and padding; an operator of its own, because the
+    operator's number of rows is that of the offsets.
+    """
+    return deform_conv2d(
+        hidden_states,
+        offsets,
+        weight,
+        bias,
+        stride=(stride, 1),
+        padding=(padding, weight.shape[3] // 2),
+        mask=modulation,
+    )
+
+
+@deform_conv_rows.register_fake
+def _(hidden_states, weight, offsets, modulation, bias, stride: int, padding: int) -> torch.Tensor:
+    return hidden_states.new_empty(hidden_states.shape[0], weight.shape[0], *offsets.shape[2:])
+
+
+def translations() -> dict[Any, Any]:
+    """Return the translations of these operators to ONNX."""
+    from onnxscript import opset19 as op
+
+    # The exporter reads the types of the arguments from these annotations.
+    def rows_to_onnx(feature_map, first: int, length: int):
+        one = op.Constant(value_ints=[1])
+        start = op.Reshape(first, one)
+        return op.Slice(
+            feature_map, start, op.Add(start, op.Reshape(length, one)), op.Constant(value_ints=[2])
+        )
+
+    def deform_conv_to_onnx(hidden_states, weight, offsets, modulation, bias, stride: int, padding: int):
+        side = int(weight.shape[2])
+        return op.DeformConv(
+            hidden_states,
+            weight,
+            offsets,
+            bias,
+            modulation,
+            kernel_shape=[side, side],
+            strides=[stride, 1],
+            pads=[padding, side // 2, padding, side // 2],
+        )
+
+    operators = torch.ops.massformer
+    return {operators.rows.default: rows_to_onnx, operators.deform_conv_rows.default: deform_conv_to_onnx}
+
+
 @dataclass(frozen=True)
 class Band:
     """
@@ -51,15 +125,14 @@ class Band:
     def cut(self, feature_map: torch.Tensor, halo: int = 0) -> torch.Tensor:
         """Return the rows of the band and of its halo."""
         first = self.first - self.above(halo)
-        return feature_map[:, :, first : first + self.length(halo)]
+        return take_rows(feature_map, first, self.length(halo))
 
-    def upsample(self, feature_map: torch.Tensor, halo: int = 0) -> torch.Tensor:
-        """Return the rows of the band and of its halo of a map resized to twice its size."""
+    def upsample(self, feature_map: torch.Tensor, width: int, halo: int = 0) -> torch.Tensor:
+        """Return the rows of the band and of its halo of a map resized to twice its size, of this width."""
         margin = halo // 2 + 1
         window = Band(self.index, self.count, self.rows // 2).cut(feature_map, margin)
-        upsampled = resize(window, (2 * window.shape[-2], 2 * window.shape[-1]))
-        skipped = self.above(2 * margin - halo)
-        return upsampled[:, :, skipped : skipped + self.length(halo)]
+        upsampled = resize(window, (2 * window.shape[-2], width))
+        return take_rows(upsampled, self.above(2 * margin - halo), self.length(halo))
 
     def convolve(self, convolution: nn.Conv2d, window: torch.Tensor) -> torch.Tensor:
         """Convolve the band with its halo, which the output lacks; zeros are padded at the borders of the map only."""
@@ -97,15 +170,9 @@ def convolve_rows(
     shift = rows * (1 - band.count) + (first + padding - side // 2)
     is_vertical = torch.tensor([1, 0] * side**2, dtype=dtype, device=offsets.device)
     moved = finite_offsets(offsets.to(dtype), hidden_states) + is_vertical[:, None, None] * shift[:, None]
-    output = deform_conv2d(
-        hidden_states.to(dtype),
-        moved,
-        layer.weight.to(dtype),
-        None if layer.bias is None else layer.bias.to(dtype),
-        stride=(band.count, 1),
-        padding=(padding, side // 2),
-        mask=modulation.to(dtype),
-    )
+    bias = torch.zeros(layer.weight.shape[0], device=offsets.device) if layer.bias is None else layer.bias
+    inputs = (hidden_states, layer.weight, moved, modulation, bias)
+    output = deform_conv_rows(*(x.to(dtype) for x in inputs), band.count, padding)
     return output.to(hidden_states.dtype)
 
 
@@ -125,7 +192,7 @@ def attend_rows(layer: Any, window: torch.Tensor, band: Band) -> torch.Tensor:
     statistics = torch.cat((window.mean(dim=1, keepdim=True), window.amax(dim=1, keepdim=True)), dim=1)
     weights = band.convolve(layer.convolution, statistics.sigmoid())
     above = band.above(layer.halo)
-    rows = window[:, :, above : above + band.rows]
+    rows = take_rows(window, above, band.rows)
     return rows + rows * weights
 
 
@@ -135,7 +202,7 @@ def detail_rows(
     """Yield the output of a `MaSSFormerLowLevelStructure` band by band."""
     halo = module.pointwise_attention.halo
     for band in bands:
-        window = torch.cat((band.cut(image, halo), band.upsample(low_level, halo)), dim=1)
+        window = torch.cat((band.cut(image, halo), band.upsample(low_level, image.shape[-1], halo)), dim=1)
         pointwise = attend_rows(module.pointwise_attention, module.pointwise(window), band)
         deformed = deform_rows(module.deformable, deformed_input, band, halo)
         yield module.merge(pointwise, attend_rows(module.deformable_attention, deformed, band))
@@ -166,14 +233,14 @@ class BandedModel(MaSSFormerModel):
         coarse = split_rows(height, DETAIL_BANDS)
         details = detail_rows(decoder.low_level_structure, image, deformed_input, first, coarse)
         for band, detail in zip(coarse, details, strict=True):
-            gated.append(fusion.gate(detail, band.upsample(body)))
+            gated.append(fusion.gate(detail, band.upsample(body, width)))
             kept.append(detail if fusion.has_residual else gated[-1])
         complete, gate = torch.cat(kept, dim=2), torch.cat(gated, dim=2)
 
         refined = torch.cat([deform_rows(fusion.deformable, gate, band) for band in coarse], dim=2)
 
         def feature_rows(band: Band) -> torch.Tensor:
-            fused = fusion.merge(band.cut(refined), band.cut(complete), band.upsample(body))
+            fused = fusion.merge(band.cut(refined), band.cut(complete), band.upsample(body, width))
             return decoder.mask_projection(fused)
 
         # Computed twice, in different bands: runtimes would join equal computations and keep the features.

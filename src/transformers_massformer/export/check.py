@@ -12,7 +12,7 @@ import PIL.Image
 import torch
 
 from ..inference.predictor import ModelPredictor
-from .runtime import OnnxPredictor
+from .runtime import ExportedPredictor
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ def agreement(
     name: str,
     photo: PIL.Image.Image,
     reference: ModelPredictor,
-    queries: OnnxPredictor,
-    label_maps: OnnxPredictor | None = None,
+    queries: ExportedPredictor,
+    label_maps: ExportedPredictor | None = None,
 ) -> Agreement:
     """
     Compare an exported model with its original on one photograph.
@@ -52,8 +52,8 @@ def agreement(
         name (`str`): Name of the photograph, for the report.
         photo (`PIL.Image.Image`): RGB, upright.
         reference ([`ModelPredictor`]): The original, in float32.
-        queries ([`OnnxPredictor`]): The graph that returns the logits of all queries.
-        label_maps ([`OnnxPredictor`], *optional*):
+        queries ([`ExportedPredictor`]): The graph that returns the logits of all queries.
+        label_maps ([`ExportedPredictor`], *optional*):
             The graph that returns label maps. By default label maps are read from the queries.
 
     Returns:

@@ -22,7 +22,7 @@ from .check import Agreement, agreement, measure
 from .libraries import onnx_exporter, onnx_runtime
 from .network import export_network
 from .photograph import CLASSES, LABEL_MAP, MASKS, photograph_graph
-from .runtime import OnnxPredictor
+from .runtime import ExportedPredictor
 
 
 # A float32 graph that agrees less with the model is not written.
@@ -130,8 +130,8 @@ def check_graphs(
         ValueError: If a float32 graph agrees with the model on less than 99.99 % of a photograph's pixels.
     """
     reference = ModelPredictor.load(model, "cpu")
-    of_queries = OnnxPredictor(queries)
-    label_maps = None if options.queries else OnnxPredictor(written)
+    of_queries = ExportedPredictor(queries)
+    label_maps = None if options.queries else ExportedPredictor(written)
     found = []
     for name, photo in photos:
         found.append(agreement(name, photo, reference, of_queries, label_maps))
@@ -144,7 +144,7 @@ def check_graphs(
     return found
 
 
-def export_onnx(
+def export_model(
     model: str | Path,
     output: Path,
     options: ExportOptions = ExportOptions(),
