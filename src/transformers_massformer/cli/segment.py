@@ -34,7 +34,7 @@ from .segmenting import Extras, check_extras, job_standing, plan_jobs, record_cl
 
 def segment(
     paths: Photographs,
-    model: Annotated[str, model_option("Model folder, Hub name, massformer-photo, or an ONNX file.")],
+    model: Annotated[str, model_option("Model folder, Hub name, massformer-photo, or an ONNX or OpenVINO file.")],
     output: Annotated[
         Path, typer.Option(file_okay=False, help="Folder for the results; files are named after the photographs.")
     ],

@@ -71,9 +71,7 @@ def translations() -> dict[Any, Any]:
     def rows_to_onnx(feature_map, first: int, length: int):
         one = op.Constant(value_ints=[1])
         start = op.Reshape(first, one)
-        return op.Slice(
-            feature_map, start, op.Add(start, op.Reshape(length, one)), op.Constant(value_ints=[2])
-        )
+        return op.Slice(feature_map, start, op.Add(start, op.Reshape(length, one)), op.Constant(value_ints=[2]))
 
     def deform_conv_to_onnx(hidden_states, weight, offsets, modulation, bias, stride: int, padding: int):
         side = int(weight.shape[2])
@@ -86,6 +84,9 @@ def translations() -> dict[Any, Any]:
             kernel_shape=[side, side],
             strides=[stride, 1],
             pads=[padding, side // 2, padding, side // 2],
+            dilations=[1, 1],
+            group=1,
+            offset_group=1,
         )
 
     operators = torch.ops.massformer

@@ -43,14 +43,13 @@ def deform_conv(node: Any) -> Any:
     return operators.add(output, operators.unsqueeze(bias, axes)).outputs()
 
 
-def convert_to_openvino(graph: Any, path: Path, description: dict[str, Any]):
+def convert_to_openvino(graph: Any, path: Path):
     """
     Write a graph as OpenVINO's files, `path` (.xml) and the weights beside it (.bin).
 
     Args:
-        graph (`onnx.ModelProto`): The graph.
+        graph (`onnx.ModelProto`): The graph, with its description.
         path (`Path`): The .xml file.
-        description (`dict`): Description of the model, see [`with_metadata`].
 
     Raises:
         MissingExtraError: If OpenVINO is not installed.
@@ -60,10 +59,11 @@ def convert_to_openvino(graph: Any, path: Path, description: dict[str, Any]):
     core = openvino.Core()
     core.add_extension(openvino.frontend.onnx.ConversionExtension("DeformConv", deform_conv))
     try:
-        model = core.read_model(graph.SerializeToString())
+        model = core.read_model(graph.SerializeToString(), b"")
     except RuntimeError as error:
         raise ValueError(f"OpenVINO cannot read the graph: {error}") from error
-    model.set_rt_info(json.dumps(description), DESCRIPTION)
+    for each in graph.metadata_props:
+        model.set_rt_info(each.value, each.key)
     openvino.save_model(model, path, compress_to_fp16=False)
 
 
