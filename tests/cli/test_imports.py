@@ -30,6 +30,7 @@ EXTRAS = {
     "demo": ["gradio"],
     "editing": ["pymatting"],
     "onnx": ["onnx", "onnxruntime", "onnxscript"],
+    "openvino": ["openvino"],
     "scenes": ["aggdraw"],
     "stats": ["matplotlib"],
 }
@@ -130,6 +131,7 @@ WITHOUT = {
     "segment --refine-mattes": ("editing", [*PLAIN, "6", "--mattes", "--refine-mattes"]),
     "export": ("onnx", ["export", "--model", "tiny", "--output", "out.onnx"]),
     "segment model.onnx": ("onnx", ["segment", "photo.png", "--model", "model.onnx", "--output", "7"]),
+    "segment model.xml": ("openvino", ["segment", "photo.png", "--model", "model.xml", "--output", "10"]),
     "scenes": ("scenes", ["scenes", "--output", "8", "--count", "1", "--size", "64x48"]),
 }
 
@@ -140,7 +142,8 @@ def without_extras(tmp_path_factory):
     folder = tmp_path_factory.mktemp("work")
     PIL.Image.effect_noise((64, 48), 60).convert("RGB").save(folder / "photo.png")
     (folder / "tiny").symlink_to(demo_checkpoint())
-    (folder / "model.onnx").write_bytes(b"")
+    for name in ("model.onnx", "model.xml", "model.bin"):
+        (folder / name).write_bytes(b"")
     write_pair(folder / "data", "train", "photo", 0)
     commands = {name: arguments for name, (_, arguments) in WITHOUT.items()}
     commands |= {"segment": [*PLAIN, "9", "--overlay"], "stats": ["stats", "data", "--output", "statistics"]}

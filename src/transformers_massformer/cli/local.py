@@ -37,7 +37,7 @@ class Request:
 
     paths: list[str]
     model: str
-    output: Path
+    output: str
     extras: Extras
     options: PredictionOptions
     device: str | None
@@ -45,13 +45,33 @@ class Request:
     overwrite: bool
     workers: int | None
 
+    @property
+    def folder(self) -> Path:
+        """Return the output as a folder of this machine."""
+        return Path(self.output)
+
+
+def name_count(count: int) -> str:
+    """Format a number of photographs."""
+    return "1 photograph" if count == 1 else f"{count} photographs"
+
+
+def end(jobs: Sequence[Job], failed: int, kept: int, start: float):
+    """Print what became of the jobs, and end the command with its exit code."""
+    if jobs:
+        also_kept = f", {kept} kept" if kept else ""
+        seconds = time.perf_counter() - start
+        console.print(f"{len(jobs) - failed} segmented, {failed} failed{also_kept}, {seconds:.1f} s")
+    if failed or kept:
+        raise typer.Exit(1)
+
 
 def plan(request: Request) -> tuple[list[Job], int, dict[str, Any]]:
     """Return the jobs to do, how many results are in the way and kept, and the settings of the prediction."""
     from ..inference.identity import prediction_settings
     from ..utils.resuming import Results
 
-    output, extras = request.output, request.extras
+    output, extras = request.folder, request.extras
     jobs = plan_jobs(choose_photos(request.paths, output), output, extras)
     output.mkdir(parents=True, exist_ok=True)
     prediction = prediction_settings(request.model, request.options, request.dtype)
@@ -97,16 +117,15 @@ def segment_all(request: Request, jobs: Sequence[Job], prediction: dict[str, Any
     """Load the model, segment the photographs in all processes, and return how many failed."""
     from ..utils.resuming import Results
 
-    results = Results(request.output)
+    results = Results(request.folder)
     segmenter = in_all(state, lambda: load(request, state), MODEL_ERRORS)
-    remark = from_main(state, lambda: record_class_names(request.output, segmenter.labels, results, jobs), PLAN_ERRORS)
+    remark = from_main(state, lambda: record_class_names(request.folder, segmenter.labels, results, jobs), PLAN_ERRORS)
     if state.is_main_process:
         if remark:
             error_console.print(remark, markup=False)
-        count = "1 photograph" if len(jobs) == 1 else f"{len(jobs)} photographs"
         shared = f", in {state.num_processes} processes" if state.num_processes > 1 else ""
         precision = str(segmenter.dtype).removeprefix("torch.")
-        console.print(f"Segmenting {count} on {segmenter.device} in {precision}{shared}", markup=False)
+        console.print(f"Segmenting {name_count(len(jobs))} on {segmenter.device} in {precision}{shared}", markup=False)
     workers = default_workers(state.num_processes) if request.workers is None else request.workers
     pipeline = Pipeline(Steps.around(segmenter, results, request.extras, prediction), segmenter, workers)
     return sum(gather(state, segment_share(jobs, pipeline, state)))
@@ -126,9 +145,4 @@ def segment_here(request: Request):
     # Its exit code is that of the command.
     if not state.is_main_process:
         return
-    if remaining:
-        also_kept = f", {kept} kept" if kept else ""
-        seconds = time.perf_counter() - start
-        console.print(f"{len(remaining) - failed} segmented, {failed} failed{also_kept}, {seconds:.1f} s")
-    if failed or kept:
-        raise typer.Exit(1)
+    end(remaining, failed, kept, start)

@@ -67,6 +67,13 @@ def distinct(names: list[str] | None) -> list[str] | None:
     return names
 
 
+def folder_name(name: str) -> str:
+    """Return the path or URI of a folder for results, which must not be a file."""
+    if Path(name).is_file():
+        raise typer.BadParameter(f"{name} is a file; name a folder.")
+    return name
+
+
 def model_option(text: str) -> OptionInfo:
     """Return a `--model` option, which also takes the name of the demo checkpoint."""
     return typer.Option(help=text, callback=find_model)
@@ -208,24 +215,26 @@ def load_predictor(
     Load the model of a folder, or an exported one.
 
     Args:
-        model (`str`): A folder, Hub name, or ONNX file.
+        model (`str`): A folder, Hub name, or exported file (.onnx, .xml).
         device (`str` or `torch.device`, *optional*): By default the fastest one available.
         dtype (`torch.dtype`): Type of the weights.
         options ([`PredictionOptions`]): How photographs pass through it.
 
     Raises:
         FileNotFoundError: If the model or its weights are missing.
-        MissingExtraError: If the model needs ONNX Runtime, which is not installed.
+        MissingExtraError: If the model needs a runtime that is not installed.
         ValueError: If the options do not suit the model.
     """
     import torch
 
-    from ..export import OnnxPredictor, is_onnx
+    from ..export import ExportedPredictor, is_exported
     from ..inference.loading import default_device
     from ..inference.predictor import ModelPredictor
 
-    if not is_onnx(model):
+    if not is_exported(model):
         return ModelPredictor.load(model, device or default_device(), dtype, options)
-    if dtype != torch.float32 or was_given("dtype"):
+    is_onnx = Path(model).suffix.lower() == ".onnx"
+    if is_onnx and (dtype != torch.float32 or was_given("dtype")):
         raise ValueError(f"{model} has a fixed precision; leave out --dtype, or export the model again.")
-    return OnnxPredictor(model, None if device is None else str(device), options)
+    where = None if device is None else str(device)
+    return ExportedPredictor(model, where, options, None if is_onnx else dtype)

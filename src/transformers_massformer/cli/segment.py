@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ..data.formats import FORMAT_HELP, AnnotationFormat
+from ..data.formats import FORMAT_HELP, ResultFormat
 from ..segmenting.jobs import Extras
+from .cluster import Cluster, segment_on_cluster
 from .console import fail
 from .local import Request, segment_here
 from .options import (
@@ -26,6 +26,7 @@ from .options import (
     Precision,
     Scales,
     Tile,
+    folder_name,
     model_option,
     read_prediction_options,
 )
@@ -33,14 +34,14 @@ from .options import (
 
 def segment(
     paths: Photographs,
-    model: Annotated[str, model_option("Model folder, Hub name, massformer-photo, or an ONNX file.")],
+    model: Annotated[str, model_option("Model folder, Hub name, massformer-photo, or an ONNX or OpenVINO file.")],
     output: Annotated[
-        Path, typer.Option(file_okay=False, help="Folder for the results; files are named after the photographs.")
+        str, typer.Option(callback=folder_name, help="Folder for the results; files are named after the photographs.")
     ],
-    annotation_format: Annotated[
-        AnnotationFormat,
-        typer.Option("--format", help=FORMAT_HELP),
-    ] = AnnotationFormat.png,
+    result_format: Annotated[
+        ResultFormat,
+        typer.Option("--format", help=f"{FORMAT_HELP} parquet: files of many photographs, with --ray."),
+    ] = ResultFormat.png,
     overlay: Annotated[bool, typer.Option("--overlay", help="Also write NAME_overlay.png, with a legend.")] = False,
     mattes: Annotated[bool, typer.Option("--mattes", help="Also write soft masks, NAME_mattes/CLASS.png.")] = False,
     cutouts: Annotated[
@@ -81,6 +82,26 @@ def segment(
             "up to 4.",
         ),
     ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            help="Segment on a Ray cluster: auto, HOST:6379, or local to start one here. Photographs may then also be "
+            "URIs such as s3://bucket/folder, and Parquet files."
+        ),
+    ] = None,
+    num_actors: Annotated[
+        int | None, typer.Option(min=1, help="Processes with a model each. Default: as many as the cluster holds.")
+    ] = None,
+    cpus_per_actor: Annotated[
+        int | None, typer.Option(min=1, help="CPUs and threads of each process. Default: up to 2.")
+    ] = None,
+    gpus_per_actor: Annotated[
+        float, typer.Option(min=0, help="GPUs of each process, such as 1, or 0.5 to share one. Default: none.")
+    ] = 0,
+    image_column: Annotated[
+        str | None,
+        typer.Option(help="Column of Parquet files with paths or images. Default: image, bytes, path or file_name."),
+    ] = None,
 ):
     """Write a label map of each photograph, upright and at its own size.
 
@@ -105,9 +126,17 @@ def segment(
             tuple(bokeh or ()),
             bokeh_strength,
             refine_mattes,
-            annotation_format,
+            result_format.of_label_maps,
         )
         options = read_prediction_options(tile, overlap, scales, flip, native_input, peer_postprocess, inference)
     except ValueError as error:
         fail(error)
-    segment_here(Request(paths, model, output, extras, options, device, dtype, overwrite, workers))
+    request = Request(paths, model, output, extras, options, device, dtype, overwrite, workers)
+    if ray is None:
+        segment_here(request)
+        return
+    is_parquet = result_format is ResultFormat.parquet
+    limits = max_megapixels, allow_truncated
+    segment_on_cluster(
+        request, Cluster(ray, num_actors, cpus_per_actor, gpus_per_actor, image_column, is_parquet, limits)
+    )

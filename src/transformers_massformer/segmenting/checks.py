@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..data.formats import AnnotationFormat
+
 
 if TYPE_CHECKING:
     from ..utils.resuming import Results
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 
 def check_extras(extras: Extras, labels: list[str]):
     """
-    Check the pictures asked for before any photograph is segmented.
+    Check the pictures and the format asked for before any photograph is segmented.
 
     Raises:
         MissingExtraError: If their library is not installed.
@@ -22,8 +24,11 @@ def check_extras(extras: Extras, labels: list[str]):
     """
     from ..editing.lens_blur import check_strength
     from ..editing.matting import matting_library
+    from ..utils.extras import require
     from ..utils.names import file_names
 
+    if extras.annotation_format is AnnotationFormat.coco_rle:
+        require("pycocotools.mask", "coco", "--format coco-rle")
     check_strength(extras.strength)
     if extras.mattes or extras.cutouts:
         file_names(labels, "The model's classes")

@@ -17,6 +17,28 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Remote:
+    """
+    A photograph that is not a file of its own on this machine.
+
+    Args:
+        root (`str`): URI that leads to its storage; empty for this machine's.
+        path (`str`): The file in that storage.
+        version (`str`): What tells whether it has changed.
+        row (`int`, *optional*): Row of a Parquet file with the photograph.
+    """
+
+    root: str
+    path: str
+    version: str
+    row: int | None = None
+
+    def __str__(self) -> str:
+        scheme, separator, _ = self.root.partition("://")
+        return f"{scheme if separator else ''}{separator}{self.path}" + ("" if self.row is None else f"#{self.row}")
+
+
+@dataclass(frozen=True)
 class Job:
     """A photograph and the files to write for it."""
 
@@ -28,6 +50,21 @@ class Job:
     # Folders with a picture of each class in the photograph.
     mattes: Path | None = None
     cutouts: Path | None = None
+    # Of a photograph elsewhere; `photo` is then what its results are named after.
+    remote: Remote | None = None
+
+    @property
+    def name(self) -> str:
+        """Return the photograph's path or address."""
+        return str(self.photo if self.remote is None else self.remote)
+
+    def origin(self, settings: Mapping[str, Any]) -> Origin:
+        """Return what a result with these settings is made from."""
+        from ..utils.fingerprint import Origin
+
+        if self.remote is None:
+            return Origin({"photo": self.photo}, settings)
+        return Origin({}, {**settings, "photo": f"{self.remote} {self.remote.version}"})
 
     @property
     def outputs(self) -> list[Path]:
@@ -92,7 +129,7 @@ class Extras:
         """Return whether pictures are made with the matting library."""
         return self.cutouts or bool(self.bokeh) or self.refine
 
-    def job(self, photo: Path, label_map: Path) -> Job:
+    def job(self, photo: Path, label_map: Path, remote: Remote | None = None) -> Job:
         """Return the job of a photograph, whose files are named after its label map."""
 
         def beside(name: str, wanted: object, suffix: str = ".png") -> Path | None:
@@ -106,6 +143,7 @@ class Extras:
             bokeh=beside("bokeh", self.bokeh),
             mattes=beside("mattes", self.mattes, ""),
             cutouts=beside("cutouts", self.cutouts, ""),
+            remote=remote,
         )
 
     def origins(self, job: Job, prediction: Mapping[str, Any]) -> dict[Path, Origin]:
@@ -116,8 +154,6 @@ class Extras:
             job ([`Job`]): The photograph and its files.
             prediction (`Mapping[str, Any]`): Settings of the prediction, see [`prediction_settings`].
         """
-        from ..utils.fingerprint import Origin
-
         edited = {"refine_mattes": self.refine}
         own: dict[Path | None, dict[str, Any]] = {
             # Label maps in COCO format contain the photograph's name.
@@ -127,10 +163,12 @@ class Extras:
             job.cutouts: edited,
             job.bokeh: {**edited, "bokeh": sorted(self.bokeh), "bokeh_strength": self.strength},
         }
-        return {path: Origin({"photo": job.photo}, {**prediction, **own.get(path, {})}) for path in job.outputs}
+        return {path: job.origin({**prediction, **own.get(path, {})}) for path in job.outputs}
 
 
-def plan_jobs(photos: Iterable[tuple[Path, Path]], output: Path, extras: Extras) -> list[Job]:
+def plan_jobs(
+    photos: Iterable[tuple[Path, Path]], output: Path, extras: Extras, remotes: Mapping[Path, Remote] | None = None
+) -> list[Job]:
     """
     Return a job for each photograph.
 
@@ -138,12 +176,16 @@ def plan_jobs(photos: Iterable[tuple[Path, Path]], output: Path, extras: Extras)
         photos (`Iterable[tuple[Path, Path]]`): Photographs, and where their results belong in the output folder.
         output (`Path`): The folder for results.
         extras ([`Extras`]): Pictures to write beside the label maps.
+        remotes (`Mapping[Path, Remote]`, *optional*): Those of the photographs that are elsewhere.
 
     Raises:
         ValueError: If two photographs share an output file, or an output would replace a photograph.
     """
     suffix = extras.annotation_format.suffix
-    jobs = [extras.job(photo, (output / relative).with_suffix(suffix)) for photo, relative in photos]
+    elsewhere = remotes or {}
+    jobs = [
+        extras.job(photo, (output / relative).with_suffix(suffix), elsewhere.get(photo)) for photo, relative in photos
+    ]
     owners: dict[Path, Path] = {job.photo.resolve(): job.photo for job in jobs}
     for job in jobs:
         for path in job.outputs:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..utils.fingerprint import file_state
@@ -71,9 +72,13 @@ class Steps:
         num_semantic_labels = segmenter.predictor.num_semantic_labels or 0
         return cls(results, extras, prediction, segmenter.labels, num_semantic_labels, machinery)
 
-    def read(self, job: Job) -> Loaded:
+    def read(self, job: Job, file: Path | None = None) -> Loaded:
         """
         Read a job's photograph.
+
+        Args:
+            job ([`Job`]): The job.
+            file (`Path`, *optional*): A copy of its photograph, if that is elsewhere.
 
         Raises:
             OSError: If it cannot be opened.
@@ -86,7 +91,7 @@ class Steps:
         state_of = functools.cache(file_state)
         origins = self.extras.origins(job, self.prediction)
         made_from = {path: origin.describe(state_of) for path, origin in origins.items()}
-        return Loaded(job, open_image(job.photo), made_from)
+        return Loaded(job, open_image(file or job.photo), made_from)
 
     def write(self, loaded: Loaded, found: Segmentation) -> Outcome:
         """
@@ -112,7 +117,7 @@ class Steps:
 
         job, photo = loaded.job, loaded.photo
         return (
-            f"{job.photo} -> {job.label_map}: {photo.width} x {photo.height}, {self.machinery}, "
+            f"{job.name} -> {job.label_map}: {photo.width} x {photo.height}, {self.machinery}, "
             f"{found.seconds:.1f} s, peak memory {format_bytes(found.peak_bytes)}"
         )
 
