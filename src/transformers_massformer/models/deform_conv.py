@@ -38,6 +38,8 @@ ENGINE_VARIABLE = "MASSFORMER_DEFORM_CONV_ENGINE"
 # the allocator to reuse memory: larger blocks are mapped again every time, which takes longer than filling them.
 BAND_TAPS = 500_000
 SAMPLED_BYTES = 2**22
+# Sampled values of a training batch, 128 MiB in float32, up to which they are kept for the backward pass.
+KEPT_VALUES = 2**25
 
 
 def rows_read(offsets: torch.Tensor, first_row: int, height: int) -> tuple[int, int]:
@@ -173,8 +175,8 @@ def banded_deform_conv2d(
 ) -> torch.Tensor:
     """
     Compute a deformable convolution in bands of rows, sampled one at a time: four neighbors per tap, found once for
-    all channels, are gathered from a channels-last map and multiplied by the kernel. In training, bands are recomputed
-    instead of kept.
+    all channels, are gathered from a channels-last map and multiplied by the kernel. In training, the bands of large
+    batches are recomputed instead of kept.
 
     See [`ModulatedDeformConv2d`] for the arguments. bfloat16 is sampled and multiplied as such where no gradients are
     asked for, and the positions are always computed in float32 or better.
@@ -192,6 +194,7 @@ def banded_deform_conv2d(
         kernel = kernel.T.contiguous().T
     bias = None if bias is None else bias.to(dtype)
     rows_per_band = max(1, BAND_TAPS // max(1, width * side * side))
+    recompute = torch.is_grad_enabled() and modulation.numel() * in_channels > KEPT_VALUES
     bands = []
     for image, image_offsets, image_modulation in zip(hidden_states, offsets, modulation, strict=True):
         positions = F.pad(image.permute(1, 2, 0).to(dtype), (0, 0, 1, 2, 1, 2)).flatten(0, 1).contiguous()
@@ -200,7 +203,7 @@ def banded_deform_conv2d(
             band_offsets = image_offsets[:, some_rows].to(position_dtype)
             band_modulation = image_modulation[:, some_rows].to(position_dtype)
             band = (positions, band_offsets, band_modulation, kernel, bias, first_row + first, height)
-            if torch.is_grad_enabled():
+            if recompute:
                 bands.append(checkpoint(convolve_band, *band, use_reentrant=False, preserve_rng_state=False))
             else:
                 bands.append(convolve_band(*band))
