@@ -102,7 +102,7 @@ def costs_table(costs: dict[tuple[str, str], Cost], count: int) -> str:
 
 def main(
     size: Annotated[str, typer.Option(help="WIDTHxHEIGHT in pixels.")] = "2048x2048",
-    model: Annotated[str, typer.Option(help="Variant, such as massformer-r50, or a folder of hub/.")] = "massformer-r50",
+    model: Annotated[str, typer.Option(help="A variant (massformer-r50) or a folder of hub/.")] = "massformer-r50",
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "bfloat16",
     count: Annotated[int, typer.Option(help="Costs to list.", min=1)] = 12,
 ):

@@ -7,8 +7,9 @@ import torch.nn.functional as F
 import typer
 from benchmark_worker import Contestant
 from support.tiny import tiny_model
-from transformers_massformer import MaSSFormerImageProcessor
 from typer.testing import CliRunner
+
+from transformers_massformer import MaSSFormerImageProcessor
 
 
 def test_costs_of_a_convolution_are_those_of_its_shapes():
