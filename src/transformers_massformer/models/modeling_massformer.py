@@ -48,9 +48,9 @@ from .semantic_readout import semantic_scores
 # Values in the widest map of a band of rows: few enough for the allocator to reuse the same memory, enough to keep the
 # kernels busy.
 BAND_VALUES = 2**22
-# Bands in a stripe. A map in stripes is freed piece by piece, and stripes are large enough for the allocator to return
-# them to the system.
-STRIPE_BANDS = 4
+# Bytes in a stripe of bands. A map in stripes is freed piece by piece, and the C library returns blocks of more than
+# 32 MiB to the system at once.
+STRIPE_BYTES = 2**25
 # Rows beyond a band that a deformable convolution is given; it reads more where its offsets reach further.
 READ_AHEAD = 16
 # Added to scores before their logarithms, so that no pass can rule out a class by itself.
@@ -1348,7 +1348,8 @@ class MaSSFormerModel(MaSSFormerPreTrainedModel):
         memories, body, low_level = pixel_decoder.semantic_branch(feature_maps)
         complete, edge_logits = pixel_decoder.structure_bands(pixel_values, body, low_level, bands)
         del low_level
-        stripes = [bands[index : index + STRIPE_BANDS] for index in range(0, len(bands), STRIPE_BANDS)]
+        stripe_bands = STRIPE_BYTES // complete[:, :, slice(*bands[0])].nbytes + 1
+        stripes = [bands[index : index + stripe_bands] for index in range(0, len(bands), stripe_bands)]
         refined = [pixel_decoder.edge_guided_fusion.refine_bands(complete, body, stripe) for stripe in stripes]
         kept = list(refined)
         # CODEPATH: only a fusion that adds the details reads them again.
