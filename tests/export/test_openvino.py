@@ -22,10 +22,10 @@ openvino = pytest.importorskip("openvino")
 
 @pytest.fixture(scope="module")
 def model_folder(tmp_path_factory):
-    """A model that sees large photographs twice, with offsets that reach across bands."""
+    """A model with offsets that reach across bands."""
     folder = tmp_path_factory.mktemp("model")
     torch.manual_seed(0)
-    model = tiny_model(context_size=96, detail_residual=True)
+    model = tiny_model(detail_residual=True)
     for name, parameter in model.named_parameters():
         if "offset" in name:
             torch.nn.init.normal_(parameter, std=0.5)
@@ -119,6 +119,15 @@ def test_files_of_other_programs(tmp_path):
         ExportedPredictor(path)
     with pytest.raises(ValueError, match=r"model.pt is no exported model; their names end in .onnx or .xml"):
         ExportedPredictor(tmp_path / "model.pt")
+
+
+def test_a_model_that_reduces_photographs_is_refused(tmp_path):
+    tiny_model(context_size=96).save_pretrained(tmp_path / "model")
+    MaSSFormerImageProcessor().save_pretrained(tmp_path / "model")
+    photo(70, 45).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="cannot reduce photographs as the second pass"):
+        export_model(tmp_path / "model", tmp_path / "m.xml", ExportOptions(), [tmp_path / "a.png"])
+    assert not list(tmp_path.glob("m.*"))
 
 
 def test_a_precision_that_the_device_lacks(exported, monkeypatch):
