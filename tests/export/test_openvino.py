@@ -11,6 +11,7 @@ from support.tiny_data import smooth_photo as photo
 
 from transformers_massformer import MaSSFormerImageProcessor
 from transformers_massformer.export import ExportedPredictor, ExportOptions, export_model, job
+from transformers_massformer.export.antialias import without_antialiasing
 from transformers_massformer.inference.identity import model_identity
 from transformers_massformer.inference.predictor import PredictionOptions
 from transformers_massformer.inference.segmenter import Segmenter
@@ -22,10 +23,10 @@ openvino = pytest.importorskip("openvino")
 
 @pytest.fixture(scope="module")
 def model_folder(tmp_path_factory):
-    """A model with offsets that reach across bands."""
+    """A model that sees large photographs twice, with offsets that reach across bands."""
     folder = tmp_path_factory.mktemp("model")
     torch.manual_seed(0)
-    model = tiny_model(detail_residual=True)
+    model = tiny_model(context_size=96, detail_residual=True)
     for name, parameter in model.named_parameters():
         if "offset" in name:
             torch.nn.init.normal_(parameter, std=0.5)
@@ -121,13 +122,21 @@ def test_files_of_other_programs(tmp_path):
         ExportedPredictor(tmp_path / "model.pt")
 
 
-def test_a_model_that_reduces_photographs_is_refused(tmp_path):
-    tiny_model(context_size=96).save_pretrained(tmp_path / "model")
-    MaSSFormerImageProcessor().save_pretrained(tmp_path / "model")
-    photo(70, 45).save(tmp_path / "a.png")
-    with pytest.raises(ValueError, match="cannot reduce photographs as the second pass"):
-        export_model(tmp_path / "model", tmp_path / "m.xml", ExportOptions(), [tmp_path / "a.png"])
-    assert not list(tmp_path.glob("m.*"))
+@pytest.mark.parametrize(("size", "reduced"), [((60, 90), (16, 24)), ((64, 33), (32, 33)), ((40, 30), (64, 64))])
+def test_reductions_are_antialiased_as_in_torch(size, reduced):
+    onnx = pytest.importorskip("onnx")
+    helper, types = onnx.helper, onnx.TensorProto
+    node = helper.make_node("Resize", ["x", "", "", "sizes"], ["y"], mode="linear", antialias=1)
+    sizes = onnx.numpy_helper.from_array(np.array([1, 3, *reduced]), "sizes")
+    values = [helper.make_tensor_value_info(name, types.FLOAT, [1, 3, None, None]) for name in "xy"]
+    graph = helper.make_graph([node], "resize", values[:1], values[1:], [sizes])
+    model = without_antialiasing(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10))
+    core, noise = openvino.Core(), torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    compiled = core.compile_model(
+        core.read_model(model.SerializeToString(), b""), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+    )
+    expected = torch.nn.functional.interpolate(noise, reduced, mode="bilinear", align_corners=False, antialias=True)
+    np.testing.assert_allclose(compiled(noise.numpy())[0], expected.numpy(), atol=1e-5)
 
 
 def test_a_precision_that_the_device_lacks(exported, monkeypatch):

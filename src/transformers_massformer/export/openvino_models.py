@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from ..inference.memory import OUT_OF_MEMORY
+from .antialias import without_antialiasing
 from .libraries import openvino_runtime
 from .photograph import IMAGE
 
@@ -43,21 +44,6 @@ def deform_conv(node: Any) -> Any:
     return operators.add(output, operators.unsqueeze(bias, axes)).outputs()
 
 
-def check_resizing(graph: Any):
-    """
-    Check that no map is reduced with antialiasing, which OpenVINO's reader of ONNX leaves out without an error.
-
-    Raises:
-        ValueError: If one is.
-    """
-    resizes = (node for node in graph.graph.node if node.op_type == "Resize")
-    if any(each.name == "antialias" and each.i for node in resizes for each in node.attribute):
-        raise ValueError(
-            "OpenVINO cannot reduce photographs as the second pass of this model does (`context_size`). Export it to "
-            "ONNX, or set `context_size` to null in config.json."
-        )
-
-
 def convert_to_openvino(graph: Any, path: Path):
     """
     Write a graph as OpenVINO's files, `path` (.xml) and the weights beside it (.bin).
@@ -68,14 +54,14 @@ def convert_to_openvino(graph: Any, path: Path):
 
     Raises:
         MissingExtraError: If OpenVINO is not installed.
-        ValueError: If OpenVINO cannot read the graph, or would compute something else.
+        ValueError: If OpenVINO cannot read the graph.
     """
-    check_resizing(graph)
     openvino = openvino_runtime()
     core = openvino.Core()
     core.add_extension(openvino.frontend.onnx.ConversionExtension("DeformConv", deform_conv))
     try:
-        model = core.read_model(graph.SerializeToString(), b"")
+        # OpenVINO's reader of ONNX leaves out antialiasing without an error.
+        model = core.read_model(without_antialiasing(graph).SerializeToString(), b"")
     except RuntimeError as error:
         raise ValueError(f"OpenVINO cannot read the graph: {error}") from error
     for each in graph.metadata_props:
