@@ -13,7 +13,7 @@ from torch import nn
 from transformers import SegformerImageProcessor
 
 from transformers_massformer import MaSSFormerImageProcessor
-from transformers_massformer.export import ExportOptions, ExportedPredictor, check, export_model, job, onnx_sessions
+from transformers_massformer.export import ExportedPredictor, ExportOptions, check, export_model, job, onnx_sessions
 from transformers_massformer.export.network import FixedPaddingConv2d, fix_padding
 from transformers_massformer.export.photograph import GraphWriter, write_preparation, write_read_out
 from transformers_massformer.inference.predictor import ModelPredictor, PredictionOptions
