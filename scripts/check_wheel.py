@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = """
 import importlib.util
 import PIL.Image
-extras = ["aggdraw", "gradio", "matplotlib", "onnx", "onnxruntime", "openvino", "pycocotools", "pymatting"]
+extras = ["aggdraw", "gradio", "matplotlib", "onnx", "onnxruntime", "openvino", "pycocotools", "pymatting", "ray"]
 found = [name for name in extras if importlib.util.find_spec(name)]
 if found:
     raise SystemExit(f"A plain install brings {found}.")
@@ -41,6 +41,7 @@ REFUSED = [
     (["export", "--model", "massformer-photo", "--output", "model.onnx"], "[onnx]"),
     ([*SEGMENT, "--overwrite", "--format", "coco-rle"], "[coco]"),
     ([*SEGMENT, "--overwrite", "--mattes", "--cutouts"], "[editing]"),
+    ([*SEGMENT, "--overwrite", "--ray", "local"], "[ray]"),
 ]
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import struct
+import threading
 import zlib
 from collections.abc import Generator
 
@@ -40,6 +41,7 @@ DAMAGE = (
     zlib.error,
 )
 INTACT_COPY = "Replace it with an intact copy."
+TRUNCATED_FILES = threading.Lock()
 
 
 def open_image(path: str | os.PathLike) -> PIL.Image.Image:
@@ -61,6 +63,13 @@ def open_image(path: str | os.PathLike) -> PIL.Image.Image:
             decode (`2 * PIL.Image.MAX_IMAGE_PIXELS`); see [`accept_photos`].
     """
     return read_photo(path, os.fspath(path))[0]
+
+
+def count_pixels(path: str | os.PathLike) -> int:
+    """Return the number of pixels that a photograph's header states; 0 if it cannot be read."""
+    with contextlib.suppress(OSError, ValueError), opened(path, os.fspath(path)) as image:
+        return image.width * image.height
+    return 0
 
 
 def accept_photos(max_megapixels: float | None = None, allow_truncated: bool = False):
@@ -122,17 +131,20 @@ def read_photo(source: ImageSource, name: str) -> tuple[PIL.Image.Image, int]:
 
 def load_pixels(path: str | os.PathLike, image: PIL.Image.Image, name: str) -> PIL.Image.Image:
     """Decode the pixels of an opened file; if allowed, those that there are of a truncated one."""
-    try:
+    if not os.environ.get(ALLOW_TRUNCATED):
         image.load()
-    except DAMAGE as error:
-        if not os.environ.get(ALLOW_TRUNCATED):
-            raise
-        from transformers.utils import logging
-
-        with open(path, "rb") as file, accepting_truncated_files():
-            image = open_lazily(file)
+        return image
+    # Pillow's switch is one for all threads: the next file has to wait until it is back.
+    with TRUNCATED_FILES:
+        try:
             image.load()
-        logging.get_logger(__name__).warning_once(f"{name} is cut off; its missing part is blank ({error}).")
+        except DAMAGE as error:
+            from transformers.utils import logging
+
+            with open(path, "rb") as file, accepting_truncated_files():
+                image = open_lazily(file)
+                image.load()
+            logging.get_logger(__name__).warning_once(f"{name} is cut off; its missing part is blank ({error}).")
     return image
 
 

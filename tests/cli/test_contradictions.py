@@ -19,6 +19,8 @@ VALUES = {
     "bokeh_strength": ["0.02"],
     "boundary_ratio": ["0.1"],
     "dtype": ["float32"],
+    "image_column": ["photo"],
+    "ray": ["local"],
     "review": ["list.csv"],
     "tile": ["64"],
 }
@@ -43,7 +45,9 @@ def written(command: str, names: list[str]) -> list[str]:
     parameters = {parameter.name: parameter for parameter in COMMANDS[command].params}
     words = []
     for name in names:
-        words += [parameters[name].opts[0], *([] if parameters[name].is_flag else VALUES.get(name, ["1"]))]
+        option, _, value = name.partition("=")
+        given = [value] if value else VALUES.get(option, ["1"])
+        words += [parameters[option].opts[0], *([] if parameters[option].is_flag else given)]
     return words
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import PIL.Image
@@ -41,10 +42,10 @@ def segment(tmp_path, monkeypatch):
     (tmp_path / "photos" / "sub").mkdir(parents=True)
     for index, name in enumerate(("a.png", "sub/b.png")):
         PIL.Image.new("RGB", (20 + index, 16), (index, 0, 0)).save(tmp_path / "photos" / name)
-    # The package's attribute of this name is the command.
-    module = sys.modules["transformers_massformer.cli.segment"]
-    monkeypatch.setattr(module, "load_predictor", lambda *arguments: None)
-    monkeypatch.setattr(module, "check_extras", lambda extras, labels: None)
+    module = "transformers_massformer.cli.local"
+    predictor = SimpleNamespace(num_semantic_labels=None)
+    monkeypatch.setattr(f"{module}.load_predictor", lambda *arguments: predictor)
+    monkeypatch.setattr(f"{module}.check_extras", lambda extras, labels: None)
     monkeypatch.setattr("transformers_massformer.inference.segmenter.Segmenter", StandIn)
 
     def call(*options, model=model, output=tmp_path / "out", code=0):

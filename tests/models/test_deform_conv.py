@@ -61,8 +61,11 @@ def test_bands_equal_torchvision(
     inputs = random_inputs(batch_size, in_channels, out_channels, height, width, side, spread)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(deform_conv, "BAND_TAPS", band_taps)
-        patch.setattr(deform_conv, "SAMPLED_VALUES", sampled_values)
+        patch.setattr(deform_conv, "SAMPLED_BYTES", 8 * sampled_values)
         torch.testing.assert_close(banded_deform_conv2d(*inputs), reference(*inputs))
+        # Without gradients, the sampled values are multiplied in another way.
+        with torch.inference_mode():
+            torch.testing.assert_close(banded_deform_conv2d(*inputs), reference(*inputs))
 
 
 @pytest.mark.parametrize("side", [1, 3])
@@ -74,18 +77,35 @@ def test_all_engines_equal_the_definition(side):
 
 
 @pytest.mark.parametrize(
-    ("engine", "sampled_values"),
-    [(banded_deform_conv2d, 60), (banded_deform_conv2d, 10**6), (sampled_deform_conv2d, 10**6)],
+    ("engine", "sampled_values", "kept_values"),
+    [
+        (banded_deform_conv2d, 60, 0),
+        (banded_deform_conv2d, 60, 10**6),
+        (banded_deform_conv2d, 10**6, 0),
+        (banded_deform_conv2d, 10**6, 10**6),
+        (sampled_deform_conv2d, 10**6, 0),
+    ],
 )
-def test_gradients_equal_torchvision_s(monkeypatch, engine, sampled_values):
+def test_gradients_equal_torchvision_s(monkeypatch, engine, sampled_values, kept_values):
     monkeypatch.setattr(deform_conv, "BAND_TAPS", 4 * sampled_values)
-    monkeypatch.setattr(deform_conv, "SAMPLED_VALUES", sampled_values)
+    monkeypatch.setattr(deform_conv, "KEPT_VALUES", kept_values)
+    monkeypatch.setattr(deform_conv, "SAMPLED_BYTES", 8 * sampled_values)
     inputs = [x.requires_grad_() for x in random_inputs(2, 3, 4, 6, 7, 3)]
     upstream = torch.randn(2, 4, 6, 7, dtype=torch.float64)
     actual = torch.autograd.grad(engine(*inputs), inputs, upstream)
     expected = torch.autograd.grad(reference(*inputs), inputs, upstream)
     for name, a, b in zip(("input", "offsets", "modulation", "weight"), actual, expected, strict=True):
         torch.testing.assert_close(a, b, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize(("kept_values", "planned"), [(0, 2), (10**6, 1)])
+def test_the_bands_of_large_batches_are_recomputed(monkeypatch, kept_values, planned):
+    calls = []
+    plan = deform_conv.sampling_plan
+    monkeypatch.setattr(deform_conv, "sampling_plan", lambda *args: calls.append(args) or plan(*args))
+    monkeypatch.setattr(deform_conv, "KEPT_VALUES", kept_values)
+    banded_deform_conv2d(*(x.requires_grad_() for x in random_inputs(1, 3, 4, 6, 7, 3))).sum().backward()
+    assert len(calls) == planned
 
 
 def test_gradients_of_offsets_are_exact_where_the_backward_pass_runs_in_autocast():

@@ -139,7 +139,7 @@ def test_golden_parity_of_every_way_to_compute(golden, converted_r50, monkeypatc
 
 
 def test_sine_position_embedding_against_its_formula():
-    encoding = sine_position_embedding(3, 5, 16, torch.device("cpu"))
+    encoding = sine_position_embedding(3, 5, 16, torch.device("cpu"), torch.float32)
     assert encoding.dtype == torch.float32
     for channel in range(16):
         j = channel % 8
@@ -165,7 +165,7 @@ def test_window_padding_is_neither_read_nor_kept():
     with torch.no_grad():
         attended = module.attend(semantic, detail)
         # A window of the lower right corner, 1 x 3 positions of it inside the map, computed without padding.
-        positions = sine_position_embedding(4, 4, 16, semantic.device)[:, :1, :3].flatten(1).T
+        positions = sine_position_embedding(4, 4, 16, semantic.device, semantic.dtype)[:, :1, :3].flatten(1).T
         windows = [x[:, :, 4:, 4:].flatten(2).transpose(1, 2) for x in (semantic, detail)]
         expected = module.attention(*windows, positions)
     torch.testing.assert_close(attended[:, :, 4:, 4:].flatten(2).transpose(1, 2), expected)

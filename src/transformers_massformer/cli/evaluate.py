@@ -33,6 +33,7 @@ from .options import (
     parse_size,
     read_prediction_options,
 )
+from .processes import join_processes, own_device
 
 
 if TYPE_CHECKING:
@@ -221,7 +222,6 @@ def evaluate(
     Several processes share the images: accelerate launch (or torchrun) -m transformers_massformer.cli evaluate ...
     """
     import torch
-    from accelerate import PartialState
     from transformers.utils import logging
 
     from ..data.class_names import data_classes
@@ -233,7 +233,6 @@ def evaluate(
     from ..evaluation.report import results, write_report
     from ..evaluation.run import Evaluator, describe
     from ..images import accept_photos
-    from ..inference.loading import default_device
     from ..inference.predictor import ModelPredictor
     from ..metrics import CountSettings
     from ..metrics.tables import score_rows
@@ -243,9 +242,8 @@ def evaluate(
         accept_photos(max_megapixels, allow_truncated)
         size = None if profile_size == "0" else parse_size(profile_size)
         options = read_prediction_options(tile, overlap, scales, flip, native_input, peer_postprocess, inference)
-        state = PartialState(cpu=(device or default_device()) == "cpu")
-        chosen = str(state.device) if state.num_processes > 1 else device
-        predictor = make_predictor(model, chosen, getattr(torch, dtype), options)
+        state = join_processes(device)
+        predictor = make_predictor(model, own_device(state, device), getattr(torch, dtype), options)
         if size is not None and was_given("profile_size") and not isinstance(predictor, ModelPredictor):
             raise ValueError(f"--profile-size measures models in PyTorch, which {model} is not; leave it out.")
         title = title or Path(model).name

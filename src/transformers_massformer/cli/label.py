@@ -11,6 +11,7 @@ import typer
 
 from .console import console, error_console, fail, fail_interrupted, progress_bar
 from .options import AllowTruncated, DataFolder, Device, DType, Labels, MaxMegapixels, Precision, choose_splits
+from .processes import join_processes, own_device
 
 
 if TYPE_CHECKING:
@@ -204,7 +205,6 @@ def label(
     torchrun) -m transformers_massformer.cli label ...
     """
     import torch
-    from accelerate import PartialState
     from transformers.utils import logging
 
     from ..images import accept_photos
@@ -245,8 +245,8 @@ def label(
             wanted = {"classes": prompts, "labels": job.labels, "known": known, "relabel": relabel}
             info = {**wanted, **models, "score": score, "options": kept, "dtype": dtype}
             device = device or default_device()
-            state = PartialState(cpu=device == "cpu")
-            chosen = str(state.device) if state.num_processes > 1 else device
+            state = join_processes(device)
+            chosen = own_device(state, device) or device
             labeler = Labeler(
                 ZeroShotDetector.load(detector, chosen, getattr(torch, dtype), score),
                 SamSegmenter.load(segmenter, chosen, getattr(torch, dtype)),

@@ -67,6 +67,13 @@ def distinct(names: list[str] | None) -> list[str] | None:
     return names
 
 
+def folder_name(name: str) -> str:
+    """Return the path or URI of a folder for results, which must not be a file."""
+    if Path(name).is_file():
+        raise typer.BadParameter(f"{name} is a file; name a folder.")
+    return name
+
+
 def model_option(text: str) -> OptionInfo:
     """Return a `--model` option, which also takes the name of the demo checkpoint."""
     return typer.Option(help=text, callback=find_model)

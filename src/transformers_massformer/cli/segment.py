@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import time
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ..data.formats import FORMAT_HELP, AnnotationFormat
-from .console import console, error_console, fail, fail_interrupted, open_jobs, progress_bar
+from ..data.formats import FORMAT_HELP, ResultFormat
+from ..segmenting.jobs import Extras
+from .cluster import Cluster, segment_on_cluster
+from .console import fail
+from .local import Request, segment_here
 from .options import (
     AllowTruncated,
     Device,
@@ -25,23 +26,22 @@ from .options import (
     Precision,
     Scales,
     Tile,
-    load_predictor,
+    folder_name,
     model_option,
     read_prediction_options,
 )
-from .segmenting import Extras, check_extras, job_standing, plan_jobs, record_class_names, segment_photo
 
 
 def segment(
     paths: Photographs,
     model: Annotated[str, model_option("Model folder, Hub name, massformer-photo, or an ONNX or OpenVINO file.")],
     output: Annotated[
-        Path, typer.Option(file_okay=False, help="Folder for the results; files are named after the photographs.")
+        str, typer.Option(callback=folder_name, help="Folder for the results; files are named after the photographs.")
     ],
-    annotation_format: Annotated[
-        AnnotationFormat,
-        typer.Option("--format", help=FORMAT_HELP),
-    ] = AnnotationFormat.png,
+    result_format: Annotated[
+        ResultFormat,
+        typer.Option("--format", help=f"{FORMAT_HELP} parquet: files of many photographs, with --ray."),
+    ] = ResultFormat.png,
     overlay: Annotated[bool, typer.Option("--overlay", help="Also write NAME_overlay.png, with a legend.")] = False,
     mattes: Annotated[bool, typer.Option("--mattes", help="Also write soft masks, NAME_mattes/CLASS.png.")] = False,
     cutouts: Annotated[
@@ -74,21 +74,46 @@ def segment(
     inference: Inference = "semantic",
     max_megapixels: MaxMegapixels = None,
     allow_truncated: AllowTruncated = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Threads that read and write photographs while the model computes; 0: one after the other. Default: "
+            "up to 4.",
+        ),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            help="Segment on a Ray cluster: auto, HOST:6379, or local to start one here. Photographs may then also be "
+            "URIs such as s3://bucket/folder, and Parquet files."
+        ),
+    ] = None,
+    num_actors: Annotated[
+        int | None, typer.Option(min=1, help="Processes with a model each. Default: as many as the cluster holds.")
+    ] = None,
+    cpus_per_actor: Annotated[
+        int | None, typer.Option(min=1, help="CPUs and threads of each process. Default: up to 2.")
+    ] = None,
+    gpus_per_actor: Annotated[
+        float, typer.Option(min=0, help="GPUs of each process, such as 1, or 0.5 to share one. Default: none.")
+    ] = 0,
+    image_column: Annotated[
+        str | None,
+        typer.Option(help="Column of Parquet files with paths or images. Default: image, bytes, path or file_name."),
+    ] = None,
 ):
     """Write a label map of each photograph, upright and at its own size.
 
     Photographs that are finished are skipped; where the photograph, the model or an option has changed since, they are
     segmented again. Files that this command did not write, or that were changed since, are kept without --overwrite.
     The names of the model's classes are written to OUTPUT/classes.txt.
+
+    Several processes share the photographs: accelerate launch (or torchrun) -m transformers_massformer.cli segment ...
     """
-    import torch
     from transformers.utils import logging
 
     from ..images import accept_photos
-    from ..inference.identity import prediction_settings
-    from ..inference.segmenter import Segmenter
-    from ..utils.extras import require
-    from ..utils.resuming import Results
 
     logging.disable_progress_bar()
     try:
@@ -101,48 +126,17 @@ def segment(
             tuple(bokeh or ()),
             bokeh_strength,
             refine_mattes,
-            annotation_format,
+            result_format.of_label_maps,
         )
         options = read_prediction_options(tile, overlap, scales, flip, native_input, peer_postprocess, inference)
-        jobs = plan_jobs(paths, output, extras, annotation_format.suffix)
-        output.mkdir(parents=True, exist_ok=True)
-        prediction = prediction_settings(model, options, dtype)
-        results = Results(output)
-        standings = [job_standing(results, extras.origins(job, prediction)) for job in jobs]
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         fail(error)
-    remaining, kept = open_jobs(jobs, standings, overwrite)
-    if not remaining:
-        if kept:
-            raise typer.Exit(1)
+    request = Request(paths, model, output, extras, options, device, dtype, overwrite, workers)
+    if ray is None:
+        segment_here(request)
         return
-    if annotation_format is AnnotationFormat.coco_rle:
-        require("pycocotools.mask", "coco", "--format coco-rle")
-    try:
-        predictor = load_predictor(model, device, getattr(torch, dtype), options)
-        segmenter = Segmenter(predictor, semantic_priors=extras.priors, mattes=extras.need_mattes)
-        check_extras(extras, segmenter.labels)
-        record_class_names(output, segmenter.labels, results, remaining)
-    except (OSError, ValueError, RuntimeError, AssertionError) as error:
-        fail(error)
-    precision = str(segmenter.dtype).removeprefix("torch.")
-    count = "1 photograph" if len(remaining) == 1 else f"{len(remaining)} photographs"
-    console.print(f"Segmenting {count} on {segmenter.device} in {precision}", markup=False)
-
-    failed, start = 0, time.perf_counter()
-    with progress_bar() as progress:
-        try:
-            for job in progress.track(remaining, description="segmenting"):
-                try:
-                    line = segment_photo(segmenter, job, extras, results, prediction)
-                    console.print(line, markup=False)
-                except (OSError, ValueError, RuntimeError, MemoryError) as error:
-                    failed += 1
-                    error_console.print(f"failed: {job.photo}: {error}", style="red", markup=False)
-        except KeyboardInterrupt:
-            fail_interrupted()
-    done = len(remaining) - failed
-    also_kept = f", {kept} kept" if kept else ""
-    console.print(f"{done} segmented, {failed} failed{also_kept}, {time.perf_counter() - start:.1f} s")
-    if failed or kept:
-        raise typer.Exit(1)
+    is_parquet = result_format is ResultFormat.parquet
+    limits = max_megapixels, allow_truncated
+    segment_on_cluster(
+        request, Cluster(ray, num_actors, cpus_per_actor, gpus_per_actor, image_column, is_parquet, limits)
+    )

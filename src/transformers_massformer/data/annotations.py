@@ -16,7 +16,7 @@ from ..utils.files import written_whole
 from ..utils.json_files import write_json
 from .formats import AnnotationFormat
 from .label_headers import read_annotation
-from .label_images import write_label_image
+from .label_images import count_ids, write_label_image
 from .layout import IGNORE_INDEX
 
 
@@ -74,7 +74,7 @@ def coco_annotation(label_map: np.ndarray, labels: Sequence[str], file_name: str
             f"A label map holds at most {IGNORE_INDEX} classes, since {IGNORE_INDEX} marks pixels without a class; "
             f"{len(labels)} are named."
         )
-    found = np.flatnonzero(PIL.Image.fromarray(np.ascontiguousarray(label_map, np.uint8)).histogram()).tolist()
+    found = np.flatnonzero(count_ids(label_map)).tolist()
     unknown = [index for index in found if index >= len(labels) and index != IGNORE_INDEX]
     if unknown:
         raise ValueError(

@@ -19,3 +19,17 @@ class AnnotationFormat(StrEnum):
     def suffix(self) -> str:
         """Return the suffix of files in this format."""
         return ".json" if self == AnnotationFormat.coco_rle else ".png"
+
+
+class ResultFormat(StrEnum):
+    """File formats of the results of segmentation: those of label maps, and Parquet files of many photographs."""
+
+    png = AnnotationFormat.png
+    png_grey = AnnotationFormat.png_grey
+    coco_rle = AnnotationFormat.coco_rle
+    parquet = "parquet"
+
+    @property
+    def of_label_maps(self) -> AnnotationFormat:
+        """Return the format of a label map's file; for Parquet files, which need none, PNG."""
+        return AnnotationFormat.png if self is ResultFormat.parquet else AnnotationFormat(self.value)

@@ -14,6 +14,7 @@ import PIL.Image
 from ..images import ImageSource, opened
 from ..models.photo_headers import stored_orientation
 from ..utils.files import written_whole
+from ..utils.png import write_png
 from .label_headers import check_label_format, raw_mode
 
 
@@ -62,6 +63,20 @@ def class_palette(num_labels: int) -> np.ndarray:
     return palette
 
 
+def count_ids(label_map: np.ndarray) -> np.ndarray:
+    """
+    Count the pixels of each class id.
+
+    Args:
+        label_map (`np.ndarray` of shape `(height, width)`): Class ids in uint8.
+
+    Returns:
+        `np.ndarray` of shape `(256,)`: Pixels of each id.
+    """
+    # NumPy's `bincount` first makes 64-bit integers of the map, and `unique` sorts it.
+    return np.array(PIL.Image.fromarray(np.ascontiguousarray(label_map, np.uint8)).histogram())
+
+
 def label_map_image(label_map: np.ndarray, num_labels: int = 256) -> PIL.Image.Image:
     """
     Convert a label map to an image whose pixel values are the class indices and whose palette colours them. Saved as a
@@ -97,7 +112,7 @@ def write_label_image(label_map: np.ndarray, path: str | Path, palette: bool = T
     """
     image = label_map_image(label_map) if palette else PIL.Image.fromarray(np.ascontiguousarray(label_map, np.uint8))
     with written_whole(path) as partial:
-        image.save(partial, format="PNG")
+        write_png(image, partial)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from ..scenes import render_scene
 from ..scenes.photograph import encode_jpeg
 from ..utils.files import file_name
 from ..utils.names import file_names
+from ..utils.png import write_png
 from ..utils.text import format_bytes
 from .deadline import Deadline
 from .uploads import read_upload
@@ -220,7 +221,7 @@ class Studio:
         result.labels.write_bytes(gzip.compress(label_map.tobytes(), compresslevel=1))
         for found in classes:
             self.deadline.check()
-            PIL.Image.fromarray(mattes[found.index]).save(result.matte(found.name), compress_level=1)
+            write_png(PIL.Image.fromarray(mattes[found.index]), result.matte(found.name))
         return result
 
     def segment_scene(self) -> Result:
@@ -251,7 +252,7 @@ class Studio:
         """
 
         def make(photo: PIL.Image.Image, mattes: list[PIL.Image.Image]):
-            cut_out(photo, firm_matte(mattes[0])).save(path, compress_level=1)
+            write_png(cut_out(photo, firm_matte(mattes[0])), path)
 
         path = result.folder / f"{file_name(name)}_cutout_{result.stem}.png"
         return self.edit(result, "Cut-out", path, [name], make)

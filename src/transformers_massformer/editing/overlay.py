@@ -7,7 +7,7 @@ import PIL.Image
 import PIL.ImageDraw
 import PIL.ImageFont
 
-from ..data.label_images import class_palette, label_map_image
+from ..data.label_images import class_palette, count_ids, label_map_image
 
 
 # Width of the picture relative to the height of a legend's letters.
@@ -82,7 +82,7 @@ def with_legend(picture: PIL.Image.Image, label_map: np.ndarray, labels: Sequenc
     Returns:
         `PIL.Image.Image`: The picture with its legend in mode RGB, as wide as the picture.
     """
-    counts = np.bincount(label_map.ravel(), minlength=256)
+    counts = count_ids(label_map)
     present = [index for index in np.argsort(-counts[: len(labels)], kind="stable") if counts[index]]
     size = max(10, picture.width // LEGEND_SHARE)
     font = PIL.ImageFont.load_default(size)

@@ -34,10 +34,12 @@ logger = logging.get_logger(__name__)
 # Environment variable that sets the engine of all layers and takes precedence over their configuration. It lets
 # commands and remote code choose an engine without changing a model's files.
 ENGINE_VARIABLE = "MASSFORMER_DEFORM_CONV_ENGINE"
-# Taps of a band of rows whose sampling is planned at once, and values sampled at once. Few enough for caches and for
+# Taps of a band of rows whose sampling is planned at once, and bytes sampled at once. Few enough for caches and for
 # the allocator to reuse memory: larger blocks are mapped again every time, which takes longer than filling them.
 BAND_TAPS = 500_000
-SAMPLED_VALUES = 2_000_000
+SAMPLED_BYTES = 2**22
+# Sampled values of a training batch, 128 MiB in float32, up to which they are kept for the backward pass.
+KEPT_VALUES = 2**25
 
 
 def rows_read(offsets: torch.Tensor, first_row: int, height: int) -> tuple[int, int]:
@@ -130,6 +132,15 @@ class WeightedNeighbours(torch.autograd.Function):
         return to_positions, None, to_weights
 
 
+def multiply(sampled: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """Multiply (positions, taps * channels) by a (taps * channels, out_channels) kernel."""
+    if torch.is_grad_enabled():
+        return sampled @ kernel if bias is None else torch.addmm(bias, sampled, kernel)
+    # As a convolution of a channels-last map: oneDNN's kernels are fast on every CPU, MKL's matrix product on some.
+    maps, kernel = sampled[None, :, None].permute(0, 3, 1, 2), kernel.T[:, :, None, None]
+    return F.conv2d(maps, kernel, bias).permute(0, 2, 3, 1).flatten(0, 2)
+
+
 def convolve_band(
     positions: torch.Tensor,
     offsets: torch.Tensor,
@@ -143,15 +154,14 @@ def convolve_band(
     indices, weights = sampling_plan(offsets, modulation, first_row, height)
     weights = weights.to(positions.dtype)
     num_taps, taps_times_channels = modulation.shape[0], kernel.shape[0]
-    taps_at_once = max(1, SAMPLED_VALUES // taps_times_channels) * num_taps
+    taps_at_once = max(1, SAMPLED_BYTES // (positions.element_size() * taps_times_channels)) * num_taps
     if torch.is_grad_enabled():
         # Each gathering has a gradient of the whole map's size.
         taps_at_once = indices.shape[0]
     outputs = []
     for some_indices, some_weights in zip(indices.split(taps_at_once), weights.split(taps_at_once), strict=True):
         sampled = WeightedNeighbours.apply(positions, some_indices, some_weights)
-        sampled = sampled.view(-1, taps_times_channels)
-        outputs.append(sampled @ kernel if bias is None else torch.addmm(bias, sampled, kernel))
+        outputs.append(multiply(sampled.view(-1, taps_times_channels), kernel, bias))
     return torch.cat(outputs)
 
 
@@ -165,8 +175,8 @@ def banded_deform_conv2d(
 ) -> torch.Tensor:
     """
     Compute a deformable convolution in bands of rows, sampled one at a time: four neighbors per tap, found once for
-    all channels, are gathered from a channels-last map and multiplied by the kernel. In training, bands are recomputed
-    instead of kept.
+    all channels, are gathered from a channels-last map and multiplied by the kernel. In training, the bands of large
+    batches are recomputed instead of kept.
 
     See [`ModulatedDeformConv2d`] for the arguments. bfloat16 is sampled and multiplied as such where no gradients are
     asked for, and the positions are always computed in float32 or better.
@@ -179,8 +189,12 @@ def banded_deform_conv2d(
         dtype = torch.bfloat16
 
     kernel = weight.permute(2, 3, 1, 0).reshape(-1, out_channels).to(dtype)
+    if not torch.is_grad_enabled():
+        # In memory as convolutions read it, which is done once for all bands.
+        kernel = kernel.T.contiguous().T
     bias = None if bias is None else bias.to(dtype)
     rows_per_band = max(1, BAND_TAPS // max(1, width * side * side))
+    recompute = torch.is_grad_enabled() and modulation.numel() * in_channels > KEPT_VALUES
     bands = []
     for image, image_offsets, image_modulation in zip(hidden_states, offsets, modulation, strict=True):
         positions = F.pad(image.permute(1, 2, 0).to(dtype), (0, 0, 1, 2, 1, 2)).flatten(0, 1).contiguous()
@@ -189,7 +203,7 @@ def banded_deform_conv2d(
             band_offsets = image_offsets[:, some_rows].to(position_dtype)
             band_modulation = image_modulation[:, some_rows].to(position_dtype)
             band = (positions, band_offsets, band_modulation, kernel, bias, first_row + first, height)
-            if torch.is_grad_enabled():
+            if recompute:
                 bands.append(checkpoint(convolve_band, *band, use_reentrant=False, preserve_rng_state=False))
             else:
                 bands.append(convolve_band(*band))

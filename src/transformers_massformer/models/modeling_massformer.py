@@ -204,9 +204,12 @@ def num_memories(config: MaSSFormerConfig) -> int:
     return min(3, config.num_hidden_layers)
 
 
-def sine_position_embedding(height: int, width: int, hidden_size: int, device: torch.device) -> torch.Tensor:
+def sine_position_embedding(
+    height: int, width: int, hidden_size: int, device: torch.device, dtype: torch.dtype
+) -> torch.Tensor:
     """
-    Encode the rows and columns of a map, normalized to (0, 2 pi], as sines and cosines in float32 (release; DETR).
+    Encode the rows and columns of a map, normalized to (0, 2 pi], as sines and cosines, computed in float32 (release;
+    DETR).
 
     Returns:
         `torch.Tensor` of shape `(hidden_size, height, width)`: rows in the first half of the channels, columns in the
@@ -219,7 +222,7 @@ def sine_position_embedding(height: int, width: int, hidden_size: int, device: t
     for size in (height, width):
         position = torch.arange(1, size + 1, dtype=torch.float32, device=device)
         angle = (position / (size + 1e-6) * (2 * math.pi))[:, None] / frequency
-        encodings.append(torch.stack((angle[:, 0::2].sin(), angle[:, 1::2].cos()), dim=2).flatten(1))
+        encodings.append(torch.stack((angle[:, 0::2].sin(), angle[:, 1::2].cos()), dim=2).flatten(1).to(dtype))
     rows = encodings[0].T[:, :, None].expand(-1, -1, width)
     columns = encodings[1].T[:, None, :].expand(-1, height, -1)
     return torch.cat((rows, columns))
@@ -589,11 +592,13 @@ class MaSSFormerCrossSemanticTransmission(nn.Module):
         if is_tracing(detail) or height % self.window_size or width % self.window_size:
             inside = partition_windows(torch.ones_like(detail[:, :1]), self.window_size, rows, columns)
             attention_mask = ((1 - inside) * torch.finfo(inside.dtype).min).transpose(1, 2)[:, None]
-        position_embeddings = sine_position_embedding(self.window_size, self.window_size, num_channels, detail.device)
+        position_embeddings = sine_position_embedding(
+            self.window_size, self.window_size, num_channels, detail.device, detail.dtype
+        )
         windows = self.attention(
             partition_windows(semantic, self.window_size, rows, columns),
             partition_windows(detail, self.window_size, rows, columns),
-            position_embeddings.flatten(1).T.to(detail.dtype),
+            position_embeddings.flatten(1).T,
             attention_mask,
         )
         attended = merge_windows(windows, self.window_size, rows, columns)
@@ -1159,7 +1164,7 @@ class MaSSFormerTransformerDecoder(MaSSFormerPreTrainedModel):
         from features at the memory's size and never exist at a larger one. Piloted queries, the last ones, see their
         given masks with noise instead.
         """
-        outside = mask_logits(mask_embeddings, level_features).flatten(2)
+        outside = mask_logits_rows(mask_embeddings, level_features).flatten(2)
         outside = outside.sigmoid() < 0.5
         if piloted_masks is not None:
             piloted_outside = ~add_point_noise(piloted_masks).flatten(2)
@@ -1216,13 +1221,13 @@ class MaSSFormerTransformerDecoder(MaSSFormerPreTrainedModel):
         """
         batch_size, hidden_size = memories[0].shape[:2]
         level_keys, level_memories = [], []
-        device = memories[0].device
+        device, dtype = memories[0].device, memories[0].dtype
         for level_embedding in all_rows(self.level_embeddings, device):
-            memory = memories.pop(0)
-            positions = sine_position_embedding(*memory.shape[-2:], hidden_size, memory.device)
-            level_memories.append(memory.flatten(2).transpose(1, 2) + level_embedding)
-            level_keys.append(level_memories[-1] + positions.flatten(1).T.to(memory.dtype))
-        del memory, positions
+            height, width = memories[0].shape[-2:]
+            level_memories.append(memories.pop(0).flatten(2).transpose(1, 2) + level_embedding)
+            positions = sine_position_embedding(height, width, hidden_size, device, dtype)
+            level_keys.append(level_memories[-1] + positions.flatten(1).T)
+        del positions
 
         # Repeated, not expanded: the first hidden state must not share memory with the parameter.
         hidden_states = all_rows(self.query_features, device).repeat(batch_size, 1, 1)

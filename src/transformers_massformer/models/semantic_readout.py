@@ -19,7 +19,7 @@ import torch
 
 
 # Values in a band of intermediate results: few enough for caches and small machines, enough to keep the kernels busy.
-BAND_VALUES = 4_000_000
+BAND_VALUES = 2_000_000
 # Ways to read query models (MaskFormer, section 3.4), and the minimum class probability of a query for the second.
 INFERENCES, QUERY_THRESHOLD = ("semantic", "general"), 0.3
 

@@ -10,6 +10,7 @@ from PIL import Image
 from ..data.label_images import write_label_image
 from ..data.layout import LABELS, SPLIT_FOLDERS
 from ..utils.files import written_whole
+from ..utils.png import write_png
 from .photograph import encode_jpeg
 from .rendering import Scene, check_size, render_scene
 
@@ -134,7 +135,7 @@ class SceneFiles:
             partial.write_bytes(encode_jpeg(scene.image, JPEG_QUALITY))
         alphas = {**dict(zip(LABELS, scene.alpha, strict=True)), **scene.objects}
         for name, path in self.alphas.items():
-            write_png(path, alphas[name])
+            write_alpha(path, alphas[name])
         write_label_image(scene.label, self.label, palette=False)
 
 
@@ -147,7 +148,7 @@ def split_folder(split: str) -> str:
     raise ValueError(f"Unknown split {split}: choose from {', '.join(known)}.")
 
 
-def write_png(path: Path, values: np.ndarray):
+def write_alpha(path: Path, values: np.ndarray):
     """Write an array as a PNG, completely or not at all."""
     with written_whole(path) as partial:
-        Image.fromarray(values).save(partial, format="PNG", compress_level=4)
+        write_png(Image.fromarray(values), partial)

@@ -1,7 +1,7 @@
 """Tell what a result was made from, and whether files have changed since: by content, whatever their times say."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,10 +75,15 @@ class Origin:
     files: Mapping[str, Path]
     settings: Mapping[str, Any]
 
-    def describe(self) -> dict[str, dict[str, Any]]:
-        """Return a description in JSON values. Call it before the files are read for the result."""
+    def describe(self, state_of: Callable[[Path], str] = file_state) -> dict[str, dict[str, Any]]:
+        """
+        Return a description in JSON values. Call it before the files are read for the result.
+
+        Args:
+            state_of (`Callable`, *optional*): [`file_state`], or what remembers it for several results.
+        """
         return {
-            "files": {role: file_state(path) for role, path in self.files.items()},
+            "files": {role: state_of(path) for role, path in self.files.items()},
             "settings": dict(self.settings),
         }
 

@@ -1,0 +1,1 @@
+"""Segment photographs on many machines with Ray Data."""
