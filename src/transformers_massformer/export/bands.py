@@ -221,7 +221,7 @@ class BandedModel(MaSSFormerModel):
 
     def predict_in_bands(
         self, pixel_values: torch.Tensor, feature_maps: list[torch.Tensor], bands: Any, **kwargs: Any
-    ) -> tuple[Any, torch.Tensor, None]:
+    ) -> tuple[Any, torch.Tensor, Any]:
         """Compute the decoder's outputs and the mask logits; the edges are left out."""
         decoder, fusion = self.pixel_decoder, self.pixel_decoder.edge_guided_fusion
         memories, body, low_level = decoder.semantic_branch(feature_maps)
