@@ -65,7 +65,10 @@ def _(hidden_states, weight, offsets, modulation, bias, stride: int, padding: in
 
 def translations() -> dict[Any, Any]:
     """Return the translations of these operators to ONNX."""
-    from onnxscript import opset19 as op
+    from onnxscript import opset19
+
+    # Operators accept what the exporter passes for integers, which their annotations do not tell.
+    op: Any = opset19
 
     # The exporter reads the types of the arguments from these annotations.
     def rows_to_onnx(feature_map, first: int, length: int):
