@@ -300,7 +300,7 @@ def test_what_cannot_be_exported(peers, model_folder, tmp_path):
     [
         (["--output", "model.pt"], "must end in .onnx for --format onnx"),
         (["--output", "m.onnx", "--format", "openvino"], "must end in .xml for --format openvino"),
-        (["--output", "m.xml", "--format", "openvino", "--dtype", "fp16"], "chooses the precision"),
+        (["--output", "m.xml", "--format", "openvino", "--dtype", "fp16"], "are computed in float32"),
         (["--output", "there.onnx"], "exists. Choose another --output, or replace it with --overwrite"),
         (["--output", "m.onnx", "--dynamic", "--size", "64x64"], "--dynamic accepts photographs of any size"),
         (["--output", "m.onnx", "--size", "64"], "'64' is not a size"),

@@ -139,9 +139,11 @@ def test_reductions_are_antialiased_as_in_torch(size, reduced):
     np.testing.assert_allclose(compiled(noise.numpy())[0], expected.numpy(), atol=1e-5)
 
 
-def test_a_precision_that_the_device_lacks(exported, monkeypatch):
-    with pytest.raises(ValueError, match="does not compute in float64 here; choose --dtype float32"):
-        ExportedPredictor(exported[0], dtype=torch.float64)
+def test_positions_are_not_rounded(exported):
+    with pytest.raises(ValueError, match="is computed in float32, not in bfloat16"):
+        ExportedPredictor(exported[0], dtype=torch.bfloat16)
+    predictor = ExportedPredictor(exported[0], runtime_options={"INFERENCE_PRECISION_HINT": "bf16"})
+    assert predictor.runtime.options["INFERENCE_PRECISION_HINT"] == "f32"
 
 
 def test_a_missing_library_is_named(model_folder, exported, tmp_path, monkeypatch):
