@@ -13,7 +13,7 @@ from torch import nn
 from transformers import SegformerImageProcessor
 
 from transformers_massformer import MaSSFormerImageProcessor
-from transformers_massformer.export import ExportOptions, ExportedPredictor, check, export_model, job, onnx_sessions
+from transformers_massformer.export import ExportedPredictor, ExportOptions, check, export_model, job, onnx_sessions
 from transformers_massformer.export.network import FixedPaddingConv2d, fix_padding
 from transformers_massformer.export.photograph import GraphWriter, write_preparation, write_read_out
 from transformers_massformer.inference.predictor import ModelPredictor, PredictionOptions
@@ -116,7 +116,7 @@ def test_options_that_a_graph_does_not_read_are_refused(dynamic, tmp_path, optio
 
 def test_nothing_of_the_exporting_machine_is_in_the_file(dynamic):
     assert b".py" not in dynamic[0].read_bytes()
-    assert dynamic[0].stat().st_size < 2**20
+    assert dynamic[0].stat().st_size < 3 * 2**19
 
 
 def operators(path):
@@ -300,7 +300,7 @@ def test_what_cannot_be_exported(peers, model_folder, tmp_path):
     [
         (["--output", "model.pt"], "must end in .onnx for --format onnx"),
         (["--output", "m.onnx", "--format", "openvino"], "must end in .xml for --format openvino"),
-        (["--output", "m.xml", "--format", "openvino", "--dtype", "fp16"], "chooses the precision"),
+        (["--output", "m.xml", "--format", "openvino", "--dtype", "fp16"], "are computed in float32"),
         (["--output", "there.onnx"], "exists. Choose another --output, or replace it with --overwrite"),
         (["--output", "m.onnx", "--dynamic", "--size", "64x64"], "--dynamic accepts photographs of any size"),
         (["--output", "m.onnx", "--size", "64"], "'64' is not a size"),

@@ -11,6 +11,7 @@ from support.tiny_data import smooth_photo as photo
 
 from transformers_massformer import MaSSFormerImageProcessor
 from transformers_massformer.export import ExportedPredictor, ExportOptions, export_model, job
+from transformers_massformer.export.antialias import without_antialiasing
 from transformers_massformer.inference.identity import model_identity
 from transformers_massformer.inference.predictor import PredictionOptions
 from transformers_massformer.inference.segmenter import Segmenter
@@ -121,9 +122,28 @@ def test_files_of_other_programs(tmp_path):
         ExportedPredictor(tmp_path / "model.pt")
 
 
-def test_a_precision_that_the_device_lacks(exported, monkeypatch):
-    with pytest.raises(ValueError, match="does not compute in float64 here; choose --dtype float32"):
-        ExportedPredictor(exported[0], dtype=torch.float64)
+@pytest.mark.parametrize(("size", "reduced"), [((60, 90), (16, 24)), ((64, 33), (32, 33)), ((40, 30), (64, 64))])
+def test_reductions_are_antialiased_as_in_torch(size, reduced):
+    onnx = pytest.importorskip("onnx")
+    helper, types = onnx.helper, onnx.TensorProto
+    node = helper.make_node("Resize", ["x", "", "", "sizes"], ["y"], mode="linear", antialias=1)
+    sizes = onnx.numpy_helper.from_array(np.array([1, 3, *reduced]), "sizes")
+    values = [helper.make_tensor_value_info(name, types.FLOAT, [1, 3, None, None]) for name in "xy"]
+    graph = helper.make_graph([node], "resize", values[:1], values[1:], [sizes])
+    model = without_antialiasing(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10))
+    core, noise = openvino.Core(), torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    compiled = core.compile_model(
+        core.read_model(model.SerializeToString(), b""), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+    )
+    expected = torch.nn.functional.interpolate(noise, reduced, mode="bilinear", align_corners=False, antialias=True)
+    np.testing.assert_allclose(compiled(noise.numpy())[0], expected.numpy(), atol=1e-5)
+
+
+def test_positions_are_not_rounded(exported):
+    with pytest.raises(ValueError, match="is computed in float32, not in bfloat16"):
+        ExportedPredictor(exported[0], dtype=torch.bfloat16)
+    predictor = ExportedPredictor(exported[0], runtime_options={"INFERENCE_PRECISION_HINT": "bf16"})
+    assert predictor.runtime.options["INFERENCE_PRECISION_HINT"] == "f32"
 
 
 def test_a_missing_library_is_named(model_folder, exported, tmp_path, monkeypatch):

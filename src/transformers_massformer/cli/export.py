@@ -88,9 +88,7 @@ def export(
         if output.suffix.lower() != SUFFIXES[format]:
             raise ValueError(f"{output} must end in {SUFFIXES[format]} for --format {format}.")
         if format is Format.openvino and dtype is OnnxDType.fp16:
-            raise ValueError(
-                "OpenVINO chooses the precision when it runs a model (segment --dtype); leave out --dtype."
-            )
+            raise ValueError("OpenVINO models are computed in float32; leave out --dtype fp16.")
         for path in (*exported_files(output), output.with_suffix(".json")):
             if path.exists() and not overwrite:
                 raise ValueError(f"{path} exists. Choose another --output, or replace it with --overwrite.")

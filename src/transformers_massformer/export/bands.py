@@ -65,7 +65,10 @@ def _(hidden_states, weight, offsets, modulation, bias, stride: int, padding: in
 
 def translations() -> dict[Any, Any]:
     """Return the translations of these operators to ONNX."""
-    from onnxscript import opset19 as op
+    from onnxscript import opset19
+
+    # Operators accept what the exporter passes for integers, which their annotations do not tell.
+    op: Any = opset19
 
     # The exporter reads the types of the arguments from these annotations.
     def rows_to_onnx(feature_map, first: int, length: int):
@@ -221,7 +224,7 @@ class BandedModel(MaSSFormerModel):
 
     def predict_in_bands(
         self, pixel_values: torch.Tensor, feature_maps: list[torch.Tensor], bands: Any, **kwargs: Any
-    ) -> tuple[Any, torch.Tensor, None]:
+    ) -> tuple[Any, torch.Tensor, Any]:
         """Compute the decoder's outputs and the mask logits; the edges are left out."""
         decoder, fusion = self.pixel_decoder, self.pixel_decoder.edge_guided_fusion
         memories, body, low_level = decoder.semantic_branch(feature_maps)

@@ -197,7 +197,7 @@ def export_model(
         raise ValueError(f"{output} must end in .onnx, or .xml for OpenVINO.")
     is_openvino = output.suffix.lower() == ".xml"
     if is_openvino and options.half:
-        raise ValueError("OpenVINO chooses the precision when it runs a model; export it in float32.")
+        raise ValueError("OpenVINO models are computed in float32; leave out half precision.")
     onnx, runtime = onnx_exporter(), openvino_runtime() if is_openvino else onnx_runtime()
     photos = [(path.name, open_image(path)) for path in photo_paths]
     if options.size is not None:

@@ -8,14 +8,13 @@ import numpy as np
 import torch
 
 from ..inference.memory import OUT_OF_MEMORY
+from .antialias import without_antialiasing
 from .libraries import openvino_runtime
 from .photograph import IMAGE
 
 
-# OpenVINO's devices by PyTorch's name, and its name of each precision.
+# OpenVINO's devices by PyTorch's name.
 DEVICES = {"cpu": "CPU", "xpu": "GPU"}
-PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
-CAPABILITIES = {torch.float32: "FP32", torch.bfloat16: "BF16", torch.float16: "FP16"}
 # Where the description is kept in a model.
 DESCRIPTION = "massformer"
 
@@ -59,7 +58,8 @@ def convert_to_openvino(graph: Any, path: Path):
     core = openvino.Core()
     core.add_extension(openvino.frontend.onnx.ConversionExtension("DeformConv", deform_conv))
     try:
-        model = core.read_model(graph.SerializeToString(), b"")
+        # OpenVINO's reader of ONNX leaves out antialiasing without an error.
+        model = core.read_model(without_antialiasing(graph).SerializeToString(), b"")
     except RuntimeError as error:
         raise ValueError(f"OpenVINO cannot read the graph: {error}") from error
     for each in graph.metadata_props:
@@ -75,13 +75,13 @@ class OpenVinoModel:
     Args:
         path (`Path`): The .xml file, with the .bin file beside it.
         device (`torch.device`): Where to compute.
-        dtype (`torch.dtype`, *optional*): Precision of the computation. Defaults to float32.
+        dtype (`torch.dtype`, *optional*): Only float32 is possible.
         options (`dict[str, str]`, *optional*): Properties of the device, such as `{"INFERENCE_NUM_THREADS": "4"}`.
 
     Raises:
         FileNotFoundError: If one of the files does not exist.
         MissingExtraError: If OpenVINO is not installed.
-        ValueError: If it is not an exported model, or OpenVINO does not compute on this device or in this precision.
+        ValueError: If it is not an exported model, OpenVINO does not compute on this device, or in another precision.
     """
 
     name = "OpenVINO"
@@ -90,10 +90,12 @@ class OpenVinoModel:
     def __init__(
         self, path: Path, device: torch.device, dtype: torch.dtype | None = None, options: dict[str, str] | None = None
     ):
-        self.core, self.dtype = openvino_runtime().Core(), dtype or torch.float32
+        self.core, self.dtype = openvino_runtime().Core(), torch.float32
+        if dtype not in (None, self.dtype):
+            # A precision hint would also round the positions that deformable convolutions read.
+            raise ValueError(f"{path} is computed in float32, not in {str(dtype).removeprefix('torch.')}.")
         self.device = device_name(self.core, device)
-        check_precision(self.core, self.device, self.dtype)
-        self.options = {"INFERENCE_PRECISION_HINT": PRECISIONS[self.dtype], **(options or {})}
+        self.options = {**(options or {}), "INFERENCE_PRECISION_HINT": "f32"}
         self.model, self.description = read_model(self.core, path)
         self.outputs = [output.get_any_name() for output in self.model.outputs]
         shape = self.model.inputs[0].partial_shape
@@ -127,22 +129,6 @@ def device_name(core: Any, device: torch.device) -> str:
             f"OpenVINO does not compute on {device} here; it has {', '.join(available)}. Choose --device cpu."
         )
     return name
-
-
-def check_precision(core: Any, device: str, dtype: torch.dtype):
-    """
-    Check that a device computes in a precision.
-
-    Raises:
-        ValueError: If it does not.
-    """
-    capabilities = core.get_property(device, "OPTIMIZATION_CAPABILITIES")
-    if dtype != torch.float32 and CAPABILITIES.get(dtype) not in capabilities:
-        found = [str(each).removeprefix("torch.") for each, name in CAPABILITIES.items() if name in capabilities]
-        raise ValueError(
-            f"OpenVINO's device {device} does not compute in {str(dtype).removeprefix('torch.')} here; choose "
-            f"--dtype {' or '.join(found)}."
-        )
 
 
 def read_model(core: Any, path: Path) -> tuple[Any, dict[str, Any]]:

@@ -36,7 +36,7 @@ class ExportedPredictor(Predictor):
             `"cpu"`, or a certain GPU: `"cuda"` or `"cuda:1"` for ONNX Runtime, `"xpu"` for OpenVINO.
         options ([`PredictionOptions`], *optional*): Only `tile` and `overlap` may be set.
         dtype (`torch.dtype`, *optional*):
-            Precision of the computation in OpenVINO, by default float32. ONNX files have a fixed precision.
+            To check: ONNX files have a fixed precision, and OpenVINO computes in float32.
         runtime_options (`dict[str, str]`, *optional*):
             Options of ONNX Runtime's execution provider, such as `{"gpu_mem_limit": "8589934592"}` for CUDA, or
             properties of OpenVINO's device, such as `{"INFERENCE_NUM_THREADS": "4"}`.
