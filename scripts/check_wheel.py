@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = """
 import importlib.util
 import PIL.Image
-extras = ["aggdraw", "gradio", "matplotlib", "onnx", "onnxruntime", "openvino", "pycocotools", "pymatting", "ray"]
+extras = ["aggdraw", "gradio", "matplotlib", "onnx", "onnxruntime", "pycocotools", "pymatting", "ray"]
 found = [name for name in extras if importlib.util.find_spec(name)]
 if found:
     raise SystemExit(f"A plain install brings {found}.")

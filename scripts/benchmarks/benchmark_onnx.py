@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import onnx
 import PIL.Image
 import torch
 import typer
@@ -24,17 +25,12 @@ from transformers_massformer.cli.console import error_console as console
 from transformers_massformer.cli.options import parse_size
 from transformers_massformer.export import ExportOptions
 from transformers_massformer.export.check import measure
-from transformers_massformer.export.job import build_graphs, save_graph
+from transformers_massformer.export.job import build_graphs
 from transformers_massformer.scenes import render_scene
 
 
 DEMO, SCENE_SEED = "demo", 91
-GRAPHS = {
-    "fp32": ExportOptions(),
-    "plain": ExportOptions(plain_operators=True),
-    "fp16": ExportOptions(half=True),
-    "openvino": ExportOptions(),
-}
+GRAPHS = {"fp32": ExportOptions(), "plain": ExportOptions(plain_operators=True), "fp16": ExportOptions(half=True)}
 EAGER = """
 import json, sys
 import numpy as np, PIL.Image
@@ -93,10 +89,9 @@ def main(
         folder = Path(work)
         for name in split(models):
             model = model_folder(name, folder)
-            suffixes = {graph: ".xml" if graph == "openvino" else ".onnx" for graph in chosen}
-            exported = {graph: folder / f"{name}-{graph}{suffix}" for graph, suffix in suffixes.items()}
+            exported = {graph: folder / f"{name}-{graph}.onnx" for graph in chosen}
             for graph, path in exported.items():
-                save_graph(build_graphs(model, GRAPHS[graph])[1], path)
+                onnx.save(build_graphs(model, GRAPHS[graph])[1], path)
             for photo in photos * rounds:
                 found = [measurement(name, "PyTorch", photo, measure_eager(model, photo))]
                 found += [measurement(name, graph, photo, measure(path, photo)) for graph, path in exported.items()]

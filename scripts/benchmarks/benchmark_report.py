@@ -39,7 +39,6 @@ GRAPH_TITLES = {
     "fp32": "ONNX, float32",
     "plain": "ONNX, float32, plain operators",
     "fp16": "ONNX, float16",
-    "openvino": "OpenVINO, float32",
 }
 METRIC_TITLES = {
     "counts": "IoU, Boundary IoU and BF1 by `transformers_massformer.metrics`",

@@ -13,7 +13,7 @@ from torch import nn
 from transformers import SegformerImageProcessor
 
 from transformers_massformer import MaSSFormerImageProcessor
-from transformers_massformer.export import ExportedPredictor, ExportOptions, check, export_model, job, onnx_sessions
+from transformers_massformer.export import ExportOptions, OnnxPredictor, check, export_onnx, job, runtime
 from transformers_massformer.export.network import FixedPaddingConv2d, fix_padding
 from transformers_massformer.export.photograph import GraphWriter, write_preparation, write_read_out
 from transformers_massformer.inference.predictor import ModelPredictor, PredictionOptions
@@ -51,7 +51,7 @@ def static_queries(model_folder, tmp_path_factory):
     """A graph for one size with plain operators in half precision, which stops before the read-out."""
     path = tmp_path_factory.mktemp("static") / "queries.onnx"
     options = ExportOptions(opset=22, size=(70, 45), half=True, plain_operators=True, queries=True)
-    return path, export_model(model_folder, path, options)
+    return path, export_onnx(model_folder, path, options)
 
 
 class Runtime:
@@ -83,8 +83,8 @@ class Runtime:
 )
 def test_the_device_is_the_one_asked_for(dynamic, monkeypatch, device, options, provider):
     fake = Runtime()
-    monkeypatch.setattr(onnx_sessions, "onnx_runtime", lambda: fake)
-    predictor = ExportedPredictor(dynamic[0], device, runtime_options=options)
+    monkeypatch.setattr(runtime, "onnx_runtime", lambda: fake)
+    predictor = OnnxPredictor(dynamic[0], device, provider_options=options)
     assert fake.providers == [provider]
     assert str(predictor.device) == (device or "cpu")
 
@@ -99,9 +99,9 @@ def test_the_device_is_the_one_asked_for(dynamic, monkeypatch, device, options, 
     ],
 )
 def test_a_device_that_there_is_not_is_refused(dynamic, monkeypatch, device, starts, message):
-    monkeypatch.setattr(onnx_sessions, "onnx_runtime", lambda: Runtime(starts))
+    monkeypatch.setattr(runtime, "onnx_runtime", lambda: Runtime(starts))
     with pytest.raises(ValueError, match=message):
-        ExportedPredictor(dynamic[0], device)
+        OnnxPredictor(dynamic[0], device)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_options_that_a_graph_does_not_read_are_refused(dynamic, tmp_path, optio
 
 def test_nothing_of_the_exporting_machine_is_in_the_file(dynamic):
     assert b".py" not in dynamic[0].read_bytes()
-    assert dynamic[0].stat().st_size < 3 * 2**19
+    assert dynamic[0].stat().st_size < 2**20
 
 
 def operators(path):
@@ -143,7 +143,7 @@ def test_the_report_beside_the_file(dynamic):
 
 @pytest.mark.parametrize("size", [(70, 45), (1, 1), (33, 31), (200, 64), (224, 161)])
 def test_one_file_agrees_with_torch_at_any_size(model_folder, dynamic, size):
-    segmenter = Segmenter(ExportedPredictor(dynamic[0]))
+    segmenter = Segmenter(OnnxPredictor(dynamic[0]))
     picture = photo(*size)
     expected, found = Segmenter(model_folder, "cpu")(picture), segmenter(picture)
     assert found.label_map.dtype == np.uint8
@@ -170,7 +170,7 @@ def test_queries_are_those_of_the_model_to_half_precision(model_folder, static_q
     assert found["argmax_agreement"] > 0.97
     assert 1e-5 < found["mask_difference"] < 0.3
     picture = photo(70, 45)
-    segmenter, reference = Segmenter(ExportedPredictor(path), mattes=True), Segmenter(model_folder, "cpu", mattes=True)
+    segmenter, reference = Segmenter(OnnxPredictor(path), mattes=True), Segmenter(model_folder, "cpu", mattes=True)
     found, expected = segmenter(picture), reference(picture)
     assert np.mean(found.label_map == expected.label_map) > 0.97
     assert np.abs(found.mattes.astype(int) - expected.mattes).max() < 8
@@ -179,20 +179,20 @@ def test_queries_are_those_of_the_model_to_half_precision(model_folder, static_q
 
 def test_a_graph_for_one_size_refuses_others(static_queries):
     with pytest.raises(ValueError, match=r"takes photographs of 70 x 45 pixels, not of 71 x 45.*--dynamic"):
-        ExportedPredictor(static_queries[0])(photo(71, 45))
+        OnnxPredictor(static_queries[0])(photo(71, 45))
 
 
 @pytest.mark.parametrize("options", [{"tile": 64}, {"tile": 64, "overlap": 30}])
 def test_both_engines_take_the_same_tiles(model_folder, dynamic, options):
     picture, options = photo(150, 90), PredictionOptions(**options)
     expected = ModelPredictor.load(model_folder, "cpu", options=options)(picture)
-    found = ExportedPredictor(dynamic[0], options=options)(picture)
+    found = OnnxPredictor(dynamic[0], options=options)(picture)
     assert (found == expected).float().mean() >= 0.9999
 
 
 def test_the_graph_decides_how_photographs_are_read(dynamic):
     with pytest.raises(ValueError, match="leave out flip, scales"):
-        ExportedPredictor(dynamic[0], options=PredictionOptions(scales=(0.5, 1.0), flip=True))
+        OnnxPredictor(dynamic[0], options=PredictionOptions(scales=(0.5, 1.0), flip=True))
 
 
 def test_an_exported_model_is_evaluated_as_the_model(model_folder, dynamic, tmp_path):
@@ -246,7 +246,7 @@ def test_an_error_of_the_runtime_ends_an_evaluation_in_one_line(dynamic, tmp_pat
     def fail(*arguments):
         raise RuntimeError("ONNX Runtime cannot run the model")
 
-    monkeypatch.setattr(ExportedPredictor, "run", fail)
+    monkeypatch.setattr(OnnxPredictor, "run", fail)
     write_pair(tmp_path / "data", "val", "a", seed=0)
     arguments = ("--model", dynamic[0], "--data", tmp_path / "data", "--output", tmp_path / "out", "--device", "cpu")
     assert "error: ONNX Runtime cannot run the model" in run("evaluate", *arguments, code=1).output
@@ -254,17 +254,17 @@ def test_an_error_of_the_runtime_ends_an_evaluation_in_one_line(dynamic, tmp_pat
 
 def test_files_that_are_no_exported_models(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"There is no file .*nothing.onnx"):
-        ExportedPredictor(tmp_path / "nothing.onnx")
+        OnnxPredictor(tmp_path / "nothing.onnx")
     (tmp_path / "garbage.onnx").write_bytes(b"garbage")
     with pytest.raises(ValueError, match=r"garbage.onnx is not an ONNX model"):
-        ExportedPredictor(tmp_path / "garbage.onnx")
+        OnnxPredictor(tmp_path / "garbage.onnx")
     info = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
     other = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
     graph = onnx.helper.make_graph([onnx.helper.make_node("Abs", ["x"], ["y"])], "g", [info], [other])
     foreign = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
     onnx.save(foreign, tmp_path / "foreign.onnx")
     with pytest.raises(ValueError, match=r"foreign.onnx was not written by `massformer export`"):
-        ExportedPredictor(tmp_path / "foreign.onnx")
+        OnnxPredictor(tmp_path / "foreign.onnx")
 
 
 def test_a_graph_that_disagrees_is_not_written(model_folder, dynamic, static_queries, tmp_path, monkeypatch):
@@ -274,7 +274,7 @@ def test_a_graph_that_disagrees_is_not_written(model_folder, dynamic, static_que
     photo(70, 45).save(tmp_path / "photo.png")
     path, options = tmp_path / "model.onnx", ExportOptions(size=(70, 45))
     with pytest.raises(ValueError, match=r"agree on only 100.* of the pixels of photo.png \(70 x 45\)"):
-        export_model(model_folder, path, options, [tmp_path / "photo.png"])
+        export_onnx(model_folder, path, options, [tmp_path / "photo.png"])
     assert sorted(x.name for x in tmp_path.iterdir()) == ["photo.png"]
 
 
@@ -285,22 +285,20 @@ def test_what_cannot_be_exported(peers, model_folder, tmp_path):
         (ExportOptions(opset=17, plain_operators=True), r"Opset 17 cannot hold the model; choose one from 18"),
     ):
         with pytest.raises(ValueError, match=message):
-            export_model(model_folder, path, options)
+            export_onnx(model_folder, path, options)
     with pytest.raises(ValueError, match=r"Only MaSSFormer can be exported to ONNX, not models of type semask"):
-        export_model(peers("semask"), path)
+        export_onnx(peers("semask"), path)
     tiny_model().save_pretrained(tmp_path / "other")
     SegformerImageProcessor().save_pretrained(tmp_path / "other")
     with pytest.raises(ValueError, match="image processor of .* is not MaSSFormer's"):
-        export_model(tmp_path / "other", path)
+        export_onnx(tmp_path / "other", path)
     assert not path.exists()
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--output", "model.pt"], "must end in .onnx for --format onnx"),
-        (["--output", "m.onnx", "--format", "openvino"], "must end in .xml for --format openvino"),
-        (["--output", "m.xml", "--format", "openvino", "--dtype", "fp16"], "are computed in float32"),
+        (["--output", "model.pt"], "must end in .onnx"),
         (["--output", "there.onnx"], "exists. Choose another --output, or replace it with --overwrite"),
         (["--output", "m.onnx", "--dynamic", "--size", "64x64"], "--dynamic accepts photographs of any size"),
         (["--output", "m.onnx", "--size", "64"], "'64' is not a size"),
@@ -372,7 +370,7 @@ def test_the_read_out_is_the_processor_s(num_queries):
         ("class_queries_logits", types.FLOAT, 3),
         ("masks_queries_logits", types.FLOAT, 4),
     ]
-    session = model_of(write_read_out(5), inputs, [("label_map", types.UINT8, 2)])
+    session = model_of(write_read_out(num_queries, 5), inputs, [("label_map", types.UINT8, 2)])
     class_logits = rng.normal(size=(1, num_queries, 6)).astype(np.float32)
     masks = rng.normal(size=(1, num_queries, 32, 48), scale=3).astype(np.float32)
     for height, width in ((64, 96), (37, 66), (33, 65)):
@@ -401,8 +399,8 @@ def test_a_graph_for_any_size_sees_large_photographs_twice(tmp_path):
     torch.manual_seed(0)
     tiny_model(context_size=96).save_pretrained(tmp_path / "model")
     MaSSFormerImageProcessor().save_pretrained(tmp_path / "model")
-    export_model(tmp_path / "model", tmp_path / "model.onnx", ExportOptions())
-    exported, reference = ExportedPredictor(tmp_path / "model.onnx"), Segmenter(tmp_path / "model", "cpu")
+    export_onnx(tmp_path / "model", tmp_path / "model.onnx", ExportOptions())
+    exported, reference = OnnxPredictor(tmp_path / "model.onnx"), Segmenter(tmp_path / "model", "cpu")
     # The last ones are not larger than the context.
     for size in ((224, 161), (300, 40), (96, 96), (40, 70)):
         picture = photo(*size)
@@ -420,7 +418,7 @@ def test_other_backbones(tmp_path, backbone):
     tiny_model(backbone_config=TINY_SWIN if backbone == "swin" else TINY_TIMM).save_pretrained(tmp_path / "model")
     MaSSFormerImageProcessor().save_pretrained(tmp_path / "model")
     options = ExportOptions(size=(70, 45))
-    report = export_model(tmp_path / "model", tmp_path / "model.onnx", options)
+    report = export_onnx(tmp_path / "model", tmp_path / "model.onnx", options)
     assert report["agreement"][0]["argmax_agreement"] >= 0.9999
 
 

@@ -179,8 +179,7 @@ def lookup_of(
 
 def evaluate(
     model: Annotated[
-        str,
-        model_option("Model (folder, Hub name, massformer-photo, ONNX or OpenVINO file), or folder of label maps."),
+        str, model_option("Model (folder, Hub name, massformer-photo, ONNX file), or folder of label maps.")
     ],
     data: Annotated[Path | None, typer.Option(help="Folder of MaSS13K, or of data in its layout.")] = None,
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "validation",

@@ -1,4 +1,4 @@
-"""massformer export: write a model as an ONNX file or an OpenVINO model."""
+"""massformer export: write a model as an ONNX file."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -8,17 +8,6 @@ import typer
 
 from .console import console, fail, fail_interrupted
 from .options import model_option, parse_size
-
-
-class Format(StrEnum):
-    """Formats of exported models."""
-
-    onnx = "onnx"
-    openvino = "openvino"
-
-
-# Suffix of the exported file.
-SUFFIXES = {Format.onnx: ".onnx", Format.openvino: ".xml"}
 
 
 class OnnxDType(StrEnum):
@@ -46,13 +35,8 @@ def report_lines(report: dict[str, Any]) -> list[str]:
 def export(
     model: Annotated[str, model_option("Model folder, Hub name, or massformer-photo.")],
     output: Annotated[
-        Path,
-        typer.Option(
-            dir_okay=False,
-            help="File to write, .onnx, or .xml for OpenVINO with its weights in .bin; the report goes to .json.",
-        ),
+        Path, typer.Option(dir_okay=False, help="ONNX file to write; the report goes to the same name with .json.")
     ],
-    format: Annotated[Format, typer.Option(help="Format of the exported model.")] = Format.onnx,
     opset: Annotated[int, typer.Option(help="Version of ONNX's operators.")] = 20,
     dynamic: Annotated[bool, typer.Option("--dynamic", help="Accept photographs of any size.")] = False,
     size: Annotated[
@@ -71,25 +55,22 @@ def export(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
 ):
     """
-    Write a MaSSFormer as an ONNX file, or an OpenVINO model, that maps a photograph's bytes to its label map.
+    Write a MaSSFormer as an ONNX file that maps a photograph's bytes to its label map.
 
     The file is compared with PyTorch and measured. A float32 file that gives the same label at less than 99.99 % of
     the pixels is not kept.
     """
     from transformers.utils import logging
 
-    from ..export import ExportOptions, export_model
+    from ..export import ExportOptions, export_onnx
     from ..export.job import SIZE
-    from ..inference.identity import exported_files
     from ..inference.memory import out_of_memory
 
     logging.disable_progress_bar()
     try:
-        if output.suffix.lower() != SUFFIXES[format]:
-            raise ValueError(f"{output} must end in {SUFFIXES[format]} for --format {format}.")
-        if format is Format.openvino and dtype is OnnxDType.fp16:
-            raise ValueError("OpenVINO models are computed in float32; leave out --dtype fp16.")
-        for path in (*exported_files(output), output.with_suffix(".json")):
+        if output.suffix.lower() != ".onnx":
+            raise ValueError(f"{output} must end in .onnx.")
+        for path in (output, output.with_suffix(".json")):
             if path.exists() and not overwrite:
                 raise ValueError(f"{path} exists. Choose another --output, or replace it with --overwrite.")
         if dynamic and size is not None:
@@ -99,7 +80,7 @@ def export(
         with out_of_memory(
             "The comparison with PyTorch does not fit into memory. Choose a smaller --size or --photo."
         ):
-            report = export_model(model, output, options, photo or (), lambda step: console.print(f"{step} ..."))
+            report = export_onnx(model, output, options, photo or (), lambda step: console.print(f"{step} ..."))
     except (OSError, ValueError, RuntimeError, MemoryError) as error:
         fail(error)
     except KeyboardInterrupt:

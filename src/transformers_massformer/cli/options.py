@@ -215,26 +215,24 @@ def load_predictor(
     Load the model of a folder, or an exported one.
 
     Args:
-        model (`str`): A folder, Hub name, or exported file (.onnx, .xml).
+        model (`str`): A folder, Hub name, or ONNX file.
         device (`str` or `torch.device`, *optional*): By default the fastest one available.
         dtype (`torch.dtype`): Type of the weights.
         options ([`PredictionOptions`]): How photographs pass through it.
 
     Raises:
         FileNotFoundError: If the model or its weights are missing.
-        MissingExtraError: If the model needs a runtime that is not installed.
+        MissingExtraError: If the model needs ONNX Runtime, which is not installed.
         ValueError: If the options do not suit the model.
     """
     import torch
 
-    from ..export import ExportedPredictor, is_exported
+    from ..export import OnnxPredictor, is_onnx
     from ..inference.loading import default_device
     from ..inference.predictor import ModelPredictor
 
-    if not is_exported(model):
+    if not is_onnx(model):
         return ModelPredictor.load(model, device or default_device(), dtype, options)
-    is_onnx = Path(model).suffix.lower() == ".onnx"
-    if is_onnx and (dtype != torch.float32 or was_given("dtype")):
+    if dtype != torch.float32 or was_given("dtype"):
         raise ValueError(f"{model} has a fixed precision; leave out --dtype, or export the model again.")
-    where = None if device is None else str(device)
-    return ExportedPredictor(model, where, options, None if is_onnx else dtype)
+    return OnnxPredictor(model, None if device is None else str(device), options)

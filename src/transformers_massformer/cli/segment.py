@@ -34,7 +34,7 @@ from .options import (
 
 def segment(
     paths: Photographs,
-    model: Annotated[str, model_option("Model folder, Hub name, massformer-photo, or an ONNX or OpenVINO file.")],
+    model: Annotated[str, model_option("Model folder, Hub name, massformer-photo, or an ONNX file.")],
     output: Annotated[
         str, typer.Option(callback=folder_name, help="Folder for the results; files are named after the photographs.")
     ],

@@ -1,8 +1,8 @@
-"""Export MaSSFormer to ONNX and OpenVINO, and segment with exported models in their runtimes."""
+"""Export MaSSFormer to ONNX, and segment with exported models through ONNX Runtime."""
 
 from .check import Agreement
-from .job import ExportOptions, export_model
-from .runtime import ExportedPredictor, is_exported
+from .job import ExportOptions, export_onnx
+from .runtime import OnnxPredictor, is_onnx
 
 
-__all__ = ["Agreement", "ExportOptions", "ExportedPredictor", "export_model", "is_exported"]
+__all__ = ["Agreement", "ExportOptions", "OnnxPredictor", "export_onnx", "is_onnx"]

@@ -12,7 +12,7 @@ import PIL.Image
 import torch
 
 from ..inference.predictor import ModelPredictor
-from .runtime import ExportedPredictor
+from .runtime import OnnxPredictor
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ def agreement(
     name: str,
     photo: PIL.Image.Image,
     reference: ModelPredictor,
-    queries: ExportedPredictor,
-    label_maps: ExportedPredictor | None = None,
+    queries: OnnxPredictor,
+    label_maps: OnnxPredictor | None = None,
 ) -> Agreement:
     """
     Compare an exported model with its original on one photograph.
@@ -52,8 +52,8 @@ def agreement(
         name (`str`): Name of the photograph, for the report.
         photo (`PIL.Image.Image`): RGB, upright.
         reference ([`ModelPredictor`]): The original, in float32.
-        queries ([`ExportedPredictor`]): The graph that returns the logits of all queries.
-        label_maps ([`ExportedPredictor`], *optional*):
+        queries ([`OnnxPredictor`]): The graph that returns the logits of all queries.
+        label_maps ([`OnnxPredictor`], *optional*):
             The graph that returns label maps. By default label maps are read from the queries.
 
     Returns:
@@ -74,14 +74,9 @@ def agreement(
     return Agreement(name, photo.width, photo.height, *differences, same)
 
 
-def measure(model: Path, photo: PIL.Image.Image, precision: str = "f32") -> dict[str, float | int | str | None]:
+def measure(model: Path, photo: PIL.Image.Image) -> dict[str, float | int | str | None]:
     """
     Measure the seconds and peak memory of an exported model on the CPU, in a process of its own.
-
-    Args:
-        model (`Path`): The exported model.
-        photo (`PIL.Image.Image`): The photograph.
-        precision (`str`, *optional*, defaults to `"f32"`): OpenVINO's name of the precision that it computes in.
 
     Returns:
         `dict`: `width`, `height`, and either `seconds` and `peak_bytes`, or `error` if it failed.
@@ -90,7 +85,7 @@ def measure(model: Path, photo: PIL.Image.Image, precision: str = "f32") -> dict
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "photo.npy"
         np.save(path, np.asarray(photo.convert("RGB")))
-        command = [sys.executable, str(Path(__file__).with_name("measurement.py")), str(model), str(path), precision]
+        command = [sys.executable, str(Path(__file__).with_name("measurement.py")), str(model), str(path)]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
         last = result.stderr.strip().splitlines()[-1:] or ["killed, which is how most systems say out of memory"]

@@ -1,7 +1,6 @@
-"""Export a model's folder to an ONNX file or an OpenVINO model, with a report."""
+"""Export a model's folder to an ONNX file, with a report."""
 
 import json
-import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -13,7 +12,6 @@ import torch
 
 from .. import __version__
 from ..images import open_image
-from ..inference.identity import exported_files
 from ..inference.loading import class_names, load_model
 from ..inference.predictor import ModelPredictor
 from ..models.image_processing_massformer import MaSSFormerImageProcessor
@@ -21,11 +19,10 @@ from ..scenes import render_scene
 from ..utils.files import written_whole
 from ..utils.json_files import write_json
 from .check import Agreement, agreement, measure
-from .libraries import onnx_exporter, onnx_runtime, openvino_runtime
+from .libraries import onnx_exporter, onnx_runtime
 from .network import export_network
-from .openvino_models import convert_to_openvino
 from .photograph import CLASSES, LABEL_MAP, MASKS, photograph_graph
-from .runtime import ExportedPredictor, is_exported
+from .runtime import OnnxPredictor
 
 
 # A float32 graph that agrees less with the model is not written.
@@ -75,25 +72,13 @@ def padded(length: int, divisor: int) -> int:
     return (length + divisor - 1) // divisor * divisor
 
 
-def describe(labels: list[str], options: ExportOptions) -> dict[str, Any]:
-    """Return the description that is kept in an exported model."""
-    return {"labels": labels, "dtype": str(options.dtype).removeprefix("torch."), "version": __version__}
-
-
 def with_metadata(model: Any, labels: list[str], options: ExportOptions) -> Any:
     """Add a description to the model's metadata."""
     onnx = onnx_exporter()
-    onnx.helper.set_model_props(model, {"massformer": json.dumps(describe(labels, options))})
+    described = {"labels": labels, "dtype": str(options.dtype).removeprefix("torch."), "version": __version__}
+    onnx.helper.set_model_props(model, {"massformer": json.dumps(described)})
     model.producer_name, model.producer_version = "transformers-massformer", __version__
     return model
-
-
-def save_graph(graph: Any, path: Path):
-    """Write a graph as an ONNX file, or by its suffix .xml as an OpenVINO model."""
-    if path.suffix.lower() == ".xml":
-        convert_to_openvino(graph, path)
-    else:
-        onnx_exporter().save(graph, path)
 
 
 def build_graphs(model: str | Path, options: ExportOptions) -> tuple[Any, Any]:
@@ -145,8 +130,8 @@ def check_graphs(
         ValueError: If a float32 graph agrees with the model on less than 99.99 % of a photograph's pixels.
     """
     reference = ModelPredictor.load(model, "cpu")
-    of_queries = ExportedPredictor(queries)
-    label_maps = None if options.queries else ExportedPredictor(written)
+    of_queries = OnnxPredictor(queries)
+    label_maps = None if options.queries else OnnxPredictor(written)
     found = []
     for name, photo in photos:
         found.append(agreement(name, photo, reference, of_queries, label_maps))
@@ -159,7 +144,7 @@ def check_graphs(
     return found
 
 
-def export_model(
+def export_onnx(
     model: str | Path,
     output: Path,
     options: ExportOptions = ExportOptions(),
@@ -167,7 +152,7 @@ def export_model(
     on_step: Callable[[str], None] = lambda step: None,
 ) -> dict[str, Any]:
     """
-    Export a MaSSFormer to ONNX or OpenVINO. The graph maps `image`, an upright RGB photograph as uint8 of shape
+    Export a MaSSFormer to ONNX. The graph maps `image`, an upright RGB photograph as uint8 of shape
     `(height, width, 3)`, to `label_map`, uint8 of the same height and width; or with `options.queries` to
     `class_queries_logits`, of shape `(1, num_queries, num_labels + 1)`, and `masks_queries_logits`, of shape
     `(1, num_queries, rows, columns)` at half the padded photograph's size. A JSON report beside it records the
@@ -175,9 +160,7 @@ def export_model(
 
     Args:
         model (`str` or `Path`): A folder (or Hub name) with the model and its image processor.
-        output (`Path`):
-            The ONNX file (.onnx), or the OpenVINO model (.xml), whose weights go to the same name with .bin. The
-            report has the same name with .json.
+        output (`Path`): The ONNX file. The report has the same name with .json.
         options ([`ExportOptions`], *optional*): Options of the file.
         photo_paths (`Sequence[Path]`, *optional*):
             Photographs for the comparison, resized if the graph is for one size; the first one is also resized for the
@@ -189,16 +172,11 @@ def export_model(
 
     Raises:
         FileNotFoundError: If the model does not exist.
-        ImportError: If onnx, onnxscript or the runtime is not installed, or aggdraw, without photographs.
+        ImportError: If onnx, onnxscript or ONNX Runtime is not installed, or aggdraw, without photographs.
         ValueError: If the model cannot be exported with these options, or a float32 export disagrees with it; no file
             is written then.
     """
-    if not is_exported(output):
-        raise ValueError(f"{output} must end in .onnx, or .xml for OpenVINO.")
-    is_openvino = output.suffix.lower() == ".xml"
-    if is_openvino and options.half:
-        raise ValueError("OpenVINO models are computed in float32; leave out half precision.")
-    onnx, runtime = onnx_exporter(), openvino_runtime() if is_openvino else onnx_runtime()
+    onnx, runtime = onnx_exporter(), onnx_runtime()
     photos = [(path.name, open_image(path)) for path in photo_paths]
     if options.size is not None:
         photos = [(name, photo.resize(options.size)) for name, photo in photos]
@@ -207,31 +185,23 @@ def export_model(
     photos = photos or drawn_photos([options.size] if options.size else SCENE_SIZES)
     on_step("exporting")
     queries, label_maps = build_graphs(model, options)
-    with tempfile.TemporaryDirectory(prefix="massformer-export-") as folder:
-        of_queries, written = (Path(folder) / f"{name}{output.suffix.lower()}" for name in ("queries", "written"))
-        save_graph(queries, of_queries)
-        save_graph(queries if options.queries else label_maps, written)
+    with tempfile.TemporaryDirectory(prefix="massformer-export-") as folder, written_whole(output) as partial:
+        of_queries = Path(folder) / "queries.onnx"
+        onnx.save(queries, of_queries)
+        onnx.save(queries if options.queries else label_maps, partial)
         del queries, label_maps
         on_step("comparing with PyTorch")
-        found = check_graphs(model, of_queries, written, options, photos)
+        found = check_graphs(model, of_queries, partial, options, photos)
         on_step("measuring time and memory")
         del photos
         report = {
             "model": Path(model).name,
             "outputs": [CLASSES, MASKS] if options.queries else [LABEL_MAP],
             **asdict(options),
-            "bytes": sum(file.stat().st_size for file in exported_files(written)),
+            "bytes": partial.stat().st_size,
             "agreement": [asdict(each) for each in found],
-            "performance": measure(written, timed),
-            "versions": {
-                "torch": torch.__version__,
-                "onnx": onnx.__version__,
-                runtime.__name__: runtime.__version__,
-            },
+            "performance": measure(partial, timed),
+            "versions": {"torch": torch.__version__, "onnx": onnx.__version__, "onnxruntime": runtime.__version__},
         }
-        # The weights first: a model without its weights is an error, weights without a model are not.
-        for file in reversed(exported_files(written)):
-            with written_whole(output.with_suffix(file.suffix)) as partial:
-                shutil.copyfile(file, partial)
         write_json(report, output.with_suffix(".json"), indent=2)
     return report

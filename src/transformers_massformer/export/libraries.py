@@ -25,15 +25,3 @@ def onnx_runtime() -> ModuleType:
         MissingExtraError: If it is not installed.
     """
     return require("onnxruntime", "onnx", "An ONNX model")
-
-
-def openvino_runtime() -> ModuleType:
-    """
-    Import `openvino`, with its reader of ONNX.
-
-    Raises:
-        MissingExtraError: If it is not installed.
-    """
-    require("openvino.frontend.onnx", "openvino", "An OpenVINO model")
-    require("openvino.opset8", "openvino", "An OpenVINO model")
-    return require("openvino", "openvino", "An OpenVINO model")

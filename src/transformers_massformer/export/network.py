@@ -12,7 +12,6 @@ from transformers import PreTrainedModel
 
 from ..models.deform_conv import ModulatedDeformConv2d
 from ..models.modeling_massformer import MaSSFormerForSemanticSegmentation
-from .bands import translations, use_bands
 from .libraries import onnx_exporter
 
 
@@ -176,7 +175,6 @@ def export_network(model: PreTrainedModel, opset: int, size: tuple[int, int] | N
         )
     onnx_exporter()
     fix_padding(model)
-    use_bands(model)
     if plain_operators:
         use_plain_operators(model)
     # With gradients, activations could not work in place.
@@ -200,7 +198,7 @@ def export_network(model: PreTrainedModel, opset: int, size: tuple[int, int] | N
                 verbose=False,
                 opset_version=opset,
                 dynamic_shapes=dynamic_shapes,
-                custom_translation_table={**deform_conv_translation(), **translations()},
+                custom_translation_table=deform_conv_translation(),
                 input_names=["pixel_values"],
                 output_names=["class_queries_logits", "masks_queries_logits"],
             )

@@ -8,10 +8,8 @@ from ..models.image_processing_massformer import MaSSFormerImageProcessor
 from .libraries import onnx_exporter
 
 
-# Number of bands of rows that are read one after the other. It divides the height of every half-resolution map.
-BANDS = 16
-# End of a slice that takes all rows from its start.
-ALL_ROWS = 2**31 - 1
+# Number of queries read at once, whose masks exist at the photograph's size.
+CHUNK = 4
 IMAGE, CLASSES, MASKS, LABEL_MAP = "image", "class_queries_logits", "masks_queries_logits", "label_map"
 
 
@@ -79,13 +77,14 @@ def write_preparation(processor: MaSSFormerImageProcessor, dtype: int) -> GraphW
     return add
 
 
-def write_read_out(num_labels: int) -> GraphWriter:
+def write_read_out(num_queries: int, num_labels: int) -> GraphWriter:
     """
     Write the nodes after the network: from the logits of all queries, and the photograph for its size, to `label_map`,
-    uint8 of shape `(height, width)`. Masks are resized once, bilinearly, and the scores of each class summed over all
-    queries (MaskFormer, section 3.4), in bands of rows: masks and scores never exist at the photograph's size.
+    uint8 of shape `(height, width)`. Scores are summed over a few queries at a time (MaskFormer, section 3.4), whose
+    masks are resized once, bilinearly; the masks of all queries never exist at the photograph's size together.
 
     Args:
+        num_queries (`int`): Number of queries.
         num_labels (`int`): Number of classes without "no object".
     """
     add = GraphWriter("read_out")
@@ -96,25 +95,19 @@ def write_read_out(num_labels: int) -> GraphWriter:
     probabilities = add("Transpose", add("Squeeze", probabilities, add.constant([0])), perm=[1, 0])
 
     twice, one_row_each = add.constant([1, 1, 2, 2], np.float32), add.constant([0, -1])
-    rows = add("Div", add("Shape", MASKS, start=2, end=3), add.constant([BANDS]))
-    columns = add("Mul", add("Shape", MASKS, start=3, end=4), add.constant([2]))
-    band_shape = add("Concat", add("Mul", rows, add.constant([2])), columns, axis=0)
-    bands = []
-    for index in range(BANDS):
-        # Resizing reads one row above and below the band.
-        above, below = int(index > 0), int(index < BANDS - 1)
-        first = add("Sub", add("Mul", rows, add.constant([index])), add.constant([above]))
-        last = add("Add", add("Mul", rows, add.constant([index + 1])), add.constant([below]))
-        masks = add("Cast", add("Slice", MASKS, first, last, add.constant([2])), **to_float)
+    scores = ""
+    for first in range(0, num_queries, CHUNK):
+        queries = [add.constant([x]) for x in (first, min(first + CHUNK, num_queries), 1)]
+        masks = add("Cast", add("Slice", MASKS, *queries), **to_float)
         masks = add("Resize", masks, "", twice, mode="linear", coordinate_transformation_mode="half_pixel")
-        kept = add.constant([2 * above]), add.constant([-2 if below else ALL_ROWS]), add.constant([2])
-        masks = add("Sigmoid", add("Slice", masks, *kept))
-        masks = add("Reshape", add("Squeeze", masks, add.constant([0])), one_row_each)
-        labels = add("ArgMax", add("MatMul", probabilities, masks), axis=0, keepdims=0)
-        bands.append(add("Reshape", add("Cast", labels, to=add.onnx.TensorProto.UINT8), band_shape))
+        masks = add("Reshape", add("Squeeze", add("Sigmoid", masks), add.constant([0])), one_row_each)
+        some_scores = add("MatMul", add("Slice", probabilities, *queries), masks)
+        scores = add("Add", scores, some_scores) if scores else some_scores
 
+    labels = add("Cast", add("ArgMax", scores, axis=0, keepdims=0), to=add.onnx.TensorProto.UINT8)
+    padded_lengths = add("Mul", add("Shape", MASKS, start=2), add.constant([2, 2]))
     lengths = add("Shape", IMAGE, start=0, end=2)
-    labels = add("Concat", *bands, axis=0)
+    labels = add("Reshape", labels, padded_lengths)
     add("Slice", labels, add.constant([0, 0]), lengths, add.constant([0, 1]), output=LABEL_MAP)
     return add
 
@@ -144,8 +137,8 @@ def photograph_graph(
     parts = [write_preparation(processor, network.graph.input[0].type.tensor_type.elem_type), network.graph]
     outputs = list(network.graph.output)
     if not queries:
-        num_outputs = outputs[0].type.tensor_type.shape.dim[2].dim_value
-        parts.append(write_read_out(num_outputs - 1))
+        num_queries, num_outputs = (dim.dim_value for dim in outputs[0].type.tensor_type.shape.dim[1:])
+        parts.append(write_read_out(num_queries, num_outputs - 1))
         outputs = [helper.make_tensor_value_info(LABEL_MAP, types.UINT8, [height, width])]
     graph = helper.make_graph(
         [node for part in parts for node in part.node],

@@ -20,23 +20,10 @@ MODEL_SUFFIXES = (".bin", ".json", ".model", ".onnx", ".safetensors", ".txt")
 NOT_OF_THE_MODEL = ("eval_results.json", "trainer_state.json", "training.json", "training_args.bin")
 
 
-def exported_files(model: Path) -> list[Path]:
-    """Return the files of an exported model: OpenVINO's weights lie beside its .xml file."""
-    return [model, model.with_suffix(".bin")] if model.suffix.lower() == ".xml" else [model]
-
-
 def model_files(model: Path) -> list[Path]:
-    """
-    Return the files of a model's folder that may change its predictions, or those of an exported model.
-
-    Raises:
-        FileNotFoundError: If OpenVINO's weights are missing.
-    """
+    """Return the files of a model's folder that may change its predictions, or the file of an exported model."""
     if model.is_file():
-        missing = [file for file in exported_files(model) if not file.is_file()]
-        if missing:
-            raise FileNotFoundError(f"There is no file {missing[0]}, with the weights of {model}.")
-        return exported_files(model)
+        return [model]
     return sorted(
         path for path in model.glob("*") if path.suffix in MODEL_SUFFIXES and path.name not in NOT_OF_THE_MODEL
     )
