@@ -138,7 +138,6 @@ WITHOUT = {
     "export": ("onnx", ["export", "--model", "tiny", "--output", "out.onnx"]),
     "segment model.onnx": ("onnx", ["segment", "photo.png", "--model", "model.onnx", "--output", "7"]),
     "segment --ray": ("ray", ["segment", "photo.png", "--model", "tiny", "--output", "10", "--ray", "local"]),
-    "segment model.xml": (["segment", "photo.png", "--model", "model.xml", "--output", "10"]),
     "scenes": ("scenes", ["scenes", "--output", "8", "--count", "1", "--size", "64x48"]),
 }
 
