@@ -26,6 +26,7 @@ from transformers_massformer.metrics import count_images, score
 from transformers_massformer.metrics.tables import score_rows
 from transformers_massformer.scenes import render_scene
 from transformers_massformer.scenes.photograph import encode_jpeg
+from transformers_massformer.utils.png import write_png
 from transformers_massformer.utils.text import format_bytes
 
 
@@ -78,7 +79,7 @@ def write_results(
     folder.mkdir(exist_ok=True)
     mattes = compute_mattes(segmenter, outputs, label_map.shape)
     for label, matte in zip(MASS13K_LABELS, mattes, strict=True):
-        matte.save(folder / f"{label}.png", compress_level=1)
+        write_png(matte, folder / f"{label}.png")
     return label_map, mattes
 
 
@@ -94,7 +95,7 @@ def show_photo(segmenter: ImageSegmentationPipeline, path: Path, output: Path, s
     label_map, mattes = write_results(segmenter, photo, output, "photo_")
     subject = subject or largest_subject(label_map)
     cut = cut_out(photo, firm_matte(mattes[MASS13K_LABELS.index(subject)]))
-    cut.save(output / "photo_cutout.png", compress_level=1)
+    write_png(cut, output / "photo_cutout.png")
     console.print(f"cut out {subject}")
 
 

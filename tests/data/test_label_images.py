@@ -18,6 +18,7 @@ from transformers_massformer.data.annotations import write_label_map
 from transformers_massformer.data.formats import AnnotationFormat
 from transformers_massformer.data.label_images import (
     class_palette,
+    count_ids,
     label_map_image,
     read_label_image,
     write_label_image,
@@ -288,3 +289,17 @@ def test_a_column_of_images_has_the_same_values_or_is_refused(tmp_path, monkeypa
     else:
         with pytest.raises(ValueError, match="1 label maps are not PNG files of 8 bits per pixel"):
             load_mass13k(tmp_path / "data", "train")
+
+
+@pytest.mark.parametrize("ids", [[0, 256], [-1, 0]])
+@pytest.mark.parametrize("palette", [True, False])
+def test_ids_that_8_bits_cannot_hold_are_refused(tmp_path, ids, palette):
+    with pytest.raises(ValueError, match="ids from 0 to 255"):
+        write_label_image(np.array([ids]), tmp_path / "a.png", palette)
+    with pytest.raises(ValueError, match="ids from 0 to 255"):
+        count_ids(np.array([ids]))
+    assert not list(tmp_path.iterdir())
+
+
+def test_ids_of_any_integer_type_are_counted():
+    assert np.flatnonzero(count_ids(np.array([[3, 255, 3]], np.int64))).tolist() == [3, 255]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .console import console, error_console, fail, fail_interrupted, open_jobs, progress_bar
-from .local import Request, end, name_count
+from .local import Request, end, name_count, print_outcome
 from .options import DEMO_CHECKPOINT, DType, choose_photos, demo_checkpoint, find_model, load_predictor
 
 
@@ -116,12 +116,11 @@ def segment_on_cluster(request: Request, cluster: Cluster):
 
 def check_model(load: Any, extras: Extras, destination: Destination, jobs: Sequence[Job]):
     """Load the model on this machine once: what is wrong with it or the options is better known before the cluster."""
-    from ..inference.segmenter import Segmenter
     from ..segmenting.checks import check_extras
 
     try:
         predictor, _ = load()
-        segmenter = Segmenter(predictor, semantic_priors=extras.priors, mattes=extras.need_mattes)
+        segmenter = extras.segmenter(predictor)
         check_extras(extras, segmenter.labels)
         remark = destination.start(segmenter.labels, jobs)
     except (OSError, ValueError, RuntimeError, AssertionError) as error:
@@ -132,35 +131,41 @@ def check_model(load: Any, extras: Extras, destination: Destination, jobs: Seque
 
 def run(task: Task, destination: Destination, jobs: Sequence[Job], cluster: Cluster) -> list[tuple[str, str]]:
     """Segment the photographs of jobs and return the address and error of each that failed."""
-    from ..cluster.connection import connected, node_resources, plan_resources, shared_memory_remark
-    from ..cluster.pool import Broken, run_in_pool
+    from ..cluster.connection import shared_memory_remark
+    from ..cluster.pool import Broken
 
-    failures: list[tuple[str, str]] = []
+    remark = shared_memory_remark() if cluster.address == "local" else ""
+    if remark:
+        error_console.print(remark, markup=False)
     try:
         try:
-            remark = shared_memory_remark() if cluster.address == "local" else ""
-            if remark:
-                error_console.print(remark, markup=False)
-            with connected(cluster.address):
-                resources = plan_resources(
-                    node_resources(), cluster.num_actors, cluster.cpus_per_actor, cluster.gpus_per_actor
-                )
-                console.print(f"Segmenting {name_count(len(jobs))} with {resources.describe()}", markup=False)
-                with progress_bar() as progress:
-                    answers = run_in_pool(task.start, jobs, resources)
-                    for index, answer in progress.track(answers, total=len(jobs), description="segmenting"):
-                        error = answer.outcome.error if answer else DIED
-                        if error:
-                            failures.append((jobs[index].name, error))
-                            error_console.print(f"failed: {jobs[index].name}: {error}", style="red", markup=False)
-                        else:
-                            if destination.shards is not None:
-                                destination.shards.add(answer.row)
-                            console.print(answer.outcome.line, markup=False)
+            return collect(task, destination, jobs, cluster)
         finally:
             destination.finish()
     except KeyboardInterrupt:
         fail_interrupted()
     except (OSError, ValueError, Broken) as error:
         fail(error)
+
+
+def collect(task: Task, destination: Destination, jobs: Sequence[Job], cluster: Cluster) -> list[tuple[str, str]]:
+    """Connect to the cluster, print what becomes of each job, and return the failures."""
+    from ..cluster.connection import connected, node_resources, plan_resources
+    from ..cluster.pool import run_in_pool
+    from ..segmenting.steps import Outcome
+
+    failures: list[tuple[str, str]] = []
+    wanted = cluster.num_actors, cluster.cpus_per_actor, cluster.gpus_per_actor
+    with connected(cluster.address):
+        resources = plan_resources(node_resources(), *wanted)
+        console.print(f"Segmenting {name_count(len(jobs))} with {resources.describe()}", markup=False)
+        with progress_bar() as progress:
+            answers = run_in_pool(task.start, jobs, resources)
+            for index, answer in progress.track(answers, total=len(jobs), description="segmenting"):
+                outcome = answer.outcome if answer else Outcome(jobs[index], error=DIED)
+                if outcome.error:
+                    failures.append((outcome.job.name, outcome.error))
+                elif destination.shards is not None:
+                    destination.shards.add(answer.row)
+                print_outcome(outcome)
     return failures

@@ -84,13 +84,19 @@ def load(request: Request, state: PartialState) -> Segmenter:
     """Load the model and check that it can make the pictures asked for."""
     import torch
 
-    from ..inference.segmenter import Segmenter
-
-    device, extras = own_device(state, request.device), request.extras
+    device = own_device(state, request.device)
     predictor = load_predictor(request.model, device, getattr(torch, request.dtype), request.options)
-    segmenter = Segmenter(predictor, semantic_priors=extras.priors, mattes=extras.need_mattes)
-    check_extras(extras, segmenter.labels)
+    segmenter = request.extras.segmenter(predictor)
+    check_extras(request.extras, segmenter.labels)
     return segmenter
+
+
+def print_outcome(outcome: Outcome):
+    """Print the line of a job, or its error."""
+    if outcome.error:
+        error_console.print(f"failed: {outcome.job.name}: {outcome.error}", style="red", markup=False)
+    else:
+        console.print(outcome.line, markup=False)
 
 
 def segment_share(jobs: Sequence[Job], pipeline: Pipeline, state: PartialState) -> int:
@@ -102,11 +108,8 @@ def segment_share(jobs: Sequence[Job], pipeline: Pipeline, state: PartialState) 
 
         def report(outcome: Outcome):
             nonlocal failed
-            if outcome.error:
-                failed += 1
-                error_console.print(f"failed: {outcome.job.photo}: {outcome.error}", style="red", markup=False)
-            else:
-                console.print(outcome.line, markup=False)
+            failed += bool(outcome.error)
+            print_outcome(outcome)
             progress.update(task, advance=1)
 
         pipeline.run(share, report)

@@ -130,7 +130,7 @@ def add_rows(address: str, tables: list[str], image_column: str | None, found: P
         found.column = column
         names = enumerate(read_names(file, column))
         if column.kind == PATH:
-            add_listed(root, path, [(row, name) for row, name in names if name], found)
+            add_listed(root, path, [name for _, name in names if name], found)
             continue
         version, folder = version_of(storage.get_file_info(path)), PurePosixPath(path).stem
         for row, name in names:
@@ -139,12 +139,12 @@ def add_rows(address: str, tables: list[str], image_column: str | None, found: P
             found.add(Path(str(remote)) / inside.name, folder / inside, remote)
 
 
-def add_listed(root: str, table: str, rows: Iterable[tuple[int, str]], found: Photographs):
+def add_listed(root: str, table: str, names: Iterable[str], found: Photographs):
     """Add the photographs whose paths a Parquet file lists; relative ones start at its folder."""
     addresses, remotes = Addresses(), []
     folder = PurePosixPath(table).parent
     known = {photo for photo, _ in found.photos}
-    for _, name in rows:
+    for name in names:
         if is_remote(name):
             remotes.append((name, *addresses.split(name)))
         elif root:

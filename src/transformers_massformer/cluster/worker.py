@@ -67,7 +67,6 @@ class Task:
             ValueError: If this machine has another model or version of the package than the one that sent the task.
         """
         from ..images import accept_photos
-        from ..inference.segmenter import Segmenter
         from ..utils.resuming import Results
 
         accept_photos(self.max_megapixels, self.allow_truncated)
@@ -83,7 +82,7 @@ class Task:
                 f"There is no folder {self.output}. Choose an --output that all machines share, or --format parquet, "
                 "which only the machine that started the job writes."
             )
-        segmenter = Segmenter(predictor, semantic_priors=self.extras.priors, mattes=self.extras.need_mattes)
+        segmenter = self.extras.segmenter(predictor)
         steps = Steps.around(segmenter, Results(self.output or Path()), self.extras, self.prediction)
         return PhotoWorker(self, segmenter, steps)
 

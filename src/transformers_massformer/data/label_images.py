@@ -63,18 +63,36 @@ def class_palette(num_labels: int) -> np.ndarray:
     return palette
 
 
+def eight_bits(label_map: np.ndarray) -> np.ndarray:
+    """
+    Return a label map in uint8, contiguous.
+
+    Raises:
+        ValueError: If it has ids outside 0 to 255, which a conversion would turn into other ids.
+    """
+    if label_map.dtype != np.uint8 and label_map.size and not (label_map.min() >= 0 and label_map.max() <= 255):
+        raise ValueError(
+            f"A label map of 8 bits has ids from 0 to 255, not {label_map.min()} to {label_map.max()}. Write pixels "
+            "without a class as 255."
+        )
+    return np.ascontiguousarray(label_map, np.uint8)
+
+
 def count_ids(label_map: np.ndarray) -> np.ndarray:
     """
     Count the pixels of each class id.
 
     Args:
-        label_map (`np.ndarray` of shape `(height, width)`): Class ids in uint8.
+        label_map (`np.ndarray` of shape `(height, width)`): Class ids, 0 to 255.
 
     Returns:
         `np.ndarray` of shape `(256,)`: Pixels of each id.
+
+    Raises:
+        ValueError: If there are other ids.
     """
     # NumPy's `bincount` first makes 64-bit integers of the map, and `unique` sorts it.
-    return np.array(PIL.Image.fromarray(np.ascontiguousarray(label_map, np.uint8)).histogram())
+    return np.array(PIL.Image.fromarray(eight_bits(label_map)).histogram())
 
 
 def label_map_image(label_map: np.ndarray, num_labels: int = 256) -> PIL.Image.Image:
@@ -90,11 +108,11 @@ def label_map_image(label_map: np.ndarray, num_labels: int = 256) -> PIL.Image.I
         `PIL.Image.Image`: In mode P.
 
     Raises:
-        ValueError: If there are more classes than 8 bits can number.
+        ValueError: If there are more classes, or other ids, than 8 bits can number.
     """
     # A PNG has as few bits per pixel as its palette needs, so the palette must be full.
     palette = class_palette(max(num_labels, 256))
-    image = PIL.Image.fromarray(np.ascontiguousarray(label_map, dtype=np.uint8))
+    image = PIL.Image.fromarray(eight_bits(label_map))
     image.putpalette(palette.tobytes())
     return image
 
@@ -109,8 +127,11 @@ def write_label_image(label_map: np.ndarray, path: str | Path, palette: bool = T
         palette (`bool`, *optional*, defaults to `True`):
             Whether a palette colours the classes. Without one the file is plain grey, for libraries that read palettes
             as colours, such as OpenCV.
+
+    Raises:
+        ValueError: If it has ids outside 0 to 255.
     """
-    image = label_map_image(label_map) if palette else PIL.Image.fromarray(np.ascontiguousarray(label_map, np.uint8))
+    image = label_map_image(label_map) if palette else PIL.Image.fromarray(eight_bits(label_map))
     with written_whole(path) as partial:
         write_png(image, partial)
 

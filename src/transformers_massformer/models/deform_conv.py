@@ -134,7 +134,7 @@ class WeightedNeighbours(torch.autograd.Function):
 
 def multiply(sampled: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     """Multiply (positions, taps * channels) by a (taps * channels, out_channels) kernel."""
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() or sampled.device.type != "cpu":
         return sampled @ kernel if bias is None else torch.addmm(bias, sampled, kernel)
     # As a convolution of a channels-last map: oneDNN's kernels are fast on every CPU, MKL's matrix product on some.
     maps, kernel = sampled[None, :, None].permute(0, 3, 1, 2), kernel.T[:, :, None, None]

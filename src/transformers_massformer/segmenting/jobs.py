@@ -13,6 +13,8 @@ from ..data.formats import AnnotationFormat
 if TYPE_CHECKING:
     import PIL.Image
 
+    from ..inference.predictor import Predictor
+    from ..inference.segmenter import Segmenter
     from ..utils.resuming import Origin, Results, Standing
 
 
@@ -128,6 +130,12 @@ class Extras:
     def edits_colours(self) -> bool:
         """Return whether pictures are made with the matting library."""
         return self.cutouts or bool(self.bokeh) or self.refine
+
+    def segmenter(self, predictor: Predictor) -> Segmenter:
+        """Return a segmenter that finds what these pictures need."""
+        from ..inference.segmenter import Segmenter
+
+        return Segmenter(predictor, semantic_priors=self.priors, mattes=self.need_mattes)
 
     def job(self, photo: Path, label_map: Path, remote: Remote | None = None) -> Job:
         """Return the job of a photograph, whose files are named after its label map."""
